@@ -1,0 +1,1 @@
+"""Bitstreams to tables, and tables to the best choice of levels."""

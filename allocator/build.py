@@ -1,0 +1,320 @@
+"""Measuring: every image at every level, in parallel, into a table."""
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from allocator.errors import AllocatorError
+from allocator.images import ImageFile, find_images
+from allocator.metrics import Metric
+from allocator.tables import Member, Point, Table
+from codec import Codec, CodecError, ImageError, RGBImage, pixels_sha256, read_image
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a build has come."""
+
+    phase: str
+    """``reading`` (every file once, to find bad ones early), then ``measuring``."""
+    images_done: int
+    images: int
+    fraction: float
+    """Of the phase's work, 0 to 1, by pixels and levels."""
+    current: str = ""
+    """What was finished last: image, codec, and the bits per pixel of its levels."""
+
+
+@dataclass
+class BuildReport:
+    """What a build did."""
+
+    images: int
+    """Images of this build that are in the table."""
+    points_measured: int = 0
+    points_known: int = 0
+    """Operating points that the table held already, with all the metrics."""
+    failures: list[str] = field(default_factory=list)
+    """One sentence for each image, or image and codec, that was left out."""
+
+
+@dataclass(frozen=True)
+class _Level:
+    level: int
+    metrics: tuple[int, ...]
+    """Indices of the metrics to measure."""
+    bitstream: bytes | None
+    """Known from an earlier build: only to be decoded."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    member: Member
+    codec: int
+    levels: tuple[_Level, ...]
+
+
+def build(
+    table: str | os.PathLike[str],
+    images: Iterable[str | os.PathLike[str]],
+    codecs: Sequence[Codec],
+    metrics: Sequence[Metric],
+    *,
+    jobs: int | None = None,
+    keep_going: bool = False,
+    keep_bitstreams: bool = True,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> BuildReport:
+    """Measure images at every level of codecs by metrics, and keep what is measured in a table.
+
+    Each image and codec is written in one transaction. Whatever the table holds already (same pixels, codec and
+    metric fingerprints) isn't measured again, so the same call continues a build that was interrupted.
+
+    Args:
+        table: the SQLite file; made if missing.
+        images: files and folders, see :func:`allocator.images.find_images`.
+        codecs: whose levels are measured.
+        metrics: computed on the decoded 8-bit RGB.
+        jobs: processes, one thread each; by default as many as there are cores.
+        keep_going: leave out what fails and say so in the report, instead of stopping.
+        keep_bitstreams: store them in the table, which :mod:`submissions` packs from.
+        report: called as the build goes on.
+
+    Raises:
+        AllocatorError: an image or codec failed and ``keep_going`` is off (what was measured is kept), the table
+            can't be written, or a worker process died.
+    """
+    files = find_images(images)
+    with Table(table, create=True) as opened, _workers(jobs or _cores(), codecs, metrics) as pool:
+        opened.add_metrics(metrics)
+        result = BuildReport(images=0)
+        members = _read_all(pool, files, keep_going, result, report)
+        opened.add_members(members)
+        result.images = len(members)
+        tasks = _missing(opened, members, codecs, metrics, result)
+        _measure_all(pool, opened, tasks, codecs, keep_going, keep_bitstreams, result, report)
+    return result
+
+
+def _cores() -> int:
+    with contextlib.suppress(AttributeError):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _workers(jobs: int, codecs: Sequence[Codec], metrics: Sequence[Metric]) -> Iterator[Executor]:
+    """A pool whose processes never outlive this one or the block."""
+    before = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(
+        jobs,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(codecs, metrics),
+    )
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise AllocatorError(
+            "A worker process was killed, most likely for want of memory; what was measured is kept, so run the "
+            "same command again, with fewer --jobs."
+        ) from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+
+
+_bank: tuple[Sequence[Codec], Sequence[Metric]] = ((), ())
+
+
+def _start_worker(codecs: Sequence[Codec], metrics: Sequence[Metric]) -> None:
+    global _bank
+    _bank = (codecs, metrics)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    # one thread a process, so that jobs share the cores and values don't depend on their number
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with contextlib.suppress(ImportError):
+        import torch
+
+        torch.set_num_threads(1)
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
+
+
+def _completed(
+    pool: Executor, function: Callable[[T], Any], items: Sequence[T], ahead: int
+) -> Iterator[tuple[T, Future[Any]]]:
+    """Items with their futures, as they finish; at most ``ahead`` are under way, which bounds memory."""
+    waiting = iter(items)
+    running: dict[Future[Any], T] = {}
+    while True:
+        for item in waiting:
+            running[pool.submit(function, item)] = item
+            if len(running) >= ahead:
+                break
+        if not running:
+            return
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            yield running.pop(future), future
+
+
+def _read_all(
+    pool: Executor,
+    files: Sequence[ImageFile],
+    keep_going: bool,
+    result: BuildReport,
+    report: Callable[[Progress], None],
+) -> list[Member]:
+    members = []
+    for done, (_, future) in enumerate(_completed(pool, _identify, files, 64), 1):
+        try:
+            members.append(future.result())
+        except ImageError as error:
+            result.failures.append(str(error))
+        report(Progress("reading", done, len(files), done / len(files)))
+    result.failures.sort()
+    if result.failures and not keep_going:
+        left_out = "; --keep-going leaves them out" if members else ""
+        raise AllocatorError("\n".join([*result.failures, f"Nothing was measured{left_out}."]))
+    if not members:
+        raise AllocatorError("\n".join([*result.failures, "No image could be read."]))
+    return sorted(members, key=lambda member: member.name)
+
+
+def _identify(file: ImageFile) -> Member:
+    image = read_image(file.path)
+    height, width = image.shape[:2]
+    return Member(file.name, str(file.path.resolve()), pixels_sha256(image), width, height)
+
+
+def _missing(
+    table: Table,
+    members: Sequence[Member],
+    codecs: Sequence[Codec],
+    metrics: Sequence[Metric],
+    result: BuildReport,
+) -> list[_Task]:
+    """What is to be measured, the largest images first so that none is left alone at the end."""
+    tasks = []
+    unique = {member.sha256: member for member in members}.values()
+    for member in sorted(unique, key=lambda m: (-m.width * m.height, m.name)):
+        for index, codec in enumerate(codecs):
+            known = table.measured(member.sha256, codec.name)
+            levels = []
+            for level in range(len(codec.levels)):
+                fingerprint = codec.fingerprint(level)
+                lacking = tuple(
+                    i for i, m in enumerate(metrics) if m.fingerprint not in known.get(fingerprint, ())
+                )
+                if fingerprint not in known or lacking:
+                    data = table.bitstream(member.sha256, fingerprint) if fingerprint in known else None
+                    levels.append(_Level(level, lacking, data))
+                else:
+                    result.points_known += 1
+            if levels:
+                tasks.append(_Task(member, index, tuple(levels)))
+    return tasks
+
+
+def _measure_all(
+    pool: Executor,
+    table: Table,
+    tasks: Sequence[_Task],
+    codecs: Sequence[Codec],
+    keep_going: bool,
+    keep_bitstreams: bool,
+    result: BuildReport,
+    report: Callable[[Progress], None],
+) -> None:
+    def work(task: _Task) -> int:
+        return task.member.width * task.member.height * len(task.levels)
+
+    total = sum(map(work, tasks))
+    remaining = dict.fromkeys((task.member.sha256 for task in tasks), 0)
+    for task in tasks:
+        remaining[task.member.sha256] += 1
+    images, done = len(remaining), 0
+    for task, future in _completed(pool, _measure, tasks, 2 * _cores()):
+        codec = codecs[task.codec]
+        current = f"{task.member.name} {codec.name}"
+        try:
+            points = future.result()
+        except CodecError as error:
+            failure = f"{task.member.path}: {error}"
+            result.failures.append(failure)
+            if not keep_going:
+                raise AllocatorError(
+                    f"{failure} What was measured is kept; --keep-going leaves out such images."
+                ) from error
+        else:
+            if not keep_bitstreams:
+                for point in points:
+                    point.bitstream = None
+            fingerprints = [codec.fingerprint(level) for level in range(len(codec.levels))]
+            table.store(task.member.sha256, codec.name, points, fingerprints)
+            result.points_measured += len(points)
+            pixels = task.member.width * task.member.height
+            rates = [8 * point.bytes / pixels for point in points]
+            current += f" {min(rates):.3f}-{max(rates):.3f} bpp"
+        done += work(task)
+        remaining[task.member.sha256] -= 1
+        finished = sum(1 for count in remaining.values() if not count)
+        report(Progress("measuring", finished, images, done / total, current))
+
+
+def _measure(task: _Task) -> list[Point]:
+    """One image at all the missing levels of one codec."""
+    codecs, metrics = _bank
+    codec = codecs[task.codec]
+    image, references = _original(Path(task.member.path), task.member.sha256)
+    points = []
+    for wanted in task.levels:
+        start = time.perf_counter()
+        data = wanted.bitstream if wanted.bitstream is not None else codec.encode(image, wanted.level)
+        encoded = time.perf_counter()
+        decoded = codec.decode(data)
+        finished = time.perf_counter()
+        if decoded.shape != image.shape:
+            raise CodecError(f"{codec.name} decoded it to another size, {decoded.shape[1]}x{decoded.shape[0]}.")
+        points.append(
+            Point(
+                level=wanted.level,
+                setting=codec.levels[wanted.level],
+                fingerprint=codec.fingerprint(wanted.level),
+                bytes=len(data),
+                encode_seconds=encoded - start,
+                decode_seconds=finished - encoded,
+                decoded_sha256=pixels_sha256(decoded),
+                bitstream=data,
+                values={metrics[i].fingerprint: metrics[i].compare(references(i), decoded) for i in wanted.metrics},
+            )
+        )
+    return points
+
+
+@functools.lru_cache(maxsize=1)
+def _original(path: Path, sha256: str) -> tuple[RGBImage, Callable[[int], Any]]:
+    """An image and its metrics' references; the last one is kept, for it is met again with the next codec."""
+    image = read_image(path)
+    if pixels_sha256(image) != sha256:
+        raise ImageError(f"{path}: has changed during the build; start it again.")
+    return image, functools.cache(lambda index: _bank[1][index].reference(image))

@@ -1,0 +1,64 @@
+"""What a metric is. Subclass :class:`Metric`, register it as an entry point, and every table can hold it."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from allocator.errors import AllocatorError
+from codec import RGBImage
+from codec.registry import create
+
+METRICS = "clic_allocator.metrics"
+"""The entry-point group of metrics; each entry is called without arguments and returns a :class:`Metric`."""
+
+
+class MetricError(AllocatorError):
+    """A metric can't be computed: its weights are missing, say."""
+
+
+class Metric(ABC):
+    """A full-reference quality measure of decoded 8-bit RGB."""
+
+    name: str
+    """What people type and what heads the column: ``psnr``."""
+    version: str
+    """Names everything that changes the value: the network, its weights."""
+    higher_is_better: bool = False
+
+    def reference(self, image: RGBImage) -> Any:
+        """What :meth:`compare` needs of the original; made once and used for all its levels."""
+        return image
+
+    @abstractmethod
+    def compare(self, reference: Any, decoded: RGBImage) -> float:
+        """The finite value for ``decoded``, an image of the original's size."""
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hex digits that change whenever values might."""
+        return hashlib.sha256(json.dumps([self.name, self.version]).encode()).hexdigest()[:32]
+
+
+def get_metric(name: str) -> Metric:
+    """The metric called ``name``.
+
+    Raises:
+        UnknownName: there is no such metric, or importing it fails.
+        MetricError: its weights can't be had.
+    """
+    metric: Metric = create(METRICS, name)
+    return metric
+
+
+def mirror_to(image: RGBImage, side: int) -> RGBImage:
+    """Extend an image by mirroring until both sides measure at least ``side`` pixels.
+
+    Metrics with pyramids or deep networks need a least size; mirroring both images alike keeps their texture.
+    """
+    height, width = image.shape[:2]
+    if min(height, width) >= side:
+        return image
+    return np.pad(image, ((0, max(0, side - height)), (0, max(0, side - width)), (0, 0)), mode="symmetric")

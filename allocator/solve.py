@@ -1,0 +1,365 @@
+"""One choice for each item under one budget, at least total cost: the multiple-choice knapsack, solved exactly.
+
+This is the allocation without images or codecs: two arrays and a budget in, choices and a certificate out. With
+cost ``c``, weight ``w`` and budget ``B`` (PO-DKIC, equation 6)::
+
+    minimise sum_i sum_j c_ij x_ij   subject to   sum_i sum_j w_ij x_ij <= B,   sum_j x_ij = 1,   x binary
+
+The way there:
+
+1. The dual: for a price ``p`` of one unit of weight each item picks its least ``c + p w`` alone. The best price
+   gives a lower bound, and every option a *regret*: how far its ``c + p w`` lies above its item's least. For any
+   allocation, cost - bound = sum of regrets + p * unused budget.
+2. So the slack that the dual's choice leaves is filled with options of little regret (dynamic programming over
+   the items with the least regrets, states capped).
+3. An option whose regret alone exceeds the gap between this allocation and the bound is in no better one.
+   What is left, usually a few hundred options of millions, is the core, which PuLP solves to proven optimality.
+"""
+
+import math
+import warnings
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from allocator.errors import AllocatorError
+
+Floats: TypeAlias = NDArray[np.float64]
+Ints: TypeAlias = NDArray[np.int64]
+
+_STATES = 20_000  # of the dynamic program; more would shrink the core little
+_ROUNDING = 1e-12  # relative float64 error that sums of costs may carry, generously
+
+
+class SolveError(AllocatorError):
+    """The problem is malformed."""
+
+
+class Infeasible(SolveError):
+    """Even the lightest options together exceed the budget."""
+
+    def __init__(self, least: int, budget: int) -> None:
+        super().__init__(f"The lightest choice weighs {least:,}, over the budget of {budget:,}.")
+        self.least = least
+        self.budget = budget
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A choice for each item, with its certificate."""
+
+    choices: Ints
+    """Column of each item's option, shape (items,)."""
+    cost: float
+    """Total, rounded once."""
+    weight: int
+    """Total, exact; at most the budget."""
+    price: float
+    """The dual's price: by how much the cost falls, about, with one more unit of budget."""
+    bound: float
+    """No allocation within the budget costs less."""
+    core: int
+    """Options that the bounds left for the integer program."""
+
+    @property
+    def gap(self) -> float:
+        """How far above the optimum the cost can be; 0 when it's proven optimal."""
+        return max(0.0, self.cost - self.bound)
+
+    @property
+    def optimal(self) -> bool:
+        """Whether no allocation is better."""
+        return self.gap == 0
+
+
+def solve(
+    cost: ArrayLike,
+    weight: ArrayLike,
+    budget: int,
+    *,
+    available: ArrayLike | None = None,
+    solver: str = "cbc",
+    time_limit: float | None = None,
+) -> Solution:
+    """Choose one option for each item so that total weight is at most ``budget`` and total cost is least.
+
+    Args:
+        cost: shape (items, options), finite floats.
+        weight: shape (items, options), integers from 0.
+        budget: an integer.
+        available: shape (items, options), False for options that don't exist; what stands in cost and weight
+            there doesn't matter.
+        solver: of the core, ``cbc`` (comes with PuLP) or ``highs`` (needs the ``highs`` extra).
+        time_limit: seconds for the core; past it the best found is returned with its honest gap.
+
+    Raises:
+        SolveError: wrong shapes, NaN or infinite values, negative or fractional weights, an item without
+            options, sums that exceed 62 bits, an unknown solver.
+        Infeasible: no choice fits the budget.
+    """
+    costs, weights, there = _checked(cost, weight, budget, available)
+    order, costs, weights = _undominated(costs, weights, there)
+    dual = _dual(costs, weights, budget)
+    best = _Search(costs, weights, dual, budget).run(solver, time_limit)
+    rows = np.arange(len(order))
+    return replace(best, choices=order[rows, best.choices].astype(np.int64))
+
+
+def _checked(
+    cost: ArrayLike, weight: ArrayLike, budget: int, available: ArrayLike | None
+) -> tuple[Floats, Ints, NDArray[np.bool_]]:
+    costs = np.asarray(cost, dtype=np.float64)
+    given = np.asarray(weight)
+    there = np.ones(costs.shape, bool) if available is None else np.asarray(available, dtype=bool)
+    if costs.ndim != 2 or costs.shape != given.shape or costs.shape != there.shape:
+        raise SolveError("Costs and weights need one shape, items by options.")
+    if not costs.size:
+        raise SolveError("There is nothing to choose from: no items, or no options.")
+    if not there.any(axis=1).all():
+        raise SolveError(f"Item {int(np.argmin(there.any(axis=1)))} has no option.")
+    if not np.isfinite(costs[there]).all():
+        raise SolveError("A cost is NaN or infinite.")
+    if given.dtype.kind not in "iu":
+        values = np.asarray(given, dtype=np.float64)[there]
+        if not np.isfinite(values).all():
+            raise SolveError("A weight is NaN or infinite.")
+        if (values != np.floor(values)).any():
+            raise SolveError("Weights need to be whole numbers; scale them first.")
+        if (abs(values) >= 2.0**53).any():
+            raise SolveError("A weight is too large for an exact float; give integers.")
+    if isinstance(budget, bool) or not isinstance(budget, int | np.integer):
+        raise SolveError(f"The budget needs to be an integer, not {budget!r}.")
+    weights = np.where(there, given, 0)
+    if weights.max() > 2**62 or (weights.min() < 0):
+        raise SolveError("A weight is negative or exceeds 62 bits.")
+    weights = weights.astype(np.int64)
+    if abs(int(budget)) >= 2**62 or float(weights.max(axis=1).astype(np.float64).sum()) >= 2.0**62:
+        raise SolveError("The budget or the sum of the weights exceeds 62 bits.")
+    return costs, weights, there
+
+
+def _undominated(costs: Floats, weights: Ints, there: NDArray[np.bool_]) -> tuple[NDArray[np.intp], Floats, Ints]:
+    """Each item's options by weight, and infinite costs for those that a lighter or equal one equals or beats.
+
+    Among equals the first column stays, so that ties break the same way every time.
+    """
+    heavy = np.where(there, weights, np.iinfo(np.int64).max)
+    costs = np.where(there, costs, np.inf)
+    by_cost = np.argsort(costs, axis=1, kind="stable")
+    order = np.take_along_axis(
+        by_cost, np.argsort(np.take_along_axis(heavy, by_cost, 1), axis=1, kind="stable"), 1
+    )
+    costs = np.take_along_axis(costs, order, 1)
+    weights = np.take_along_axis(weights, order, 1)
+    least_before = np.minimum.accumulate(costs, axis=1)[:, :-1]
+    costs[:, 1:][costs[:, 1:] >= least_before] = np.inf
+    return order, costs, weights
+
+
+@dataclass(frozen=True)
+class _Dual:
+    price: float
+    choices: NDArray[np.intp]
+    """At this price; of equal ones the lighter, so that they fit the budget."""
+    bound: float
+
+
+def _dual(costs: Floats, weights: Ints, budget: int) -> _Dual:
+    """The best price, by secants between a price too low (over budget) and one too high.
+
+    An item that chooses alike at both ends is settled for all prices between, so rounds get ever cheaper.
+    """
+    rows = np.arange(len(costs))
+    low = np.argmin(costs, axis=1)  # price 0
+    high = np.zeros(len(costs), np.intp)  # any price: the lightest
+    if int(weights[rows, low].sum()) <= budget:
+        return _Dual(0.0, low, math.fsum(costs[rows, low]))
+    if (least := int(weights[rows, high].sum())) > budget:
+        raise Infeasible(least, budget)
+    price = 0.0
+    while True:
+        active = np.flatnonzero(low != high)
+        some, those = np.arange(len(active)), active
+        a_costs, a_weights = costs[those], weights[those]
+        c_low, c_high = a_costs[some, low[those]], a_costs[some, high[those]]
+        w_low, w_high = a_weights[some, low[those]], a_weights[some, high[those]]
+        price = math.fsum(c_high - c_low) / int((w_low - w_high).sum())
+        middle = _choose(a_costs, a_weights, price)
+        c_middle, w_middle = a_costs[some, middle], a_weights[some, middle]
+        # how far the new line lies under the chord; nothing but rounding means that the chord is an edge
+        gain = (c_high - c_middle) - price * (w_middle - w_high)
+        if math.fsum(gain) <= _ROUNDING * math.fsum(abs(c_high) + price * w_high):
+            break
+        settled = int(weights[rows, high].sum()) - int(w_high.sum())
+        if settled + int(w_middle.sum()) <= budget:
+            if (middle == high[those]).all():
+                break
+            high[those] = middle
+        else:
+            if (middle == low[those]).all():
+                break
+            low[those] = middle
+    least = (costs + price * weights).min(axis=1)
+    return _Dual(price, high, math.fsum(least) - price * budget)
+
+
+def _choose(costs: Floats, weights: Ints, price: float) -> NDArray[np.intp]:
+    return np.argmin(costs + price * weights, axis=1)
+
+
+class _Search:
+    """From the dual's choice to a proven optimum."""
+
+    def __init__(self, costs: Floats, weights: Ints, dual: _Dual, budget: int) -> None:
+        self.costs = costs
+        self.weights = weights
+        self.dual = dual
+        self.budget = budget
+        self.rows = np.arange(len(costs))
+        self.choices = dual.choices.copy()
+        """The best known."""
+
+    def solution(self, choices: NDArray[np.intp], core: int, proven: bool) -> Solution:
+        cost = math.fsum(self.costs[self.rows, choices])
+        return Solution(
+            choices=choices.astype(np.int64),
+            cost=cost,
+            weight=int(self.weights[self.rows, choices].sum()),
+            price=self.dual.price,
+            bound=cost if proven else min(cost, self.dual.bound),
+            core=core,
+        )
+
+    def run(self, solver: str, time_limit: float | None) -> Solution:
+        if self.dual.price == 0:
+            return self.solution(self.choices, core=0, proven=True)
+        regrets = self.costs + self.dual.price * self.weights
+        regrets -= regrets.min(axis=1, keepdims=True)
+        base = self.dual.choices
+        regrets[self.rows, base] = 0
+        self.slack = self.budget - int(self.weights[self.rows, base].sum())
+        self.tolerance = _ROUNDING * abs(self.dual.bound)
+        gap = self.dual.price * self.slack
+        items, options = self._moves(regrets, gap)
+        gap = self._fill(regrets, items, options, gap)
+        items, options = self._moves(regrets, gap)
+        if not len(items):
+            return self.solution(self.choices, core=0, proven=True)
+        return self._solve_core(regrets, items, options, gap, solver, time_limit)
+
+    def _moves(self, regrets: Floats, gap: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Options, other than the dual's, that an allocation better than ``gap`` above the bound may hold."""
+        keep = regrets < gap + self.tolerance
+        keep[self.rows, self.dual.choices] = False
+        items, options = np.nonzero(keep)
+        return items, options
+
+    def _fill(
+        self, regrets: Floats, items: NDArray[np.intp], options: NDArray[np.intp], gap: float
+    ) -> float:
+        """Use the slack: a dynamic program over the items of least regret. Returns the gap of the best found."""
+        price, slack = self.dual.price, self.slack
+        regret = regrets[items, options]
+        extra = self.weights[items, options] - self.weights[items, self.dual.choices[items]]
+        # items in the order of their least regret
+        first = np.argsort(regret, kind="stable")
+        _, position = np.unique(items[first], return_index=True)
+        sequence = items[first][np.sort(position)]
+        by_item = np.argsort(items, kind="stable")
+        starts = np.searchsorted(items[by_item], sequence)
+        stops = np.searchsorted(items[by_item], sequence, side="right")
+
+        used, total = np.zeros(1, np.int64), np.zeros(1)
+        history: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
+        best_end: tuple[int, int] | None = None
+        for stage in range(len(sequence)):
+            members = by_item[starts[stage] : stops[stage]]
+            if regret[members].min() >= gap:
+                break
+            all_used = np.concatenate([used, *(used + extra[m] for m in members)])
+            all_total = np.concatenate([total, *(total + regret[m] for m in members)])
+            parent = np.tile(np.arange(len(used)), len(members) + 1)
+            move = np.repeat(np.concatenate([[-1], members]), len(used))
+            keep = _pareto(all_used, all_total, price, slack, gap)
+            used, total = all_used[keep], all_total[keep]
+            history.append((parent[keep], move[keep]))
+            reach = np.where(used <= slack, total + price * (slack - used), np.inf)
+            winner = int(np.argmin(reach))
+            if reach[winner] < gap:
+                gap, best_end = float(reach[winner]), (stage, winner)
+        if best_end is not None:
+            stage, state = best_end
+            self.choices = self.dual.choices.copy()
+            for parent, move in reversed(history[: stage + 1]):
+                if move[state] >= 0:
+                    self.choices[items[move[state]]] = options[move[state]]
+                state = int(parent[state])
+        return gap
+
+    def _solve_core(
+        self,
+        regrets: Floats,
+        items: NDArray[np.intp],
+        options: NDArray[np.intp],
+        gap: float,
+        solver: str,
+        time_limit: float | None,
+    ) -> Solution:
+        import pulp
+
+        base = self.dual.choices
+        extra = self.weights[items, options] - self.weights[items, base[items]]
+        scale = max(gap, self.tolerance)  # regrets from 0 to 1 suit the solver's tolerances
+        program = pulp.LpProblem("core", pulp.LpMinimize)
+        take = [pulp.LpVariable(f"x{k}", cat="Binary") for k in range(len(items))]
+        unused = pulp.LpVariable("unused", 0)
+        terms = [(x, float(r / scale)) for x, r in zip(take, regrets[items, options], strict=True)]
+        program += pulp.LpAffineExpression([*terms, (unused, self.dual.price / scale)])
+        spent = pulp.LpAffineExpression([(x, int(e)) for x, e in zip(take, extra, strict=True)])
+        program += spent + unused == self.slack
+        for item in np.unique(items):
+            at = np.flatnonzero(items == item)
+            if len(at) > 1:
+                program += pulp.lpSum(take[k] for k in at) <= 1
+        program.solve(_pulp_solver(solver, time_limit))
+        finished = program.sol_status == pulp.LpSolutionOptimal
+        found = base.copy()
+        for k, x in enumerate(take):
+            if x.value() is not None and x.value() > 0.5:
+                found[items[k]] = options[k]
+        candidates = [self.choices]
+        if int(self.weights[self.rows, found].sum()) <= self.budget:
+            candidates.append(found)
+        best = min(candidates, key=lambda choices: math.fsum(self.costs[self.rows, choices]))
+        return self.solution(best, core=len(items), proven=finished and len(candidates) == 2)
+
+
+def _pareto(used: Ints, total: Floats, price: float, slack: int, gap: float) -> NDArray[np.intp]:
+    """States that may lead below ``gap``: no other is as light at as low a cost; capped, nearest to full first."""
+    keep = np.flatnonzero(total < gap)
+    order = keep[np.lexsort((total[keep], used[keep]))]
+    cost = total[order] - price * used[order]
+    best = np.minimum.accumulate(cost)
+    order = order[np.concatenate([[True], cost[1:] < best[:-1]])] if len(order) else order
+    if len(order) > _STATES:
+        promise = total[order] + price * abs(slack - used[order])
+        order = order[np.sort(np.argpartition(promise, _STATES)[:_STATES])]
+    return order
+
+
+def _pulp_solver(name: str, time_limit: float | None) -> object:
+    import pulp
+
+    if name == "cbc":
+        solver = pulp.PULP_CBC_CMD(msg=False, gapRel=0, gapAbs=1e-9, timeLimit=time_limit, threads=1)
+    elif name == "highs":
+        solver = pulp.HiGHS(msg=False, gapRel=0, gapAbs=1e-9, timeLimit=time_limit, threads=1)
+    else:
+        raise SolveError(f"There is no solver {name!r}; use cbc or highs.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if not solver.available():
+            raise SolveError(f"The solver {name!r} isn't installed; pip install 'clic-allocator[highs]' brings HiGHS.")
+    return solver

@@ -1,0 +1,20 @@
+"""Codecs: an RGB image to a bitstream and back, at many quality levels."""
+
+from codec.base import BitstreamError, Codec, CodecError, RGBImage
+from codec.image import ImageError, pixels_sha256, read_image, write_png
+from codec.registry import UnknownName, codec_for_file, get_codec, names
+
+__all__ = [
+    "BitstreamError",
+    "Codec",
+    "CodecError",
+    "ImageError",
+    "RGBImage",
+    "UnknownName",
+    "codec_for_file",
+    "get_codec",
+    "names",
+    "pixels_sha256",
+    "read_image",
+    "write_png",
+]

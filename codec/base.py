@@ -1,0 +1,58 @@
+"""What a codec is. Subclass :class:`Codec`, register it as an entry point, and every table can hold it."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+RGBImage: TypeAlias = NDArray[np.uint8]
+"""Pixels as uint8 of shape (height, width, 3), sRGB, 0 to 255."""
+
+
+class CodecError(Exception):
+    """Base of all errors of this package; the message is one sentence for a person."""
+
+
+class BitstreamError(CodecError):
+    """A bitstream is damaged, truncated, too large, or of another codec."""
+
+
+class Codec(ABC):
+    """An image coder with an ordered bank of quality levels.
+
+    Encoding must be deterministic: the same pixels and level give the same bytes.
+    """
+
+    name: str
+    """What people type: ``hevc``."""
+    suffix: str
+    """Ending of a bitstream's file name, dot included; no two codecs share one."""
+    version: str
+    """Names everything besides the level that changes bytes or pixels: libraries, settings, weights."""
+    levels: Sequence[str]
+    """The setting of each level, fewest bytes first: ``("crf50", "crf48", ...)``."""
+
+    @abstractmethod
+    def encode(self, image: RGBImage, level: int) -> bytes:
+        """Encode ``image`` at ``levels[level]`` into one complete bitstream.
+
+        Raises:
+            CodecError: the codec can't hold this image (its size, say).
+        """
+
+    @abstractmethod
+    def decode(self, data: bytes) -> RGBImage:
+        """Decode a bitstream made by :meth:`encode` at any level.
+
+        Raises:
+            BitstreamError: ``data`` isn't such a bitstream, or not a whole one.
+        """
+
+    def fingerprint(self, level: int) -> str:
+        """32 hex digits that change whenever this level's bytes or pixels might."""
+        identity = json.dumps([self.name, level, self.levels[level], self.version])
+        return hashlib.sha256(identity.encode()).hexdigest()[:32]

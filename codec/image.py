@@ -1,0 +1,122 @@
+"""Image files to 8-bit RGB and back."""
+
+import hashlib
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import PIL
+from PIL import Image, ImageOps
+
+from codec.base import CodecError, RGBImage
+
+MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+"""The most pixels an image may have: the size at which Pillow refuses."""
+_EIGHT_BIT_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB", "HSV"}
+_ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
+
+
+class ImageError(CodecError):
+    """An image file can't be read or written; the message names the file and the reason."""
+
+
+def register_formats() -> None:
+    """Teach Pillow HEIF and JPEG XL; cheap when repeated."""
+    import pillow_heif
+    import pillow_jxl  # noqa: F401  (registers itself)
+
+    pillow_heif.register_heif_opener()
+
+
+def read_image(path: str | os.PathLike[str]) -> RGBImage:
+    """Read an image file as a viewer would show it, in 8-bit RGB.
+
+    EXIF orientation is applied; grayscale, palette and CMYK become RGB; 16-bit samples keep their
+    upper 8 bits; an alpha channel that is opaque everywhere is dropped. Colour profiles are ignored,
+    as in the challenge's own scoring.
+
+    Raises:
+        ImageError: missing, unreadable, damaged, truncated, empty, over :data:`MAX_PIXELS`, transparent,
+            or with samples (32-bit integer, float) that don't fit 8 bits.
+    """
+    register_formats()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns below the size at which it refuses
+            with Image.open(path) as opened:
+                return _to_rgb(opened, path)
+    except ImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise ImageError(f"{path}: has more than {MAX_PIXELS:,} pixels, the most that is read.") from None
+    except FileNotFoundError:
+        raise ImageError(f"{path}: there is no such file.") from None
+    except PermissionError:
+        raise ImageError(f"{path}: may not be read (permission denied).") from None
+    except PIL.UnidentifiedImageError:
+        reason = "is an empty file" if Path(path).stat().st_size == 0 else "is not an image, or a damaged one"
+        raise ImageError(f"{path}: {reason}.") from None
+    except MemoryError:
+        raise ImageError(f"{path}: is too large for this machine's memory.") from None
+    # Pillow's plugins raise almost anything on damaged input
+    except Exception as error:
+        raise ImageError(f"{path}: can't be decoded ({str(error).strip().rstrip('.')}).") from error
+
+
+def _to_rgb(opened: Image.Image, path: str | os.PathLike[str]) -> RGBImage:
+    opened.load()
+    image = ImageOps.exif_transpose(opened)
+    if image.mode in _ALPHA_MODES or "transparency" in image.info:
+        rgba = np.asarray(image.convert("RGBA"))
+        if rgba[..., 3].min() < 255:
+            raise ImageError(f"{path}: has transparent pixels, which codecs here can't keep; flatten it first.")
+        return np.ascontiguousarray(rgba[..., :3])
+    if image.mode.startswith("I;16"):
+        gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=2)
+    if image.mode not in _EIGHT_BIT_MODES:
+        raise ImageError(f"{path}: has samples of mode {image.mode}, which don't fit 8 bits; convert it first.")
+    return np.asarray(image.convert("RGB")).copy()
+
+
+def write_png(path: str | os.PathLike[str], image: RGBImage) -> None:
+    """Write ``image`` as an RGB PNG, whole or not at all; missing folders are made.
+
+    Raises:
+        ImageError: the file can't be written (disk full, no permission).
+    """
+    import io
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
+    write_file(path, buffer.getvalue())
+
+
+def write_file(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write ``data`` to ``path``, whole or not at all; missing folders are made.
+
+    Raises:
+        ImageError: the file can't be written (disk full, no permission).
+    """
+    target = Path(path)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and not target.is_file():  # a device or pipe can't be replaced by renaming
+            target.write_bytes(data)
+            return
+        try:
+            partial.write_bytes(data)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise ImageError(f"{path}: can't be written ({error.strerror or error}).") from error
+
+
+def pixels_sha256(image: RGBImage) -> str:
+    """SHA-256, in hex, of an image's size and pixels; equal exactly for equal images."""
+    digest = hashlib.sha256(b"%d %d " % image.shape[:2])
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()

@@ -1,0 +1,136 @@
+"""Classical codecs as ladders of quality levels. A bitstream is a standard file that any viewer opens."""
+
+import io
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image, features
+
+from codec.base import BitstreamError, Codec, CodecError, RGBImage
+from codec.image import register_formats
+
+
+@dataclass
+class PillowCodec(Codec):
+    """One of Pillow's image formats, with a ladder over one of its settings.
+
+    The ladders in this module were placed by ``benchmarks/ladders.py`` on training photos: evenly in
+    log-rate over the part of 0.03 to 2 bits per pixel that the format reaches.
+    """
+
+    name: str
+    suffix: str
+    version: str
+    format: str
+    """Pillow's name of the format."""
+    ladder: Mapping[str, Mapping[str, Any]]
+    """Each level's label, fewest bytes first, to its arguments of :meth:`PIL.Image.Image.save`."""
+    options: Mapping[str, Any]
+    """The arguments that all levels share."""
+    levels: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.levels = tuple(self.ladder)
+
+    def encode(self, image: RGBImage, level: int) -> bytes:
+        buffer = io.BytesIO()
+        try:
+            Image.fromarray(image).save(buffer, self.format, **self.ladder[self.levels[level]], **self.options)
+        except Exception as error:  # each plugin has its own
+            height, width = image.shape[:2]
+            raise CodecError(f"{self.name} can't encode {width}x{height} pixels ({_reason(error)}).") from error
+        return buffer.getvalue()
+
+    def decode(self, data: bytes) -> RGBImage:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with Image.open(io.BytesIO(data), formats=[self.format]) as opened:
+                    return np.asarray(opened.convert("RGB")).copy()
+        except Exception as error:  # each plugin has its own
+            raise BitstreamError(f"not a whole {self.name} bitstream ({_reason(error)}).") from error
+
+
+def _qualities(*values: float) -> dict[str, dict[str, float]]:
+    return {f"q{value:g}": {"quality": value} for value in values}
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().rstrip(".") or type(error).__name__
+
+
+def jpeg() -> PillowCodec:
+    """Baseline's successor in the wild: progressive 4:2:0 JPEG with optimised Huffman tables."""
+    return PillowCodec(
+        name="jpeg",
+        suffix=".jpg",
+        version=f"libjpeg-turbo {features.version('libjpeg_turbo')}, progressive 4:2:0",
+        format="JPEG",
+        ladder=_qualities(2, 3, 4, 5, 6, 8, 10, 13, 17, 22, 30, 42, 58, 72, 80, 87),
+        options={"subsampling": "4:2:0", "optimize": True, "progressive": True},
+    )
+
+
+def webp() -> PillowCodec:
+    """Lossy WebP at its slowest method; 4:2:0 is all it has."""
+    return PillowCodec(
+        name="webp",
+        suffix=".webp",
+        version=f"libwebp {features.version('webp')}, method 6",
+        format="WEBP",
+        ladder=_qualities(0, 1, 2, 4, 7, 12, 18, 26, 36, 50, 65, 76, 82, 86, 89, 92),
+        options={"method": 6},
+    )
+
+
+def avif() -> PillowCodec:
+    """AV1 stills in 4:4:4 at libaom's speed 6, on one thread so that jobs can run side by side."""
+    return PillowCodec(
+        name="avif",
+        suffix=".avif",
+        version=f"libavif {features.version('avif')}, 4:4:4, speed 6",
+        format="AVIF",
+        ladder=_qualities(0, 4, 8, 12, 16, 20, 25, 30, 35, 40, 46, 52, 59, 66, 74, 84),
+        options={"subsampling": "4:4:4", "speed": 6, "max_threads": 1},
+    )
+
+
+def jxl() -> PillowCodec:
+    """Lossy JPEG XL (VarDCT) at effort 7."""
+    register_formats()
+    return PillowCodec(
+        name="jxl",
+        suffix=".jxl",
+        version=f"pillow-jxl-plugin {_installed('pillow-jxl-plugin')}, effort 7",
+        format="JXL",
+        ladder=_qualities(0, 4, 8, 12, 16, 20, 26, 32, 40, 50, 60, 68, 75, 81, 87, 92),
+        options={"effort": 7, "num_threads": 0},
+    )
+
+
+def hevc() -> PillowCodec:
+    """HEVC stills in 4:4:4 by x265, the coding tool of BPG444, in a HEIF file.
+
+    x265 runs on one thread: without wavefronts streams are smaller and don't depend on the machine's cores.
+    """
+    import pillow_heif
+
+    register_formats()
+    library = pillow_heif.libheif_info()
+    return PillowCodec(
+        name="hevc",
+        suffix=".heic",
+        version=f"libheif {library['libheif']}, {library['encoders']['x265']}, 4:4:4",
+        format="HEIF",
+        ladder={f"crf{crf}": {"quality": 100 - 2 * crf} for crf in (50, 48, 46, 44, 42, 40, 38, 36, 34, 32, 30, 28, 26, 24, 22, 20)},
+        options={"chroma": 444, "tile_size": 0, "enc_params": {"x265:pools": "none"}},
+    )
+
+
+def _installed(distribution: str) -> str:
+    from importlib.metadata import version
+
+    return version(distribution)

@@ -1,0 +1,1 @@
+"""A choice of levels to an archive, and proof that it decodes."""

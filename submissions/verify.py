@@ -1,0 +1,123 @@
+"""Proof that a submission decodes: from its archive alone, in a process of its own."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from allocator.errors import AllocatorError
+from allocator.metrics import Metric, get_metric
+from codec import CodecError, ImageError, codec_for_file, pixels_sha256, read_image
+from submissions.archive import unpack
+from submissions.errors import SubmissionError
+from submissions.submit import ARCHIVE, MANIFEST, Entry, Manifest
+
+_TOLERANCE = 1e-4  # of metric values, relative: other processors sum in another order
+
+
+@dataclass
+class Verdict:
+    """What verification found."""
+
+    images: int
+    bytes: int
+    """Of all bitstreams."""
+    archive_bytes: int
+    budget_bytes: int | None
+    remeasured: list[str] = field(default_factory=list)
+    """Metrics that were computed anew for every image."""
+    notes: list[str] = field(default_factory=list)
+    """What couldn't be checked, and why."""
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether all that was checked is as the manifest says."""
+        return not self.failures
+
+
+def verify(folder: Path) -> Verdict:
+    """Decode a submission and compare it with what the table promised.
+
+    The archive is copied nowhere and nothing else of the folder is shown to the decoding process. Checked are the
+    members' names and sizes, the total against the budget, every decoded pixel and, where the originals
+    are still where they were, every metric.
+
+    Raises:
+        SubmissionError: the folder holds no submission, or an archive that can't be read.
+    """
+    manifest = Manifest.read(folder / MANIFEST)
+    archive = folder / ARCHIVE
+    members = unpack(archive)
+    sizes = {}
+    for name, data in members.items():
+        try:
+            sizes[name.removesuffix(codec_for_file(name).suffix)] = len(data)
+        except CodecError:
+            sizes[name] = len(data)
+    verdict = Verdict(
+        images=len(manifest.entries),
+        bytes=sum(sizes.values()),
+        archive_bytes=archive.stat().st_size,
+        budget_bytes=manifest.budget_bytes,
+    )
+    if verdict.budget_bytes is not None and verdict.bytes > verdict.budget_bytes:
+        verdict.failures.append(f"{verdict.bytes:,} bytes exceed the budget of {verdict.budget_bytes:,}.")
+    verdict.failures += [f"{name}: isn't in the manifest." for name in sizes.keys() - {e.name for e in manifest.entries}]
+    with tempfile.TemporaryDirectory(prefix="allocator-verify-") as scratch:
+        _decode_apart(archive, Path(scratch), verdict)
+        metrics = _metrics(manifest, verdict)
+        for entry in manifest.entries:
+            if entry.name not in sizes:
+                verdict.failures.append(f"{entry.name}: isn't in the archive.")
+                continue
+            if sizes[entry.name] != entry.bytes:
+                verdict.failures.append(f"{entry.name}: has {sizes[entry.name]} bytes, not {entry.bytes}.")
+            _check_image(entry, Path(scratch, f"{entry.name}.png"), metrics, verdict)
+    if not any(note.endswith("weren't measured again.") for note in verdict.notes):
+        verdict.remeasured = sorted(metrics)
+    return verdict
+
+
+def _decode_apart(archive: Path, scratch: Path, verdict: Verdict) -> None:
+    command = [sys.executable, "-m", "submissions.decode", str(archive.resolve()), str(scratch)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=scratch, env=os.environ, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        verdict.failures += lines if done.returncode == 1 else [f"The decoder failed: {(lines or ['killed'])[-1]}"]
+
+
+def _metrics(manifest: Manifest, verdict: Verdict) -> dict[str, Metric]:
+    metrics = {}
+    for name in sorted({name for entry in manifest.entries for name in entry.metrics}):
+        try:
+            metrics[name] = get_metric(name)
+        except (AllocatorError, CodecError) as error:
+            verdict.notes.append(f"{name} wasn't measured again: {error}")
+    return metrics
+
+
+def _check_image(entry: Entry, png: Path, metrics: dict[str, Metric], verdict: Verdict) -> None:
+    try:
+        decoded = read_image(png)
+    except ImageError:
+        return  # the decoder has said why it wrote none
+    if pixels_sha256(decoded) != entry.decoded_sha256:
+        verdict.failures.append(f"{entry.name}: decodes to other pixels than were measured.")
+        return
+    try:
+        original = read_image(entry.path)
+    except ImageError as error:
+        verdict.notes.append(f"{error} Its metrics weren't measured again.")
+        return
+    if pixels_sha256(original) != entry.sha256:
+        verdict.notes.append(f"{entry.path}: has changed since; its metrics weren't measured again.")
+        return
+    for name, metric in metrics.items():
+        if name not in entry.metrics:
+            continue
+        value = metric.compare(metric.reference(original), decoded)
+        if abs(value - entry.metrics[name]) > _TOLERANCE * max(abs(value), 1e-2):
+            verdict.failures.append(f"{entry.name}: {name} is {value:.6g}, not {entry.metrics[name]:.6g}.")
