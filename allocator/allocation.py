@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from allocator.tables import Table
 if TYPE_CHECKING:
     import pandas as pd
 
+Scalar = TypeVar("Scalar", bound=np.generic)
 Rule = Literal["pooled", "mean"]
 """How the rate of a set is counted: total bytes (the challenge), or the mean of the images' bits per pixel
 (PO-DKIC, equation 6)."""
@@ -70,7 +71,7 @@ class Allocation:
     single: Baseline | None
     """The best single level for all images within the budget."""
     equal: Baseline | None
-    """The best for each image at no more than the budget's rate in each; None where an image has nothing so small."""
+    """The best for each image at no more than the budget's rate in each; None where one has nothing so small."""
 
 
 def parse_target(text: str) -> Fraction:
@@ -228,7 +229,8 @@ class _Grid:
             frame["width"].to_numpy(np.int64)[first] * frame["height"].to_numpy(np.int64)[first]
         )
 
-    def spread(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
+    def spread(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Values by row as items by options, 0 where there's none."""
         grid = np.zeros(self.shape, values.dtype)
         grid[self.item, self.option] = values
         return grid
@@ -240,9 +242,7 @@ def _solve(
     """The solution, and how many units of its integer weights are a byte (``mean``: a byte per pixel)."""
 
     def run(weights: NDArray[np.int64], limit: Fraction) -> Solution:
-        return solve(
-            cost, weights, math.floor(limit), available=grid.available, solver=solver, time_limit=time_limit
-        )
+        return solve(cost, weights, math.floor(limit), available=grid.available, solver=solver, time_limit=time_limit)
 
     if budget.rule == "pooled":
         return run(grid.bytes, budget.limit), Fraction(1)
@@ -258,11 +258,7 @@ def _solve(
     rounded = np.floor(per_pixel * float(scale)).astype(np.int64)
     relaxed = run(np.maximum(rounded - 2, 0), budget.limit * scale)
     rows = np.arange(len(grid.pixels))
-    spent = sum(
-        Fraction(int(data), int(pixels))
-        for data, pixels in zip(grid.bytes[rows, relaxed.choices], grid.pixels, strict=True)
-    )
-    if spent <= budget.limit:
+    if _bytes_per_pixel(grid.bytes[rows, relaxed.choices], grid.pixels) <= budget.limit:
         return relaxed, scale
     return replace(run(rounded + 2, budget.limit * scale), bound=relaxed.bound), scale
 
@@ -271,8 +267,15 @@ def _spent(points: "pd.DataFrame", rule: Rule) -> Fraction:
     """What points take of a budget."""
     if rule == "pooled":
         return Fraction(int(points["bytes"].sum()))
-    by_size = points["bytes"].groupby(points["width"] * points["height"]).sum()
-    return sum((Fraction(int(total), int(pixels)) for pixels, total in by_size.items()), Fraction(0))
+    return _bytes_per_pixel(points["bytes"].to_numpy(), (points["width"] * points["height"]).to_numpy())
+
+
+def _bytes_per_pixel(data: NDArray[np.int64], pixels: NDArray[np.int64]) -> Fraction:
+    """The images' bytes per pixel, summed exactly."""
+    sizes, at = np.unique(pixels, return_inverse=True)
+    totals = np.zeros(len(sizes), np.int64)
+    np.add.at(totals, at, data)
+    return sum((Fraction(int(t), int(p)) for t, p in zip(totals, sizes, strict=True)), Fraction(0))
 
 
 def _unreachable(grid: _Grid, budget: Budget) -> str:
@@ -295,7 +298,9 @@ def _best_single(frame: "pd.DataFrame", budget: Budget, objective: str, sign: fl
     for (codec, level), points in frame.groupby(["codec", "level"], sort=True):
         if len(points) == images and _spent(points, budget.rule) <= budget.limit:
             mean = math.fsum(points[objective]) / images
-            found.append((sign * mean, str(codec), level, mean, int(points["bytes"].sum()), points["setting"].iloc[0]))
+            found.append(
+                (sign * mean, str(codec), level, mean, int(points["bytes"].sum()), points["setting"].iloc[0])
+            )
     if not found:
         return None
     _, codec, _, mean, total, setting = min(found)

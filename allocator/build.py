@@ -2,11 +2,14 @@
 
 import contextlib
 import functools
+import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -41,7 +44,7 @@ class Progress:
 class BuildReport:
     """What a build did."""
 
-    images: int
+    images: int = 0
     """Images of this build that are in the table."""
     points_measured: int = 0
     points_known: int = 0
@@ -64,6 +67,14 @@ class _Task:
     member: Member
     codec: int
     levels: tuple[_Level, ...]
+
+    @property
+    def pixels(self) -> int:
+        return self.member.width * self.member.height
+
+    @property
+    def work(self) -> int:
+        return self.pixels * len(self.levels)
 
 
 def build(
@@ -97,15 +108,14 @@ def build(
             can't be written, or a worker process died.
     """
     files = find_images(images)
-    with Table(table, create=True) as opened, _workers(jobs or _cores(), codecs, metrics) as pool:
+    jobs = jobs or _cores()
+    with Table(table, create=True) as opened, _workers(jobs, codecs, metrics) as pool:
+        run = _Build(opened, pool, codecs, metrics, jobs, keep_going, keep_bitstreams, report)
         opened.add_metrics(metrics)
-        result = BuildReport(images=0)
-        members = _read_all(pool, files, keep_going, result, report)
+        members = run.read(files)
         opened.add_members(members)
-        result.images = len(members)
-        tasks = _missing(opened, members, codecs, metrics, result)
-        _measure_all(pool, opened, tasks, codecs, keep_going, keep_bitstreams, result, report)
-    return result
+        run.measure(run.missing(members))
+        return run.result
 
 
 def _cores() -> int:
@@ -143,14 +153,21 @@ _bank: tuple[Sequence[Codec], Sequence[Metric]] = ((), ())
 def _start_worker(codecs: Sequence[Codec], metrics: Sequence[Metric]) -> None:
     global _bank
     _bank = (codecs, metrics)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     # one thread a process, so that jobs share the cores and values don't depend on their number
     os.environ["OMP_NUM_THREADS"] = "1"
-    with contextlib.suppress(ImportError):
-        import torch
-
+    if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the block ends; processes started in the block never see it, for it's the parent's."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _leave_with_parent() -> None:
@@ -160,125 +177,113 @@ def _leave_with_parent() -> None:
         os._exit(1)
 
 
-def _completed(
-    pool: Executor, function: Callable[[T], Any], items: Sequence[T], ahead: int
-) -> Iterator[tuple[T, Future[Any]]]:
-    """Items with their futures, as they finish; at most ``ahead`` are under way, which bounds memory."""
-    waiting = iter(items)
-    running: dict[Future[Any], T] = {}
-    while True:
-        for item in waiting:
-            running[pool.submit(function, item)] = item
-            if len(running) >= ahead:
-                break
-        if not running:
-            return
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            yield running.pop(future), future
+@dataclass
+class _Build:
+    table: Table
+    pool: Executor
+    codecs: Sequence[Codec]
+    metrics: Sequence[Metric]
+    jobs: int
+    keep_going: bool
+    keep_bitstreams: bool
+    report: Callable[[Progress], None]
+    result: BuildReport = field(default_factory=BuildReport)
 
+    def read(self, files: Sequence[ImageFile]) -> list[Member]:
+        """Read every file once, so that bad ones are known before hours of work."""
+        members, failures = [], self.result.failures
+        for done, (_, future) in enumerate(self._completed(_identify, files), 1):
+            try:
+                members.append(future.result())
+            except ImageError as error:
+                failures.append(str(error))
+            self.report(Progress("reading", done, len(files), done / len(files)))
+        failures.sort()
+        if failures and not self.keep_going:
+            left_out = " (--keep-going leaves such images out)" if members else ""
+            raise AllocatorError("\n".join([*failures, f"Nothing was measured{left_out}."]))
+        if not members:
+            raise AllocatorError("\n".join([*failures, "No image could be read."]))
+        self.result.images = len(members)
+        return sorted(members, key=lambda member: member.name)
 
-def _read_all(
-    pool: Executor,
-    files: Sequence[ImageFile],
-    keep_going: bool,
-    result: BuildReport,
-    report: Callable[[Progress], None],
-) -> list[Member]:
-    members = []
-    for done, (_, future) in enumerate(_completed(pool, _identify, files, 64), 1):
-        try:
-            members.append(future.result())
-        except ImageError as error:
-            result.failures.append(str(error))
-        report(Progress("reading", done, len(files), done / len(files)))
-    result.failures.sort()
-    if result.failures and not keep_going:
-        left_out = "; --keep-going leaves them out" if members else ""
-        raise AllocatorError("\n".join([*result.failures, f"Nothing was measured{left_out}."]))
-    if not members:
-        raise AllocatorError("\n".join([*result.failures, "No image could be read."]))
-    return sorted(members, key=lambda member: member.name)
+    def missing(self, members: Sequence[Member]) -> list[_Task]:
+        """What is to be measured, the largest images first so that none is left alone at the end."""
+        tasks = []
+        unique = {member.sha256: member for member in members}.values()
+        for member in sorted(unique, key=lambda m: (-m.width * m.height, m.name)):
+            for index, codec in enumerate(self.codecs):
+                levels = self._missing_levels(member, codec)
+                self.result.points_known += len(codec.levels) - len(levels)
+                if levels:
+                    tasks.append(_Task(member, index, tuple(levels)))
+        return tasks
+
+    def _missing_levels(self, member: Member, codec: Codec) -> list[_Level]:
+        known = self.table.measured(member.sha256, codec.name)
+        levels = []
+        for level in range(len(codec.levels)):
+            fingerprint = codec.fingerprint(level)
+            values = known.get(fingerprint, set())
+            lacking = tuple(i for i, metric in enumerate(self.metrics) if metric.fingerprint not in values)
+            if fingerprint not in known or lacking:
+                data = self.table.bitstream(member.sha256, fingerprint) if fingerprint in known else None
+                levels.append(_Level(level, lacking, data))
+        return levels
+
+    def measure(self, tasks: Sequence[_Task]) -> None:
+        """Do the tasks and store each one's points as it finishes."""
+        total = sum(task.work for task in tasks)
+        left = Counter(task.member.sha256 for task in tasks)
+        images, done = len(left), 0
+        for task, future in self._completed(_measure, tasks):
+            codec = self.codecs[task.codec]
+            current = f"{task.member.name} {codec.name}"
+            try:
+                points = future.result()
+            except CodecError as error:
+                self._fail(f"{task.member.path}: {error}", error)
+            else:
+                self._store(task, codec, points)
+                rates = [8 * point.bytes / task.pixels for point in points]
+                current += f" {min(rates):.3f}-{max(rates):.3f} bpp"
+            done += task.work
+            left[task.member.sha256] -= 1
+            self.report(Progress("measuring", images - len(+left), images, done / total, current))
+
+    def _store(self, task: _Task, codec: Codec, points: list[Point]) -> None:
+        if not self.keep_bitstreams:
+            for point in points:
+                point.bitstream = None
+        fingerprints = [codec.fingerprint(level) for level in range(len(codec.levels))]
+        self.table.store(task.member.sha256, codec.name, points, fingerprints)
+        self.result.points_measured += len(points)
+
+    def _fail(self, sentence: str, error: Exception) -> None:
+        self.result.failures.append(sentence)
+        if not self.keep_going:
+            raise AllocatorError(
+                f"{sentence} What was measured is kept; --keep-going leaves such images out."
+            ) from error
+
+    def _completed(self, function: Callable[[T], Any], items: Sequence[T]) -> Iterator[tuple[T, Future[Any]]]:
+        """Items with their futures, as they finish; few are under way at a time, which bounds memory."""
+        waiting = iter(items)
+        running: dict[Future[Any], T] = {}
+        while True:
+            for item in itertools.islice(waiting, 2 * self.jobs - len(running)):
+                with _interrupts_held():
+                    running[self.pool.submit(function, item)] = item
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future
 
 
 def _identify(file: ImageFile) -> Member:
     image = read_image(file.path)
     height, width = image.shape[:2]
     return Member(file.name, str(file.path.resolve()), pixels_sha256(image), width, height)
-
-
-def _missing(
-    table: Table,
-    members: Sequence[Member],
-    codecs: Sequence[Codec],
-    metrics: Sequence[Metric],
-    result: BuildReport,
-) -> list[_Task]:
-    """What is to be measured, the largest images first so that none is left alone at the end."""
-    tasks = []
-    unique = {member.sha256: member for member in members}.values()
-    for member in sorted(unique, key=lambda m: (-m.width * m.height, m.name)):
-        for index, codec in enumerate(codecs):
-            known = table.measured(member.sha256, codec.name)
-            levels = []
-            for level in range(len(codec.levels)):
-                fingerprint = codec.fingerprint(level)
-                lacking = tuple(
-                    i for i, m in enumerate(metrics) if m.fingerprint not in known.get(fingerprint, ())
-                )
-                if fingerprint not in known or lacking:
-                    data = table.bitstream(member.sha256, fingerprint) if fingerprint in known else None
-                    levels.append(_Level(level, lacking, data))
-                else:
-                    result.points_known += 1
-            if levels:
-                tasks.append(_Task(member, index, tuple(levels)))
-    return tasks
-
-
-def _measure_all(
-    pool: Executor,
-    table: Table,
-    tasks: Sequence[_Task],
-    codecs: Sequence[Codec],
-    keep_going: bool,
-    keep_bitstreams: bool,
-    result: BuildReport,
-    report: Callable[[Progress], None],
-) -> None:
-    def work(task: _Task) -> int:
-        return task.member.width * task.member.height * len(task.levels)
-
-    total = sum(map(work, tasks))
-    remaining = dict.fromkeys((task.member.sha256 for task in tasks), 0)
-    for task in tasks:
-        remaining[task.member.sha256] += 1
-    images, done = len(remaining), 0
-    for task, future in _completed(pool, _measure, tasks, 2 * _cores()):
-        codec = codecs[task.codec]
-        current = f"{task.member.name} {codec.name}"
-        try:
-            points = future.result()
-        except CodecError as error:
-            failure = f"{task.member.path}: {error}"
-            result.failures.append(failure)
-            if not keep_going:
-                raise AllocatorError(
-                    f"{failure} What was measured is kept; --keep-going leaves out such images."
-                ) from error
-        else:
-            if not keep_bitstreams:
-                for point in points:
-                    point.bitstream = None
-            fingerprints = [codec.fingerprint(level) for level in range(len(codec.levels))]
-            table.store(task.member.sha256, codec.name, points, fingerprints)
-            result.points_measured += len(points)
-            pixels = task.member.width * task.member.height
-            rates = [8 * point.bytes / pixels for point in points]
-            current += f" {min(rates):.3f}-{max(rates):.3f} bpp"
-        done += work(task)
-        remaining[task.member.sha256] -= 1
-        finished = sum(1 for count in remaining.values() if not count)
-        report(Progress("measuring", finished, images, done / total, current))
 
 
 def _measure(task: _Task) -> list[Point]:

@@ -148,9 +148,7 @@ def _undominated(costs: Floats, weights: Ints, there: NDArray[np.bool_]) -> tupl
     heavy = np.where(there, weights, np.iinfo(np.int64).max)
     costs = np.where(there, costs, np.inf)
     by_cost = np.argsort(costs, axis=1, kind="stable")
-    order = np.take_along_axis(
-        by_cost, np.argsort(np.take_along_axis(heavy, by_cost, 1), axis=1, kind="stable"), 1
-    )
+    order = np.take_along_axis(by_cost, np.argsort(np.take_along_axis(heavy, by_cost, 1), axis=1, kind="stable"), 1)
     costs = np.take_along_axis(costs, order, 1)
     weights = np.take_along_axis(weights, order, 1)
     least_before = np.minimum.accumulate(costs, axis=1)[:, :-1]
@@ -206,7 +204,8 @@ def _dual(costs: Floats, weights: Ints, budget: int) -> _Dual:
 
 
 def _choose(costs: Floats, weights: Ints, price: float) -> NDArray[np.intp]:
-    return np.argmin(costs + price * weights, axis=1)
+    chosen: NDArray[np.intp] = np.argmin(costs + price * weights, axis=1)
+    return chosen
 
 
 class _Search:
@@ -256,9 +255,7 @@ class _Search:
         items, options = np.nonzero(keep)
         return items, options
 
-    def _fill(
-        self, regrets: Floats, items: NDArray[np.intp], options: NDArray[np.intp], gap: float
-    ) -> float:
+    def _fill(self, regrets: Floats, items: NDArray[np.intp], options: NDArray[np.intp], gap: float) -> float:
         """Use the slack: a dynamic program over the items of least regret. Returns the gap of the best found."""
         price, slack = self.dual.price, self.slack
         regret = regrets[items, options]
@@ -313,8 +310,8 @@ class _Search:
         extra = self.weights[items, options] - self.weights[items, base[items]]
         scale = max(gap, self.tolerance)  # regrets from 0 to 1 suit the solver's tolerances
         program = pulp.LpProblem("core", pulp.LpMinimize)
-        take = [pulp.LpVariable(f"x{k}", cat="Binary") for k in range(len(items))]
-        unused = pulp.LpVariable("unused", 0)
+        take = [program.add_variable(f"x{k}", cat="Binary") for k in range(len(items))]
+        unused = program.add_variable("unused", 0)
         terms = [(x, float(r / scale)) for x, r in zip(take, regrets[items, options], strict=True)]
         program += pulp.LpAffineExpression([*terms, (unused, self.dual.price / scale)])
         spent = pulp.LpAffineExpression([(x, int(e)) for x, e in zip(take, extra, strict=True)])
@@ -345,21 +342,24 @@ def _pareto(used: Ints, total: Floats, price: float, slack: int, gap: float) -> 
     order = order[np.concatenate([[True], cost[1:] < best[:-1]])] if len(order) else order
     if len(order) > _STATES:
         promise = total[order] + price * abs(slack - used[order])
-        order = order[np.sort(np.argpartition(promise, _STATES)[:_STATES])]
-    return order
+        order = np.sort(order[np.argpartition(promise, _STATES)[:_STATES]])
+    kept: NDArray[np.intp] = order
+    return kept
 
 
 def _pulp_solver(name: str, time_limit: float | None) -> object:
     import pulp
 
     if name == "cbc":
-        solver = pulp.PULP_CBC_CMD(msg=False, gapRel=0, gapAbs=1e-9, timeLimit=time_limit, threads=1)
+        solver = pulp.PULP_CBC_CMD(msg=False, gapRel=0, gapAbs=1e-9, timeLimit=time_limit)
     elif name == "highs":
-        solver = pulp.HiGHS(msg=False, gapRel=0, gapAbs=1e-9, timeLimit=time_limit, threads=1)
+        solver = pulp.HiGHS(msg=False, gapRel=0, gapAbs=1e-9, timeLimit=time_limit)
     else:
         raise SolveError(f"There is no solver {name!r}; use cbc or highs.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if not solver.available():
-            raise SolveError(f"The solver {name!r} isn't installed; pip install 'clic-allocator[highs]' brings HiGHS.")
+            raise SolveError(
+                f"The solver {name!r} isn't installed; pip install 'clic-allocator[highs]' brings HiGHS."
+            )
     return solver

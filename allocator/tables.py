@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from allocator.errors import AllocatorError
 from allocator.metrics.base import Metric
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Bitstream: TypeAlias = bytes  # `bytes` names a column below
 
 APPLICATION_ID = 0x434C4943
 SCHEMA_VERSION = 1
@@ -92,7 +94,7 @@ class Point:
     encode_seconds: float
     decode_seconds: float
     decoded_sha256: str
-    bitstream: bytes | None = None
+    bitstream: Bitstream | None = None
     values: dict[str, float] = field(default_factory=dict)
     """Metric fingerprint to value."""
 
@@ -314,7 +316,9 @@ class Table:
             latest = self._connection.execute("SELECT name, max(id) FROM metric GROUP BY name ORDER BY max(id)")
             for name, metric in latest.fetchall():
                 values = pd.read_sql_query(
-                    "SELECT point, value FROM measurement WHERE metric = ?", self._connection, params=(metric,)
+                    "SELECT point, value FROM measurement WHERE metric = ?",
+                    self._connection,
+                    params=(metric,),
                 ).set_index("point")["value"]
                 frame[name] = frame["id"].map(values).astype(np.float64)
         return frame.drop(columns="id")

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image, features
+from PIL import Image, UnidentifiedImageError, features
 
 from codec.base import BitstreamError, Codec, CodecError, RGBImage
 from codec.image import register_formats
+
+
+_CRF = (50, 48, 46, 44, 42, 40, 38, 37, 35, 33, 31, 29, 27, 24, 21, 18)
 
 
 @dataclass
@@ -59,7 +62,9 @@ def _qualities(*values: float) -> dict[str, dict[str, float]]:
 
 
 def _reason(error: Exception) -> str:
-    return str(error).strip().rstrip(".") or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        return "not recognised"
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def jpeg() -> PillowCodec:
@@ -69,7 +74,7 @@ def jpeg() -> PillowCodec:
         suffix=".jpg",
         version=f"libjpeg-turbo {features.version('libjpeg_turbo')}, progressive 4:2:0",
         format="JPEG",
-        ladder=_qualities(2, 3, 4, 5, 6, 8, 10, 13, 17, 22, 30, 42, 58, 72, 80, 87),
+        ladder=_qualities(1, 3, 5, 6, 8, 10, 13, 18, 23, 31, 42, 58, 69, 79, 83, 89),
         options={"subsampling": "4:2:0", "optimize": True, "progressive": True},
     )
 
@@ -81,7 +86,7 @@ def webp() -> PillowCodec:
         suffix=".webp",
         version=f"libwebp {features.version('webp')}, method 6",
         format="WEBP",
-        ladder=_qualities(0, 1, 2, 4, 7, 12, 18, 26, 36, 50, 65, 76, 82, 86, 89, 92),
+        ladder=_qualities(0, 1, 4, 8, 13, 21, 29, 39, 52, 66, 77, 81, 85, 89, 92),
         options={"method": 6},
     )
 
@@ -93,7 +98,7 @@ def avif() -> PillowCodec:
         suffix=".avif",
         version=f"libavif {features.version('avif')}, 4:4:4, speed 6",
         format="AVIF",
-        ladder=_qualities(0, 4, 8, 12, 16, 20, 25, 30, 35, 40, 46, 52, 59, 66, 74, 84),
+        ladder=_qualities(0, 6, 12, 18, 24, 28, 35, 40, 45, 50, 55, 60, 66, 71, 80, 87),
         options={"subsampling": "4:4:4", "speed": 6, "max_threads": 1},
     )
 
@@ -106,7 +111,7 @@ def jxl() -> PillowCodec:
         suffix=".jxl",
         version=f"pillow-jxl-plugin {_installed('pillow-jxl-plugin')}, effort 7",
         format="JXL",
-        ladder=_qualities(0, 4, 8, 12, 16, 20, 26, 32, 40, 50, 60, 68, 75, 81, 87, 92),
+        ladder=_qualities(0, 4, 8, 12, 20, 26, 38, 51, 60, 67, 73, 78, 82, 87, 90, 93),
         options={"effort": 7, "num_threads": 0},
     )
 
@@ -125,7 +130,7 @@ def hevc() -> PillowCodec:
         suffix=".heic",
         version=f"libheif {library['libheif']}, {library['encoders']['x265']}, 4:4:4",
         format="HEIF",
-        ladder={f"crf{crf}": {"quality": 100 - 2 * crf} for crf in (50, 48, 46, 44, 42, 40, 38, 36, 34, 32, 30, 28, 26, 24, 22, 20)},
+        ladder={f"crf{crf}": {"quality": 100 - 2 * crf} for crf in _CRF},
         options={"chroma": 444, "tile_size": 0, "enc_params": {"x265:pools": "none"}},
     )
 

@@ -1,5 +1,6 @@
 """Codecs and metrics by name. An entry point is the one way in, for the built-in ones and for yours."""
 
+import contextlib
 import difflib
 import importlib.metadata
 from typing import Any
@@ -53,7 +54,10 @@ def codec_for_file(name: str) -> Codec:
     Raises:
         UnknownName: no registered codec has that suffix.
     """
-    codecs = [get_codec(entry) for entry in names()]
+    codecs = []
+    for entry in names():
+        with contextlib.suppress(UnknownName):  # another package's fault keeps no one from their own files
+            codecs.append(get_codec(entry))
     for codec in codecs:
         if name.endswith(codec.suffix):
             return codec

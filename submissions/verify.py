@@ -11,7 +11,6 @@ from allocator.errors import AllocatorError
 from allocator.metrics import Metric, get_metric
 from codec import CodecError, ImageError, codec_for_file, pixels_sha256, read_image
 from submissions.archive import unpack
-from submissions.errors import SubmissionError
 from submissions.submit import ARCHIVE, MANIFEST, Entry, Manifest
 
 _TOLERANCE = 1e-4  # of metric values, relative: other processors sum in another order
@@ -65,7 +64,9 @@ def verify(folder: Path) -> Verdict:
     )
     if verdict.budget_bytes is not None and verdict.bytes > verdict.budget_bytes:
         verdict.failures.append(f"{verdict.bytes:,} bytes exceed the budget of {verdict.budget_bytes:,}.")
-    verdict.failures += [f"{name}: isn't in the manifest." for name in sizes.keys() - {e.name for e in manifest.entries}]
+    verdict.failures += [
+        f"{name}: isn't in the manifest." for name in sizes.keys() - {e.name for e in manifest.entries}
+    ]
     with tempfile.TemporaryDirectory(prefix="allocator-verify-") as scratch:
         _decode_apart(archive, Path(scratch), verdict)
         metrics = _metrics(manifest, verdict)

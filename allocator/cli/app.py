@@ -45,7 +45,8 @@ Targets = Annotated[
     list[str] | None, typer.Option("--target", "-t", metavar="BPP", help="Bits per pixel over the whole set.")
 ]
 RuleOption = Annotated[
-    RuleName, typer.Option("--rule", help="pooled: total bytes. mean: the mean of the images' bits per pixel.")
+    RuleName,
+    typer.Option("--rule", help="pooled: total bytes. mean: the mean of the images' bits per pixel."),
 ]
 BudgetOption = Annotated[int | None, typer.Option("--budget", metavar="BYTES", help="Instead of a target.")]
 Objective = Annotated[
@@ -138,7 +139,8 @@ def encode(
 def decode(
     bitstream: Annotated[Path, typer.Argument(help="A file made by `encode`.", show_default=False)],
     codec: Annotated[
-        str | None, typer.Option("--codec", "-c", metavar="NAME", help="By default told by the file's ending.")
+        str | None,
+        typer.Option("--codec", "-c", metavar="NAME", help="By default told by the file's ending."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A PNG; by default beside the file.")] = None,
 ) -> None:
@@ -234,8 +236,7 @@ def tables_show(table: TableFile) -> None:
 
     with Table(table) as opened:
         counts, metrics, frame = opened.counts(), list(opened.metrics()), opened.frame()
-    console = _console()
-    console.print(
+    typer.echo(
         f"{table}: {counts['images']} images ({counts['measured']} measured), {counts['points']:,} operating points, "
         f"{counts['bitstreams']:,} bitstreams kept"
     )
@@ -251,7 +252,7 @@ def tables_show(table: TableFile) -> None:
             f"{points['decode_seconds'].mean():.3f}",
             *(f"{points[name].mean():.4f}" for name in metrics),
         )
-    console.print(grid)
+    _console().print(grid)
 
 
 @tables.command("export")
@@ -354,17 +355,14 @@ def solve(
     rule: RuleOption = RuleName.pooled,
     objective: Objective = None,
     codec: CodecFilter = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The choices, as .csv or .parquet.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The choices, as .csv or .parquet.")] = None,
     solver: Solver = SolverName.cbc,
     time_limit: TimeLimit = None,
 ) -> None:
     """Pick one level for each image: best mean objective within the budget, proven optimal."""
     found = _allocations(table, target, budget, rule, objective, codec, solver, time_limit)
-    console = _console()
     for allocation in found:
-        console.print(*_summary(allocation), sep="\n")
+        typer.echo(_summary(allocation))
     if out:
         import pandas as pd
 
@@ -373,14 +371,15 @@ def solve(
         typer.echo(f"The chosen levels are in {out}.")
 
 
-def _summary(allocation: "Allocation") -> list[str]:
+def _summary(allocation: "Allocation") -> str:
     budget = allocation.budget
     limit = f" ({int(budget.limit):,} bytes)" if budget.rule == "pooled" else ""
     proof = "proven optimal" if allocation.gap == 0 else f"at most {allocation.gap:.2g} above the optimum"
+    metric, achieved = allocation.objective, allocation.bytes
     lines = [
         f"Target {budget.bpp:g} bpp {budget.rule}{limit}",
-        f"  rate        {allocation.bpp:.6f} bpp, {allocation.bytes:,} bytes, slack {allocation.slack:,.0f} bytes",
-        f"  {allocation.objective:<11} {allocation.mean_objective:.6f} mean, {proof}",
+        f"  rate        {allocation.bpp:.6f} bpp, {achieved:,} bytes, slack {allocation.slack:,.0f} bytes",
+        f"  {metric:<11} {allocation.mean_objective:.6f} mean, {proof}",
     ]
     for label, other, missing in (
         ("one level", allocation.single, "no single level fits the budget"),
@@ -393,10 +392,8 @@ def _summary(allocation: "Allocation") -> list[str]:
             lines.append(f"  {label:<11} {other.objective:.6f} mean, {other.bytes:,} bytes{detail}")
     mix = ", ".join(f"{codec} {count}" for codec, count in allocation.chosen["codec"].value_counts().items())
     lines.append(f"  images      {len(allocation.chosen)}: {mix}")
-    lines.append(
-        f"  price       1,000 more bytes better the mean {allocation.objective} by about {1000 * allocation.price:.2g}"
-    )
-    return lines
+    lines.append(f"  price       1,000 more bytes better the mean {metric} by about {1000 * allocation.price:.2g}")
+    return "\n".join(lines)
 
 
 @app.command()
@@ -419,7 +416,7 @@ def submit(
     [allocation] = _allocations(table, targets, budget, rule, objective, codec, solver, time_limit)
     with Table(table) as opened:
         manifest = submit(opened, allocation, out)
-    _console().print(*_summary(allocation), sep="\n")
+    typer.echo(_summary(allocation))
     typer.echo(f"{out / ARCHIVE}: {len(manifest.entries)} bitstreams, {manifest.bytes:,} bytes")
 
 

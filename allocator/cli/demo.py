@@ -20,7 +20,14 @@ from submissions.verify import verify
 if TYPE_CHECKING:
     from allocator.build import BuildReport
 
-PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "motorcycle_left.png", "rocket.jpg")
+PHOTOS = (
+    "astronaut.png",
+    "chelsea.png",
+    "coffee.png",
+    "hubble_deep_field.jpg",
+    "motorcycle_left.png",
+    "rocket.jpg",
+)
 TARGETS = ("0.075", "0.15", "0.3")
 
 

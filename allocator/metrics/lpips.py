@@ -201,7 +201,15 @@ def read_backbone(path: Path) -> StateDict:
         return {key: value.float() for key, value in weights.items() if key.startswith("features.")}
     except FileNotFoundError:
         raise MetricError(f"{path}: there is no such file of LPIPS backbone weights.") from None
-    except (OSError, RuntimeError, ValueError, EOFError, AttributeError, KeyError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        AttributeError,
+        KeyError,
+        pickle.UnpicklingError,
+    ) as error:
         raise MetricError(f"{path}: is not a file of LPIPS backbone weights, or a damaged one.") from error
 
 

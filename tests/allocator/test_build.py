@@ -1,0 +1,272 @@
+"""Builds as a person meets them: resumed, killed, interrupted, on a full disk, with bad files."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from allocator.build import build
+from allocator.errors import AllocatorError
+from allocator.metrics import get_metric
+from allocator.tables import Table
+from codec import CodecError, get_codec, pixels_sha256, read_image
+from codec.pillow import PillowCodec, jpeg
+from tests.conftest import run, started
+
+TIMES = ["encode_seconds", "decode_seconds"]
+
+
+def frame(path: Path) -> pd.DataFrame:
+    with Table(path) as table:
+        return table.frame()
+
+
+def copy(photos: Path, folder: Path, count: int) -> None:
+    """Many different images: shifted copies of the photos."""
+    folder.mkdir()
+    images = [read_image(path) for path in sorted(photos.iterdir())]
+    for index in range(count):
+        shifted = np.roll(images[index % len(images)], index, axis=1)
+        Image.fromarray(shifted).save(folder / f"{index:03}.png")
+
+
+def rows(path: Path) -> int:
+    try:
+        with sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True) as connection:
+            return int(connection.execute("SELECT count(*) FROM point").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+def wait_for_rows(path: Path, least: int) -> None:
+    deadline = time.monotonic() + 120
+    while rows(path) < least:
+        assert time.monotonic() < deadline, "the build makes no progress"
+        time.sleep(0.02)
+
+
+def test_every_number_was_measured_on_the_stored_bytes(table: Path, photos: Path) -> None:
+    points = frame(table)
+    assert len(points) == 5 * (16 + 16)
+    assert not points.isna().any().any()
+    metric = get_metric("psnr")
+    with Table(table) as opened:
+        for point in points.iloc[::7].itertuples():
+            original = read_image(photos / f"{point.image}.png")
+            data = opened.bitstream(point.sha256, point.fingerprint)
+            assert data is not None
+            decoded = get_codec(point.codec).decode(data)
+            assert (point.height, point.width) == original.shape[:2]
+            assert point.bytes == len(data)
+            assert point.bpp == pytest.approx(8 * len(data) / (point.width * point.height))
+            assert point.decoded_sha256 == pixels_sha256(decoded)
+            assert point.psnr == pytest.approx(metric.compare(original, decoded), abs=1e-9)
+            assert point.encode_seconds > 0
+            assert point.decode_seconds > 0
+
+
+def test_jobs_do_not_change_the_table(table: Path, photos: Path, tmp_path: Path) -> None:
+    codecs = [get_codec("jpeg"), get_codec("webp")]
+    build(tmp_path / "one.db", [photos], codecs, [get_metric("psnr"), get_metric("ms-ssim")], jobs=1)
+    pd.testing.assert_frame_equal(
+        frame(tmp_path / "one.db").drop(columns=TIMES), frame(table).drop(columns=TIMES), check_exact=True
+    )
+
+
+def test_a_second_build_measures_what_is_new_only(photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    first = build(path, [photos / "rocket.png"], [get_codec("jpeg")], [get_metric("psnr")])
+    assert (first.points_measured, first.points_known) == (16, 0)
+    before = frame(path)
+    again = build(path, [photos], [get_codec("jpeg")], [get_metric("psnr")])
+    assert (again.points_measured, again.points_known) == (4 * 16, 16)
+    more = build(path, [photos], [get_codec("jpeg")], [get_metric("psnr"), get_metric("ms-ssim")])
+    assert more.points_measured == 5 * 16
+    after = frame(path)
+    kept = after[after["image"] == "rocket"].reset_index(drop=True)
+    # neither the times nor the values were touched when the metric was added
+    pd.testing.assert_frame_equal(kept[before.columns], before)
+    assert after["ms-ssim"].between(0, 1).all()
+
+
+def test_a_new_version_of_a_codec_replaces_its_points(photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    codec = jpeg()
+    build(path, [photos / "rocket.png"], [codec], [get_metric("psnr")])
+    short = PillowCodec("jpeg", ".jpg", "2", "JPEG", dict(list(codec.ladder.items())[:3]), codec.options)
+    report = build(path, [photos / "rocket.png"], [short], [get_metric("psnr")])
+    assert report.points_measured == 3
+    assert list(frame(path)["setting"]) == list(short.levels)
+
+
+def test_equal_pixels_under_two_names_are_measured_once(photos: Path, tmp_path: Path) -> None:
+    shutil.copy(photos / "rocket.png", tmp_path / "first.png")
+    Image.open(photos / "rocket.png").save(tmp_path / "second.bmp")
+    report = build(tmp_path / "run.db", [tmp_path], [get_codec("jpeg")], [get_metric("psnr")])
+    assert (report.images, report.points_measured) == (2, 16)
+    assert list(frame(tmp_path / "run.db")["image"].value_counts()) == [16, 16]
+
+
+def test_a_name_with_new_pixels_is_measured_anew(photos: Path, tmp_path: Path) -> None:
+    path, image = tmp_path / "run.db", tmp_path / "photo.png"
+    shutil.copy(photos / "rocket.png", image)
+    build(path, [image], [get_codec("jpeg")], [get_metric("psnr")])
+    shutil.copy(photos / "coffee.png", image)
+    report = build(path, [image], [get_codec("jpeg")], [get_metric("psnr")])
+    assert report.points_measured == 16
+    assert set(frame(path)["sha256"]) == {pixels_sha256(read_image(image))}
+
+
+def test_bad_files_are_all_named_before_anything_is_measured(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    shutil.copytree(photos, folder)
+    (folder / "broken.png").write_bytes(b"\x89PNG nonsense")
+    (folder / "empty.jpg").touch()
+    path = tmp_path / "run.db"
+    ran = run("tables", "build", folder, "-c", "jpeg", "-m", "psnr", "-o", path)
+    assert ran.code == 2
+    assert "broken.png: " in ran.err
+    assert "empty.jpg: is an empty file" in ran.err
+    assert rows(path) == 0
+    ran = run("tables", "build", folder, "-c", "jpeg", "-m", "psnr", "-o", path, "--keep-going")
+    assert ran.code == 1
+    assert "broken.png: " in ran.err
+    assert "5 images, 80 operating points measured" in ran.out
+
+
+def test_an_image_that_one_codec_cannot_hold_is_left_to_the_others(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    Image.fromarray(np.tile(read_image(photos / "coffee.png")[:48], (1, 126, 1))).save(folder / "panorama.png")
+    shutil.copy(photos / "rocket.png", folder / "rocket.png")
+    path = tmp_path / "run.db"
+    command = ("tables", "build", folder, "-c", "webp", "-c", "jpeg", "-m", "psnr", "-o", path, "-j", 1)
+    ran = run(*command)
+    assert ran.code == 2
+    assert "panorama.png: webp can't encode 20160x48 pixels" in ran.err
+    ran = run(*command, "--keep-going")
+    assert ran.code == 1
+    assert dict(frame(path).groupby(["image", "codec"]).size()) == {
+        ("panorama", "jpeg"): 16,
+        ("rocket", "jpeg"): 16,
+        ("rocket", "webp"): 16,
+    }
+    assert run("solve", path, "-t", "1").code == 0
+
+
+class DiesOnRocket(PillowCodec):
+    """A codec that takes its process with it, as a fault in a native library would."""
+
+    def encode(self, image: np.ndarray, level: int) -> bytes:
+        if image.shape == (128, 96, 3):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().encode(image, level)
+
+
+def test_a_worker_that_dies_is_told_and_the_rest_is_kept(photos: Path, tmp_path: Path) -> None:
+    fatal = jpeg()
+    fatal.__class__ = DiesOnRocket
+    with pytest.raises(AllocatorError, match="A worker process was killed"):
+        build(tmp_path / "run.db", [photos], [fatal], [get_metric("psnr")], jobs=1)
+    assert "rocket" not in set(frame(tmp_path / "run.db")["image"])
+    assert rows(tmp_path / "run.db") > 0
+
+
+class Shrinks(PillowCodec):
+    def decode(self, data: bytes) -> np.ndarray:
+        return super().decode(data)[1:]
+
+
+def test_a_codec_that_loses_rows_is_caught(photos: Path, tmp_path: Path) -> None:
+    faulty = jpeg()
+    faulty.__class__ = Shrinks
+    with pytest.raises(AllocatorError, match="jpeg decoded it to another size, 96x127"):
+        build(tmp_path / "run.db", [photos / "rocket.png"], [faulty], [get_metric("psnr")])
+    assert issubclass(Shrinks, PillowCodec)
+    assert issubclass(CodecError, Exception)
+
+
+def test_killed_and_resumed_it_ends_as_if_never_killed(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    copy(photos, folder, 24)
+    command = ("tables", "build", folder, "-c", "webp", "-c", "jpeg", "-m", "psnr", "-m", "ms-ssim")
+    killed, whole = tmp_path / "killed.db", tmp_path / "whole.db"
+    with started(*command, "-o", killed, "-j", 2) as process:
+        wait_for_rows(killed, 100)
+        process.kill()
+        process.wait()
+        kept = rows(killed)
+        # the workers go with their parent
+        deadline = time.monotonic() + 20
+        while subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, check=False).stdout:
+            assert time.monotonic() < deadline, "workers outlive the killed build"
+            time.sleep(0.05)
+    assert 0 < kept < 24 * 32
+    assert kept % 16 == 0  # an image and codec is there whole or not at all
+    ran = run(*command, "-o", killed, "-j", 2)
+    assert ran.code == 0
+    assert f"{24 * 32 - kept:,} operating points measured, {kept:,} known before" in ran.out
+    assert run(*command, "-o", whole, "-j", 2).code == 0
+    pd.testing.assert_frame_equal(frame(killed).drop(columns=TIMES), frame(whole).drop(columns=TIMES))
+    assert not frame(killed).duplicated(["image", "codec", "level"]).any()
+
+
+def test_ctrl_c_says_what_is_kept_and_how_to_go_on(photos: Path, tmp_path: Path) -> None:
+    folder, path = tmp_path / "images", tmp_path / "run.db"
+    copy(photos, folder, 24)
+    with started("tables", "build", folder, "-c", "webp", "-m", "ms-ssim", "-o", path) as process:
+        wait_for_rows(path, 30)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert f"All that was measured is kept in {path}; run the same command again to go on." in err
+    assert "Traceback" not in err
+    assert 0 < rows(path) < 24 * 16
+
+
+def test_a_full_disk_keeps_what_was_measured(photos: Path, tmp_path: Path) -> None:
+    folder, disk = tmp_path / "images", tmp_path / "disk"
+    copy(photos, folder, 40)
+    disk.mkdir()
+    script = (
+        f"mount -t tmpfs -o size=300k tmpfs {disk} || exit 77; "
+        f"allocator tables build {folder} -c jpeg -m psnr -o {disk}/run.db; code=$?; "
+        f"cp {disk}/run.db {tmp_path}/kept.db; exit $code"
+    )
+    path = f"{Path(os.sys.executable).parent}:{os.environ['PATH']}"  # type: ignore[attr-defined]
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": path},
+        check=False,
+    )
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("no file system can be mounted here")
+    assert done.returncode == 2, done.stderr
+    assert "run.db: the disk is full; what was measured so far is kept" in done.stderr
+    assert "Traceback" not in done.stderr
+    kept = rows(tmp_path / "kept.db")
+    assert kept > 0
+    ran = run("tables", "build", folder, "-c", "jpeg", "-m", "psnr", "-o", tmp_path / "kept.db")
+    assert f"{kept:,} known before" in ran.out
+    assert rows(tmp_path / "kept.db") == 40 * 16
+
+
+def test_without_bitstreams_the_table_is_small_and_still_submits(photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    assert run("tables", "build", photos, "-c", "jpeg", "-m", "psnr", "-o", path, "--no-bitstreams").code == 0
+    with Table(path) as opened:
+        assert opened.counts()["bitstreams"] == 0
+    assert run("submit", path, "-t", "1", "-o", tmp_path / "entry").code == 0
+    assert "PASS" in run("verify", tmp_path / "entry").out
+    more = run("tables", "build", photos, "-c", "jpeg", "-m", "psnr", "-m", "ms-ssim", "-o", path)
+    assert "80 operating points measured" in more.out

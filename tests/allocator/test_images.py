@@ -1,0 +1,51 @@
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from allocator.errors import AllocatorError
+from allocator.images import find_images
+
+
+def put(source: Path, *targets: Path) -> None:
+    for target in targets:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+
+
+def test_folders_are_searched_to_the_bottom(photos: Path, tmp_path: Path) -> None:
+    photo = photos / "rocket.png"
+    put(photo, tmp_path / "b.png", tmp_path / "x" / "ü b.PNG", tmp_path / "x" / "y" / "b.png")
+    put(photo, tmp_path / ".hidden" / "c.png", tmp_path / ".c.png")
+    (tmp_path / "notes.txt").write_text("no image")
+    assert [image.name for image in find_images([tmp_path])] == ["b", "x/y/b", "x/ü b"]
+
+
+def test_a_file_named_twice_is_one_image(photos: Path) -> None:
+    assert len(find_images([photos, photos / "rocket.png"])) == 5
+
+
+def test_one_name_for_two_files_is_refused_and_their_folder_helps(photos: Path, tmp_path: Path) -> None:
+    put(photos / "rocket.png", tmp_path / "a" / "same.png")
+    put(photos / "coffee.png", tmp_path / "b" / "same.png")
+    with pytest.raises(AllocatorError, match=r"a/same\.png and .*b/same\.png would both be called 'same'"):
+        find_images([tmp_path / "a", tmp_path / "b"])
+    assert [image.name for image in find_images([tmp_path])] == ["a/same", "b/same"]
+
+
+def test_nothing_to_find_is_said(tmp_path: Path) -> None:
+    with pytest.raises(AllocatorError, match="this folder holds no images"):
+        find_images([tmp_path])
+    with pytest.raises(AllocatorError, match="no such file or folder"):
+        find_images([tmp_path / "gone"])
+
+
+def test_a_name_that_is_no_text_is_refused(photos: Path, tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/bad\xff.png"
+    try:
+        shutil.copy(photos / "rocket.png", os.fsdecode(name))
+    except OSError:
+        pytest.skip("the file system takes UTF-8 names only")
+    with pytest.raises(AllocatorError, match="isn't valid UTF-8"):
+        find_images([tmp_path])

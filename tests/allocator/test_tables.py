@@ -1,0 +1,117 @@
+import sqlite3
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from allocator.tables import SCHEMA_VERSION, Table, TableError
+from tests.conftest import run
+
+
+def test_export_holds_all_points(table: Path, tmp_path: Path) -> None:
+    for ending, read in ((".csv", pd.read_csv), (".parquet", pd.read_parquet)):
+        out = tmp_path / f"points{ending}"
+        assert run("tables", "export", table, "-o", out).code == 0
+        with Table(table) as opened:
+            pd.testing.assert_frame_equal(read(out), opened.frame(), check_dtype=False)
+    assert run("tables", "export", table, "-o", tmp_path / "points.xls").code == 2
+
+
+def test_show_names_images_codecs_and_rates(table: Path) -> None:
+    ran = run("tables", "show", table)
+    assert "5 images (5 measured), 160 operating points, 160 bitstreams kept" in ran.out
+    assert "psnr" in ran.out
+    assert max(map(len, ran.out.splitlines())) <= 120
+
+
+def test_tables_built_apart_merge_to_the_table_built_at_once(table: Path, photos: Path, tmp_path: Path) -> None:
+    metrics = ("-m", "psnr", "-m", "ms-ssim")
+    parts = [tmp_path / f"{name}.db" for name in "abcd"]
+    some = [photos / "astronaut.png", photos / "chelsea.png"]
+    rest = [photos / f"{name}.png" for name in ("chelsea", "coffee", "motorcycle_left", "rocket")]
+    run("tables", "build", *some, "-c", "jpeg", "-c", "webp", "-m", "psnr", "-o", parts[0])
+    run("tables", "build", *some, "-c", "jpeg", "-c", "webp", "-m", "ms-ssim", "-o", parts[1])
+    run("tables", "build", *rest, "-c", "webp", *metrics, "-o", parts[2])
+    run("tables", "build", *rest, "-c", "jpeg", *metrics, "-o", parts[3])
+    out = tmp_path / "merged.db"
+    ran = run("tables", "merge", *parts, "-o", out)
+    assert "5 images, 160 operating points" in ran.out
+    with Table(out) as merged, Table(table) as whole:
+        times = ["encode_seconds", "decode_seconds"]
+        pd.testing.assert_frame_equal(merged.frame().drop(columns=times), whole.frame().drop(columns=times))
+        assert merged.counts() == whole.counts()
+        row = merged.frame().iloc[7]
+        assert len(merged.bitstream(row["sha256"], row["fingerprint"]) or b"") == row["bytes"]
+    ran = run("tables", "merge", *parts, "-o", out)
+    assert ran.code == 2
+    assert "is there already" in ran.err
+
+
+def test_a_name_for_two_images_is_not_merged(photos: Path, tmp_path: Path) -> None:
+    for folder, photo in (("a", "rocket"), ("b", "coffee")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same.png").write_bytes((photos / f"{photo}.png").read_bytes())
+        path = tmp_path / f"{folder}.db"
+        assert run("tables", "build", tmp_path / folder, "-c", "jpeg", "-m", "psnr", "-o", path).code == 0
+    ran = run("tables", "merge", tmp_path / "a.db", tmp_path / "b.db", "-o", tmp_path / "out.db")
+    assert ran.code == 2
+    assert "'same' isn't the one of that name" in ran.err
+    assert not (tmp_path / "out.db").exists()
+
+
+def test_what_is_no_table_is_said(tmp_path: Path) -> None:
+    text, other = tmp_path / "notes.db", tmp_path / "other.db"
+    text.write_text("this is no database, and long enough to look at " * 20)
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE birds (name)")
+    for path, reason in (
+        (tmp_path / "gone.db", "there is no such table"),
+        (text, "is not a table"),
+        (other, "is a database, but not a table of this program"),
+    ):
+        ran = run("solve", path, "-t", "0.15")
+        assert (ran.code, ran.out) == (2, "")
+        assert f"{path.name}: {reason}" in ran.err
+    assert run("tables", "build", tmp_path, "-o", other).code == 2
+    with sqlite3.connect(other) as connection:
+        assert [row[0] for row in connection.execute("SELECT name FROM sqlite_master")] == ["birds"]
+
+
+def test_a_table_of_another_version_is_refused_by_its_number(table: Path, tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    path.write_bytes(table.read_bytes())
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 6}")
+    ran = run("tables", "show", path)
+    assert ran.code == 2
+    assert f"is a table of version {SCHEMA_VERSION + 6}, and this program reads version {SCHEMA_VERSION}" in ran.err
+
+
+def test_a_locked_table_is_named_after_a_while(table: Path, photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "busy.db"
+    path.write_bytes(table.read_bytes())
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
+    try:
+        ran = run("tables", "build", photos, "-c", "jpeg", "-m", "psnr", "-o", path)
+    finally:
+        connection.close()
+    assert ran.code == 2
+    assert "busy.db: another program is writing to it; try again when that has finished." in ran.err
+    assert run("tables", "build", photos, "-c", "jpeg", "-m", "psnr", "-o", path).code == 0
+
+
+def test_a_damaged_table_is_said(table: Path, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.db"
+    content = bytearray(table.read_bytes())
+    content[4096 : len(content) // 2] = b"\xa5" * (len(content) // 2 - 4096)
+    path.write_bytes(content)
+    ran = run("tables", "show", path)
+    assert ran.code == 2
+    assert "damaged.db: is damaged" in ran.err
+
+
+def test_opening_does_not_make_a_table(tmp_path: Path) -> None:
+    with pytest.raises(TableError):
+        Table(tmp_path / "none.db")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,112 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from codec import ImageError, get_codec, pixels_sha256, read_image, write_png
+from codec.image import write_file
+
+
+@pytest.fixture
+def photo(photos: Path) -> Image.Image:
+    return Image.open(photos / "coffee.png")
+
+
+def test_grayscale_palette_and_opaque_alpha_become_rgb(photo: Image.Image, tmp_path: Path) -> None:
+    gray = photo.convert("L")
+    gray.save(tmp_path / "gray.png")
+    assert (read_image(tmp_path / "gray.png") == np.asarray(gray)[..., None]).all()
+    photo.quantize(64).save(tmp_path / "palette.png")
+    assert (read_image(tmp_path / "palette.png") == np.asarray(photo.quantize(64).convert("RGB"))).all()
+    photo.convert("RGBA").save(tmp_path / "opaque.png")
+    assert (read_image(tmp_path / "opaque.png") == np.asarray(photo)).all()
+
+
+def test_cmyk_is_converted(photo: Image.Image, tmp_path: Path) -> None:
+    photo.convert("CMYK").save(tmp_path / "print.tiff")
+    assert abs(read_image(tmp_path / "print.tiff").astype(int) - np.asarray(photo)).max() <= 1
+
+
+def test_sixteen_bits_keep_the_upper_eight(tmp_path: Path) -> None:
+    ramp = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    assert (read_image(tmp_path / "deep.png") == (ramp >> 8)[..., None]).all()
+
+
+def test_transparency_is_refused_not_dropped(photo: Image.Image, tmp_path: Path) -> None:
+    clear = photo.convert("RGBA")
+    clear.putpixel((3, 3), (0, 0, 0, 100))
+    clear.save(tmp_path / "clear.png")
+    with pytest.raises(ImageError, match=r"clear\.png: has transparent pixels"):
+        read_image(tmp_path / "clear.png")
+
+
+def test_exif_orientation_is_applied(photo: Image.Image, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    photo.save(tmp_path / "turned.png", exif=exif)
+    assert (read_image(tmp_path / "turned.png") == np.rot90(np.asarray(photo), -1)).all()
+
+
+def test_what_is_no_image_gets_one_sentence(photo: Image.Image, tmp_path: Path) -> None:
+    photo.save(tmp_path / "whole.jpg")
+    whole = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("not an image")
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "float.tiff")
+    cases = {
+        "missing.png": "there is no such file",
+        "empty.png": "is an empty file",
+        "text.png": "is not an image, or a damaged one",
+        "cut.jpg": "can't be decoded .*truncated",
+        "float.tiff": "samples of mode F",
+    }
+    for name, reason in cases.items():
+        with pytest.raises(ImageError, match=f"{name}: .*{reason}") as caught:
+            read_image(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+def test_an_image_of_absurd_size_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
+    Image.new("1", (30_000, 30_000)).save(tmp_path / "huge.png")
+    with pytest.raises(ImageError, match=r"more than 178,956,970 pixels"):
+        read_image(tmp_path / "huge.png")
+
+
+@pytest.mark.parametrize("name", ["avif", "hevc", "jxl", "webp"])
+def test_modern_formats_are_read(name: str, photos: Path, tmp_path: Path) -> None:
+    codec = get_codec(name)
+    stream = codec.encode(read_image(photos / "rocket.png"), 12)
+    path = tmp_path / f"picture{codec.suffix}"
+    path.write_bytes(stream)
+    assert (read_image(path) == codec.decode(stream)).all()
+
+
+def test_png_round_trip_keeps_every_pixel(photos: Path, tmp_path: Path) -> None:
+    image = read_image(photos / "rocket.png")
+    write_png(tmp_path / "deep" / "er" / "ünï.png", image)
+    assert (read_image(tmp_path / "deep" / "er" / "ünï.png") == image).all()
+
+
+def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path: Path) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full")
+    with pytest.raises(ImageError, match=r"/dev/full: can't be written \(No space left on device\)"):
+        write_file("/dev/full", b"bytes")
+    (tmp_path / "old").write_bytes(b"old")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ImageError):
+        write_file(tmp_path / "old" / "below-a-file", b"new")
+    assert (tmp_path / "old").read_bytes() == b"old"
+
+
+def test_the_hash_tells_size_and_pixels_apart(photos: Path) -> None:
+    image = read_image(photos / "rocket.png")
+    changed = image.copy()
+    changed[5, 5, 1] ^= 1
+    hashes = {pixels_sha256(image), pixels_sha256(changed), pixels_sha256(image.reshape(-1, 64, 3))}
+    assert len(hashes) == 3
+    assert pixels_sha256(np.asfortranarray(image)) == pixels_sha256(image)
