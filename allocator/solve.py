@@ -65,7 +65,9 @@ class Solution:
 
     @property
     def gap(self) -> float:
-        """How far above the optimum the cost can be; 0 when it's proven optimal."""
+        """How far above the optimum the cost can be; 0 when it's proven optimal (to the rounding of float64 sums,
+        a relative 1e-12).
+        """
         return max(0.0, self.cost - self.bound)
 
     @property
@@ -244,7 +246,7 @@ class _Search:
         items, options = self._moves(regrets, gap)
         gap = self._fill(regrets, items, options, gap)
         items, options = self._moves(regrets, gap)
-        if not len(items):
+        if gap <= self.tolerance or not len(items):
             return self.solution(self.choices, core=0, proven=True)
         return self._solve_core(regrets, items, options, gap, solver, time_limit)
 
@@ -320,17 +322,18 @@ class _Search:
             at = np.flatnonzero(items == item)
             if len(at) > 1:
                 program += pulp.lpSum(take[k] for k in at) <= 1
-        program.solve(_pulp_solver(solver, time_limit))
-        finished = program.sol_status == pulp.LpSolutionOptimal
-        found = base.copy()
-        for k, x in enumerate(take):
-            if x.value() is not None and x.value() > 0.5:
-                found[items[k]] = options[k]
-        candidates = [self.choices]
-        if int(self.weights[self.rows, found].sum()) <= self.budget:
-            candidates.append(found)
-        best = min(candidates, key=lambda choices: math.fsum(self.costs[self.rows, choices]))
-        return self.solution(best, core=len(items), proven=finished and len(candidates) == 2)
+        engine = _pulp_solver(solver, time_limit)
+        while True:
+            program.solve(engine)
+            taken = [k for k, x in enumerate(take) if (x.value() or 0) > 0.5]
+            found = base.copy()
+            found[items[taken]] = options[taken]
+            if int(self.weights[self.rows, found].sum()) <= self.budget:
+                break
+            # within the solver's float tolerance, but over the budget: exclude it and go on
+            program += pulp.lpSum(take[k] for k in taken) <= len(taken) - 1
+        best = min(self.choices, found, key=lambda choices: math.fsum(self.costs[self.rows, choices]))
+        return self.solution(best, core=len(items), proven=program.sol_status == pulp.LpSolutionOptimal)
 
 
 def _pareto(used: Ints, total: Floats, price: float, slack: int, gap: float) -> NDArray[np.intp]:

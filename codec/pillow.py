@@ -12,7 +12,6 @@ from PIL import Image, UnidentifiedImageError, features
 from codec.base import BitstreamError, Codec, CodecError, RGBImage
 from codec.image import register_formats
 
-
 _CRF = (50, 48, 46, 44, 42, 40, 38, 37, 35, 33, 31, 29, 27, 24, 21, 18)
 
 

@@ -103,7 +103,7 @@ def submit(
     codecs: dict[str, Codec] = {}
     members: dict[str, bytes] = {}
     entries = []
-    rows: list[dict[str, Any]] = allocation.chosen.to_dict("records")  # type: ignore[assignment]
+    rows: list[dict[str, Any]] = allocation.chosen.to_dict("records")
     for done, row in enumerate(rows, 1):
         codec = codecs.setdefault(row["codec"], get_codec(row["codec"]))
         data = table.bitstream(row["sha256"], row["fingerprint"])

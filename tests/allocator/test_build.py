@@ -5,6 +5,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from allocator.build import build
 from allocator.errors import AllocatorError
 from allocator.metrics import get_metric
 from allocator.tables import Table
-from codec import CodecError, get_codec, pixels_sha256, read_image
+from codec import RGBImage, get_codec, pixels_sha256, read_image
 from codec.pillow import PillowCodec, jpeg
 from tests.conftest import run, started
 
+JPEG, WEBP = (len(get_codec(name).levels) for name in ("jpeg", "webp"))
 TIMES = ["encode_seconds", "decode_seconds"]
 
 
@@ -55,7 +57,7 @@ def wait_for_rows(path: Path, least: int) -> None:
 
 def test_every_number_was_measured_on_the_stored_bytes(table: Path, photos: Path) -> None:
     points = frame(table)
-    assert len(points) == 5 * (16 + 16)
+    assert len(points) == 5 * (JPEG + WEBP)
     assert not points.isna().any().any()
     metric = get_metric("psnr")
     with Table(table) as opened:
@@ -84,12 +86,12 @@ def test_jobs_do_not_change_the_table(table: Path, photos: Path, tmp_path: Path)
 def test_a_second_build_measures_what_is_new_only(photos: Path, tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     first = build(path, [photos / "rocket.png"], [get_codec("jpeg")], [get_metric("psnr")])
-    assert (first.points_measured, first.points_known) == (16, 0)
+    assert (first.points_measured, first.points_known) == (JPEG, 0)
     before = frame(path)
     again = build(path, [photos], [get_codec("jpeg")], [get_metric("psnr")])
-    assert (again.points_measured, again.points_known) == (4 * 16, 16)
+    assert (again.points_measured, again.points_known) == (4 * JPEG, JPEG)
     more = build(path, [photos], [get_codec("jpeg")], [get_metric("psnr"), get_metric("ms-ssim")])
-    assert more.points_measured == 5 * 16
+    assert more.points_measured == 5 * JPEG
     after = frame(path)
     kept = after[after["image"] == "rocket"].reset_index(drop=True)
     # neither the times nor the values were touched when the metric was added
@@ -111,8 +113,8 @@ def test_equal_pixels_under_two_names_are_measured_once(photos: Path, tmp_path: 
     shutil.copy(photos / "rocket.png", tmp_path / "first.png")
     Image.open(photos / "rocket.png").save(tmp_path / "second.bmp")
     report = build(tmp_path / "run.db", [tmp_path], [get_codec("jpeg")], [get_metric("psnr")])
-    assert (report.images, report.points_measured) == (2, 16)
-    assert list(frame(tmp_path / "run.db")["image"].value_counts()) == [16, 16]
+    assert (report.images, report.points_measured) == (2, JPEG)
+    assert list(frame(tmp_path / "run.db")["image"].value_counts()) == [JPEG, JPEG]
 
 
 def test_a_name_with_new_pixels_is_measured_anew(photos: Path, tmp_path: Path) -> None:
@@ -121,7 +123,7 @@ def test_a_name_with_new_pixels_is_measured_anew(photos: Path, tmp_path: Path) -
     build(path, [image], [get_codec("jpeg")], [get_metric("psnr")])
     shutil.copy(photos / "coffee.png", image)
     report = build(path, [image], [get_codec("jpeg")], [get_metric("psnr")])
-    assert report.points_measured == 16
+    assert report.points_measured == JPEG
     assert set(frame(path)["sha256"]) == {pixels_sha256(read_image(image))}
 
 
@@ -139,7 +141,7 @@ def test_bad_files_are_all_named_before_anything_is_measured(photos: Path, tmp_p
     ran = run("tables", "build", folder, "-c", "jpeg", "-m", "psnr", "-o", path, "--keep-going")
     assert ran.code == 1
     assert "broken.png: " in ran.err
-    assert "5 images, 80 operating points measured" in ran.out
+    assert f"5 images, {5 * JPEG} operating points measured" in ran.out
 
 
 def test_an_image_that_one_codec_cannot_hold_is_left_to_the_others(photos: Path, tmp_path: Path) -> None:
@@ -155,9 +157,9 @@ def test_an_image_that_one_codec_cannot_hold_is_left_to_the_others(photos: Path,
     ran = run(*command, "--keep-going")
     assert ran.code == 1
     assert dict(frame(path).groupby(["image", "codec"]).size()) == {
-        ("panorama", "jpeg"): 16,
-        ("rocket", "jpeg"): 16,
-        ("rocket", "webp"): 16,
+        ("panorama", "jpeg"): JPEG,
+        ("rocket", "jpeg"): JPEG,
+        ("rocket", "webp"): WEBP,
     }
     assert run("solve", path, "-t", "1").code == 0
 
@@ -165,7 +167,7 @@ def test_an_image_that_one_codec_cannot_hold_is_left_to_the_others(photos: Path,
 class DiesOnRocket(PillowCodec):
     """A codec that takes its process with it, as a fault in a native library would."""
 
-    def encode(self, image: np.ndarray, level: int) -> bytes:
+    def encode(self, image: RGBImage, level: int) -> bytes:
         if image.shape == (128, 96, 3):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().encode(image, level)
@@ -181,7 +183,7 @@ def test_a_worker_that_dies_is_told_and_the_rest_is_kept(photos: Path, tmp_path:
 
 
 class Shrinks(PillowCodec):
-    def decode(self, data: bytes) -> np.ndarray:
+    def decode(self, data: bytes) -> RGBImage:
         return super().decode(data)[1:]
 
 
@@ -190,8 +192,6 @@ def test_a_codec_that_loses_rows_is_caught(photos: Path, tmp_path: Path) -> None
     faulty.__class__ = Shrinks
     with pytest.raises(AllocatorError, match="jpeg decoded it to another size, 96x127"):
         build(tmp_path / "run.db", [photos / "rocket.png"], [faulty], [get_metric("psnr")])
-    assert issubclass(Shrinks, PillowCodec)
-    assert issubclass(CodecError, Exception)
 
 
 def test_killed_and_resumed_it_ends_as_if_never_killed(photos: Path, tmp_path: Path) -> None:
@@ -209,11 +209,14 @@ def test_killed_and_resumed_it_ends_as_if_never_killed(photos: Path, tmp_path: P
         while subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, check=False).stdout:
             assert time.monotonic() < deadline, "workers outlive the killed build"
             time.sleep(0.05)
-    assert 0 < kept < 24 * 32
-    assert kept % 16 == 0  # an image and codec is there whole or not at all
+    total = 24 * (JPEG + WEBP)
+    assert 0 < kept < total
+    # an image and codec is there whole or not at all
+    whole_groups = {("jpeg", JPEG), ("webp", WEBP)}
+    assert {(codec, n) for (_, codec), n in frame(killed).groupby(["image", "codec"]).size().items()} <= whole_groups
     ran = run(*command, "-o", killed, "-j", 2)
     assert ran.code == 0
-    assert f"{24 * 32 - kept:,} operating points measured, {kept:,} known before" in ran.out
+    assert f"{total - kept:,} operating points measured, {kept:,} known before" in ran.out
     assert run(*command, "-o", whole, "-j", 2).code == 0
     pd.testing.assert_frame_equal(frame(killed).drop(columns=TIMES), frame(whole).drop(columns=TIMES))
     assert not frame(killed).duplicated(["image", "codec", "level"]).any()
@@ -229,7 +232,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(photos: Path, tmp_path: Path)
     assert process.returncode == 130
     assert f"All that was measured is kept in {path}; run the same command again to go on." in err
     assert "Traceback" not in err
-    assert 0 < rows(path) < 24 * 16
+    assert 0 < rows(path) < 24 * WEBP
 
 
 def test_a_full_disk_keeps_what_was_measured(photos: Path, tmp_path: Path) -> None:
@@ -241,7 +244,7 @@ def test_a_full_disk_keeps_what_was_measured(photos: Path, tmp_path: Path) -> No
         f"allocator tables build {folder} -c jpeg -m psnr -o {disk}/run.db; code=$?; "
         f"cp {disk}/run.db {tmp_path}/kept.db; exit $code"
     )
-    path = f"{Path(os.sys.executable).parent}:{os.environ['PATH']}"  # type: ignore[attr-defined]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["unshare", "-rm", "sh", "-c", script],
         capture_output=True,
@@ -258,7 +261,7 @@ def test_a_full_disk_keeps_what_was_measured(photos: Path, tmp_path: Path) -> No
     assert kept > 0
     ran = run("tables", "build", folder, "-c", "jpeg", "-m", "psnr", "-o", tmp_path / "kept.db")
     assert f"{kept:,} known before" in ran.out
-    assert rows(tmp_path / "kept.db") == 40 * 16
+    assert rows(tmp_path / "kept.db") == 40 * JPEG
 
 
 def test_without_bitstreams_the_table_is_small_and_still_submits(photos: Path, tmp_path: Path) -> None:
@@ -269,4 +272,4 @@ def test_without_bitstreams_the_table_is_small_and_still_submits(photos: Path, t
     assert run("submit", path, "-t", "1", "-o", tmp_path / "entry").code == 0
     assert "PASS" in run("verify", tmp_path / "entry").out
     more = run("tables", "build", photos, "-c", "jpeg", "-m", "psnr", "-m", "ms-ssim", "-o", path)
-    assert "80 operating points measured" in more.out
+    assert f"{5 * JPEG} operating points measured" in more.out

@@ -1,15 +1,19 @@
 import itertools
 import math
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from allocator.solve import Infeasible, SolveError, solve
 
+Array: TypeAlias = NDArray[Any]
 
-def brute_force(cost: np.ndarray, weight: np.ndarray, budget: int) -> float:
+
+def brute_force(cost: Array, weight: Array, budget: int) -> float:
     rows = range(len(cost))
     choices = itertools.product(range(cost.shape[1]), repeat=len(cost))
     return min(
@@ -18,11 +22,11 @@ def brute_force(cost: np.ndarray, weight: np.ndarray, budget: int) -> float:
     )
 
 
-def _fits(weight: np.ndarray, choice: tuple[int, ...], budget: int) -> bool:
+def _fits(weight: Array, choice: tuple[int, ...], budget: int) -> bool:
     return sum(int(weight[i, j]) for i, j in enumerate(choice)) <= budget
 
 
-def dynamic_program(cost: np.ndarray, weight: np.ndarray, budget: int) -> float:
+def dynamic_program(cost: Array, weight: Array, budget: int) -> float:
     """Least total cost at each number of units, item by item."""
     best = np.zeros(budget + 1)
     for item_cost, item_weight in zip(cost, weight, strict=True):
@@ -34,7 +38,7 @@ def dynamic_program(cost: np.ndarray, weight: np.ndarray, budget: int) -> float:
     return float(best[budget])
 
 
-def check(cost: np.ndarray, weight: np.ndarray, budget: int, optimum: float) -> None:
+def check(cost: Array, weight: Array, budget: int, optimum: float) -> None:
     if math.isinf(optimum):
         with pytest.raises(Infeasible):
             solve(cost, weight, budget)
@@ -74,7 +78,7 @@ def test_agrees_with_dynamic_programming_on_a_thousand_problems() -> None:
         check(cost, weight, budget, dynamic_program(cost, weight, budget))
 
 
-def realistic(items: int, options: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
+def realistic(items: int, options: int, seed: int) -> tuple[Array, Array, int]:
     """Rates and distortions as images have them: sizes, complexities and curves differ."""
     random = np.random.default_rng(seed)
     pixels = random.integers(300_000, 3_000_000, items)

@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +91,7 @@ def test_png_round_trip_keeps_every_pixel(photos: Path, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path: Path) -> None:
-    if not os.path.exists("/dev/full"):
+    if not Path("/dev/full").exists():
         pytest.skip("no /dev/full")
     with pytest.raises(ImageError, match=r"/dev/full: can't be written \(No space left on device\)"):
         write_file("/dev/full", b"bytes")

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -5,8 +6,9 @@ from pathlib import Path
 import pytest
 
 import codec
+from tests.conftest import started
 
-CODEC = '''
+CODEC = """
 import io
 import numpy as np
 from PIL import Image
@@ -29,7 +31,7 @@ class Thumbnail(Codec):
             raise BitstreamError("not a thumbnail.")
         size = tuple(np.frombuffer(data[:8], "<u4"))
         return np.asarray(Image.open(io.BytesIO(data[8:])).resize(size))
-'''
+"""
 
 
 def install(folder: Path) -> dict[str, str]:
@@ -44,8 +46,6 @@ def install(folder: Path) -> dict[str, str]:
 
 
 def python(code: str, env: dict[str, str] | None = None) -> str:
-    import os
-
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **(env or {})}, check=False
     )
@@ -54,8 +54,6 @@ def python(code: str, env: dict[str, str] | None = None) -> str:
 
 
 def test_a_codec_of_another_package_goes_the_whole_way(photos: Path, tmp_path: Path) -> None:
-    from tests.conftest import started
-
     env = install(tmp_path)
     table = tmp_path / "run.db"
     steps = [
@@ -89,5 +87,7 @@ def test_a_file_tells_its_codec_by_its_ending() -> None:
 
 
 def test_importing_codec_is_light() -> None:
-    code = "import sys, codec; print([m for m in ('torch', 'torchvision', 'compressai', 'pandas') if m in sys.modules])"
+    code = (
+        "import sys, codec; print([m for m in ('torch', 'torchvision', 'compressai', 'pandas') if m in sys.modules])"
+    )
     assert python(code).strip() == "[]"

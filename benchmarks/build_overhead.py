@@ -1,0 +1,75 @@
+"""What a build costs beside the bare encodes, decodes and metrics that it consists of.
+
+    ALLOCATOR_LPIPS_BACKBONE=... python benchmarks/build_overhead.py FOLDER [--codec hevc] [--metric lpips] [--jobs 2]
+
+The bare work runs as a plain loop on one thread, in as many processes at once as the build has jobs, each with its
+share of the images: then both know the same contention for caches and memory, and the bare time is what those
+processes took on average. The build is the whole command, start of its workers and the SQLite file included.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from allocator.images import find_images
+from allocator.metrics import get_metric
+from codec import get_codec, read_image
+
+
+def bare(paths: list[Path], codec_name: str, metric_name: str) -> float:
+    """Seconds that the work itself takes; loading libraries isn't counted."""
+    import torch
+
+    torch.set_num_threads(1)
+    codec, metric = get_codec(codec_name), get_metric(metric_name)
+    total = 0.0
+    for path in paths:
+        image = read_image(path)
+        start = time.perf_counter()
+        reference = metric.reference(image)
+        for level in range(len(codec.levels)):
+            metric.compare(reference, codec.decode(codec.encode(image, level)))
+        total += time.perf_counter() - start
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--codec", default="hevc")
+    parser.add_argument("--metric", default="lpips")
+    parser.add_argument("--jobs", type=int, default=2)
+    arguments = parser.parse_args()
+    paths = [image.path for image in find_images([arguments.folder])]
+    shares = [paths[job :: arguments.jobs] for job in range(arguments.jobs)]
+    names = [arguments.codec] * arguments.jobs, [arguments.metric] * arguments.jobs
+    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
+        seconds = list(pool.map(bare, shares, *names))
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [Path(sys.executable).with_name("allocator"), "tables", "build", arguments.folder]
+        command += [
+            "-c",
+            arguments.codec,
+            "-m",
+            arguments.metric,
+            "-j",
+            str(arguments.jobs),
+            "-o",
+            f"{scratch}/run.db",
+        ]
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        whole = time.perf_counter() - start
+    share = sum(seconds) / arguments.jobs
+    print(f"{len(paths)} images, {arguments.codec}, {arguments.metric}, {arguments.jobs} jobs")
+    print(f"bare work   {sum(seconds):.1f} s in all, {share:.1f} s a job")
+    print(f"build       {whole:.1f} s, {whole / share:.3f} x a job's share")
+
+
+if __name__ == "__main__":
+    main()

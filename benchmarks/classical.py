@@ -1,0 +1,59 @@
+"""Classical codecs at the challenge's rates: LPIPS of the allocation, of the best single level, of equal rates.
+
+    ALLOCATOR_LPIPS_BACKBONE=... python benchmarks/classical.py FOLDER [--codec hevc --codec avif] [--table FILE]
+
+Builds the table (or continues it), then prints one row for each codec and target, and one for all codecs mixed.
+"""
+
+import argparse
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+
+from allocator.allocation import AllocationError, Baseline, allocate, make_budget, read_points
+from allocator.build import build
+from allocator.metrics.lpips import of_backbone
+from allocator.tables import Table
+from codec import get_codec
+
+TARGETS = ("0.075", "0.15", "0.3")
+
+
+def gain(baseline: Baseline | None, objective: float) -> str:
+    return (
+        "not possible"
+        if baseline is None
+        else f"{baseline.objective:.4f} ({objective / baseline.objective - 1:+.1%})"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--codec", action="append")
+    parser.add_argument("--table", type=Path)
+    arguments = parser.parse_args()
+    codecs = arguments.codec or ["hevc", "avif"]
+    with tempfile.TemporaryDirectory() as scratch:
+        path = arguments.table or Path(scratch, "run.db")
+        metric = of_backbone()
+        build(path, [arguments.folder], [get_codec(name) for name in codecs], [metric])
+        print(f"{arguments.folder}, {metric.name}, pooled; in brackets: the allocation against it\n")
+        print(f"{'codecs':<12}{'target':>7}{'slack':>7}{'allocated':>11}  {'best single level':<20}  equal rate")
+        with Table(path) as table:
+            for chosen in [*([name] for name in codecs), *([codecs] if len(codecs) > 1 else [])]:
+                frame = read_points(table, chosen)
+                for target in TARGETS:
+                    row = f"{'+'.join(chosen):<12}{target:>7}"
+                    try:
+                        found = allocate(frame, make_budget(frame, "pooled", target=Fraction(target)), metric.name)
+                    except AllocationError:
+                        print(f"{row}  not reachable")
+                        continue
+                    mean = found.mean_objective
+                    single, equal = gain(found.single, mean), gain(found.equal, mean)
+                    print(f"{row}{found.slack:>7.0f}{mean:>11.4f}  {single:<20}  {equal}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from codec import get_codec, read_image
+from tests.conftest import run
+
+
+def test_codecs_lists_all() -> None:
+    ran = run("codecs")
+    for name in ("avif", "hevc", "jpeg", "jxl", "webp"):
+        assert f" {name} " in ran.out
+
+
+def test_encode_and_decode_one_image(photos: Path, tmp_path: Path) -> None:
+    image = photos / "astronaut.png"
+    ran = run("encode", image, "-c", "hevc", "-l", 9, "-o", tmp_path / "a.heic")
+    assert ran.code == 0, ran.err
+    data = (tmp_path / "a.heic").read_bytes()
+    codec = get_codec("hevc")
+    assert data == codec.encode(read_image(image), 9)
+    assert f"{len(data):,} bytes" in ran.out
+    assert run("decode", tmp_path / "a.heic", "-o", tmp_path / "a.png").code == 0
+    assert (read_image(tmp_path / "a.png") == codec.decode(data)).all()
+
+
+def test_encode_at_a_rate_takes_the_best_level_that_fits(photos: Path, tmp_path: Path) -> None:
+    image = read_image(photos / "astronaut.png")
+    codec = get_codec("jpeg")
+    sizes = [len(codec.encode(image, level)) for level in range(len(codec.levels))]
+    rate = 8 * sizes[7] / (image.shape[0] * image.shape[1])
+    out = tmp_path / "a.jpg"
+    assert run("encode", photos / "astronaut.png", "-c", "jpeg", "--bpp", f"{rate + 1e-9:.12f}", "-o", out).code == 0
+    assert out.stat().st_size == sizes[7]
+    ran = run("encode", photos / "astronaut.png", "-c", "jpeg", "--bpp", "0.01", "-o", out)
+    assert ran.code == 2
+    assert "jpeg has no level of at most 0.01 bpp" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("encode", "IMAGE", "-c", "jpeg", "-l", 99), "jpeg has the levels 0 to 15, not 99"),
+        (("encode", "IMAGE", "-c", "jpeg"), "Give either --level or --bpp"),
+        (("encode", "IMAGE", "-c", "jpg", "-l", 1), "No codec is called 'jpg'; did you mean 'jpeg'"),
+        (("encode", "IMAGE", "-c", "jpeg", "-l", 1, "-o", "/dev/full"), "/dev/full: can't be written (No space left"),
+        (("encode", "gone.png", "-c", "jpeg", "-l", 1), "gone.png: there is no such file"),
+        (("decode", "IMAGE"), "no codec writes files with this ending"),
+        (("decode", "IMAGE", "-c", "jpeg"), "not a whole jpeg bitstream"),
+        (("decode", "gone.heic"), "gone.heic: can't be read (No such file"),
+        (("tables", "build", "IMAGE", "-m", "vmaf", "-o", "x.db"), "No metric is called 'vmaf'"),
+        (("solve", "TABLE"), "Name at least one --target, or a --budget"),
+        (("solve", "TABLE", "-t", "1", "--objective", "lpips"), "no metric 'lpips'; measured are psnr, ms-ssim"),
+        (("solve", "TABLE", "-t", "1", "-c", "hevc"), "holds nothing of hevc; measured are jpeg, webp"),
+        (("solve", "TABLE", "--budget", 0), "above 0, not 0"),
+        (("solve", "TABLE", "--budget", 999999, "--rule", "mean"), "goes with the rule `pooled`"),
+        (("solve", "TABLE", "-t", "1", "-o", "choices.txt"), "name it .csv or .parquet"),
+    ],
+)
+def test_a_mistake_gets_one_sentence_and_status_2(
+    arguments: tuple[object, ...],
+    sentence: str,
+    photos: Path,
+    table: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    known = {"IMAGE": photos / "rocket.png", "TABLE": table}
+    ran = run(*(known.get(str(a), a) for a in arguments))
+    assert ran.code == 2
+    assert sentence in ran.err
+    assert "Traceback" not in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_solve_prints_what_was_chosen_and_writes_it(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "allocation.csv"
+    ran = run("solve", table, "-t", "0.6", "-t", "1.2", "--objective", "psnr", "-o", out)
+    assert ran.code == 0, ran.err
+    assert ran.out.count("proven optimal") == 2
+    for word in ("Target 0.6 bpp pooled", "slack", "one level", "equal rate", "1,000 more bytes"):
+        assert word in ran.out
+    chosen = pd.read_csv(out)
+    assert chosen.groupby("target").size().to_dict() == {0.6: 5, 1.2: 5}
+    pixels = int((chosen["width"] * chosen["height"])[:5].sum())
+    for target, total in chosen.groupby("target")["bytes"].sum().items():
+        assert total <= float(target) * pixels / 8
+
+
+def test_help_loads_nothing_heavy() -> None:
+    heavy = "{'torch', 'torchvision', 'lpips', 'pandas', 'pulp', 'numpy', 'PIL', 'skimage'}"
+    code = (
+        "import sys, atexit, allocator.cli; sys.argv = ['allocator', '--help']\n"
+        f"atexit.register(lambda: print('heavy:', {heavy} & set(sys.modules)))\n"
+        "allocator.cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "tables" in done.stdout
+    assert "heavy: set()" in done.stdout
+
+
+def test_a_closed_pipe_is_no_error(table: Path) -> None:
+    command = f"{Path(sys.executable).with_name('allocator')} solve {table} -t 1 | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
