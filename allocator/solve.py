@@ -9,13 +9,15 @@ The way there:
 
 1. The dual: for a price ``p`` of one unit of weight each item picks its least ``c + p w`` alone. The best price
    gives a lower bound, and every option a *regret*: how far its ``c + p w`` lies above its item's least. For any
-   allocation, cost - bound = sum of regrets + p * unused budget.
-2. So the slack that the dual's choice leaves is filled with options of little regret (dynamic programming over
-   the items with the least regrets, states capped).
-3. An option whose regret alone exceeds the gap between this allocation and the bound is in no better one.
-   What is left, usually a few hundred options of millions, is the core, which PuLP solves to proven optimality.
+   allocation, cost - bound = sum of regrets + p * unused budget: that is its gap.
+2. An option whose regret exceeds the best known gap is in no better allocation. Of millions a few hundred remain.
+3. A dynamic program over these, least regret first, spends what budget the dual's choice left. States whose regrets
+   exceed the gap go, and so do those that can't fill the budget any more. If it need not drop others for want of
+   room, its best is proven optimal; that is so for nearly all problems that images give.
+4. Whatever is left after that, the core, is an integer program that PuLP solves to proven optimality.
 """
 
+import itertools
 import math
 import warnings
 from dataclasses import dataclass, replace
@@ -29,7 +31,8 @@ from allocator.errors import AllocatorError
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
 
-_STATES = 20_000  # of the dynamic program; more would shrink the core little
+_STATES = (10_000, 100_000)  # of the dynamic program's first pass, and of the second, with what the first leaves
+_MOVES = 4000  # options that a pass looks at
 _ROUNDING = 1e-12  # relative float64 error that sums of costs may carry, generously
 
 
@@ -101,17 +104,19 @@ def solve(
             options, sums that exceed 62 bits, an unknown solver.
         Infeasible: no choice fits the budget.
     """
-    costs, weights, there = _checked(cost, weight, budget, available)
-    order, costs, weights = _undominated(costs, weights, there)
+    engine = _pulp_solver(solver, time_limit)
+    costs, weights, there = checked(cost, weight, budget, available)
+    order, costs, weights = undominated(costs, weights, there)
     dual = _dual(costs, weights, budget)
-    best = _Search(costs, weights, dual, budget).run(solver, time_limit)
+    best = _Search(costs, weights, dual, budget).run(engine)
     rows = np.arange(len(order))
     return replace(best, choices=order[rows, best.choices].astype(np.int64))
 
 
-def _checked(
+def checked(
     cost: ArrayLike, weight: ArrayLike, budget: int, available: ArrayLike | None
 ) -> tuple[Floats, Ints, NDArray[np.bool_]]:
+    """A problem as arrays of one kind, or a :class:`SolveError`."""
     costs = np.asarray(cost, dtype=np.float64)
     given = np.asarray(weight)
     there = np.ones(costs.shape, bool) if available is None else np.asarray(available, dtype=bool)
@@ -142,15 +147,19 @@ def _checked(
     return costs, weights, there
 
 
-def _undominated(costs: Floats, weights: Ints, there: NDArray[np.bool_]) -> tuple[NDArray[np.intp], Floats, Ints]:
+def undominated(costs: Floats, weights: Ints, there: NDArray[np.bool_]) -> tuple[NDArray[np.intp], Floats, Ints]:
     """Each item's options by weight, and infinite costs for those that a lighter or equal one equals or beats.
 
     Among equals the first column stays, so that ties break the same way every time.
     """
     heavy = np.where(there, weights, np.iinfo(np.int64).max)
     costs = np.where(there, costs, np.inf)
-    by_cost = np.argsort(costs, axis=1, kind="stable")
-    order = np.take_along_axis(by_cost, np.argsort(np.take_along_axis(heavy, by_cost, 1), axis=1, kind="stable"), 1)
+    order = np.argsort(heavy, axis=1, kind="stable")
+    sorted_weights = np.take_along_axis(heavy, order, 1)
+    if (sorted_weights[:, 1:] == sorted_weights[:, :-1]).any():  # of equal weights the least cost comes first
+        by_cost = np.argsort(costs, axis=1, kind="stable")
+        by_weight = np.argsort(np.take_along_axis(heavy, by_cost, 1), axis=1, kind="stable")
+        order = np.take_along_axis(by_cost, by_weight, 1)
     costs = np.take_along_axis(costs, order, 1)
     weights = np.take_along_axis(weights, order, 1)
     least_before = np.minimum.accumulate(costs, axis=1)[:, :-1]
@@ -233,7 +242,7 @@ class _Search:
             core=core,
         )
 
-    def run(self, solver: str, time_limit: float | None) -> Solution:
+    def run(self, engine: object) -> Solution:
         if self.dual.price == 0:
             return self.solution(self.choices, core=0, proven=True)
         regrets = self.costs + self.dual.price * self.weights
@@ -243,12 +252,13 @@ class _Search:
         self.slack = self.budget - int(self.weights[self.rows, base].sum())
         self.tolerance = _ROUNDING * abs(self.dual.bound)
         gap = self.dual.price * self.slack
+        for states in _STATES:
+            items, options = self._moves(regrets, gap)
+            gap, complete = self._fill(regrets, items, options, gap, states)
+            if complete or gap <= self.tolerance:
+                return self.solution(self.choices, core=0, proven=True)
         items, options = self._moves(regrets, gap)
-        gap = self._fill(regrets, items, options, gap)
-        items, options = self._moves(regrets, gap)
-        if gap <= self.tolerance or not len(items):
-            return self.solution(self.choices, core=0, proven=True)
-        return self._solve_core(regrets, items, options, gap, solver, time_limit)
+        return self._solve_core(regrets, items, options, gap, engine)
 
     def _moves(self, regrets: Floats, gap: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Options, other than the dual's, that an allocation better than ``gap`` above the bound may hold."""
@@ -257,45 +267,63 @@ class _Search:
         items, options = np.nonzero(keep)
         return items, options
 
-    def _fill(self, regrets: Floats, items: NDArray[np.intp], options: NDArray[np.intp], gap: float) -> float:
-        """Use the slack: a dynamic program over the items of least regret. Returns the gap of the best found."""
+    def _fill(
+        self, regrets: Floats, items: NDArray[np.intp], options: NDArray[np.intp], gap: float, states: int
+    ) -> tuple[float, bool]:
+        """Use the slack: a dynamic program over the items of least regret, with so many states at most.
+
+        Returns the gap of the best found, and whether the program was complete: then nothing better exists.
+        """
         price, slack = self.dual.price, self.slack
         regret = regrets[items, options]
+        complete = True
+        if len(regret) > _MOVES:
+            least = np.sort(np.argpartition(regret, _MOVES)[:_MOVES])
+            items, options, regret = items[least], options[least], regret[least]
+            complete = False
         extra = self.weights[items, options] - self.weights[items, self.dual.choices[items]]
-        # items in the order of their least regret
-        first = np.argsort(regret, kind="stable")
-        _, position = np.unique(items[first], return_index=True)
-        sequence = items[first][np.sort(position)]
-        by_item = np.argsort(items, kind="stable")
-        starts = np.searchsorted(items[by_item], sequence)
-        stops = np.searchsorted(items[by_item], sequence, side="right")
+        stages = _by_item(items, regret)
+        # what the stages after each one can still add to or take from the weight
+        most = _sums_of_later([max(0, int(extra[moves].max())) for moves in stages])
+        least_extra = _sums_of_later([min(0, int(extra[moves].min())) for moves in stages])
 
         used, total = np.zeros(1, np.int64), np.zeros(1)
         history: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
-        best_end: tuple[int, int] | None = None
-        for stage in range(len(sequence)):
-            members = by_item[starts[stage] : stops[stage]]
-            if regret[members].min() >= gap:
+        for stage, moves in enumerate(stages):
+            if not len(used) or regret[moves].min() >= gap:
                 break
-            all_used = np.concatenate([used, *(used + extra[m] for m in members)])
-            all_total = np.concatenate([total, *(total + regret[m] for m in members)])
-            parent = np.tile(np.arange(len(used)), len(members) + 1)
-            move = np.repeat(np.concatenate([[-1], members]), len(used))
-            keep = _pareto(all_used, all_total, price, slack, gap)
+            all_used = np.concatenate([used, *(used + extra[move] for move in moves)])
+            all_total = np.concatenate([total, *(total + regret[move] for move in moves)])
+            parent = np.tile(np.arange(len(used)), len(moves) + 1)
+            move = np.repeat(np.concatenate([[-1], moves]), len(used))
+            reach = np.where(all_used <= slack, all_total + price * (slack - all_used), np.inf)
+            if (closest := float(reach.min())) < gap:
+                gap = closest
+                self._take(items, options, [*history, (parent, move)], int(np.argmin(reach)))
+            promise = all_total + price * np.maximum(0, slack - all_used - most[stage])
+            keep = np.flatnonzero((promise < gap) & (all_used + least_extra[stage] <= slack))
+            keep = keep[_undominated_states(all_used[keep], all_total[keep] - price * all_used[keep])]
+            if len(keep) > states:
+                nearest = all_total[keep] + price * abs(slack - all_used[keep])
+                keep = np.sort(keep[np.argpartition(nearest, states)[:states]])
+                complete = False
             used, total = all_used[keep], all_total[keep]
             history.append((parent[keep], move[keep]))
-            reach = np.where(used <= slack, total + price * (slack - used), np.inf)
-            winner = int(np.argmin(reach))
-            if reach[winner] < gap:
-                gap, best_end = float(reach[winner]), (stage, winner)
-        if best_end is not None:
-            stage, state = best_end
-            self.choices = self.dual.choices.copy()
-            for parent, move in reversed(history[: stage + 1]):
-                if move[state] >= 0:
-                    self.choices[items[move[state]]] = options[move[state]]
-                state = int(parent[state])
-        return gap
+        return gap, complete
+
+    def _take(
+        self,
+        items: NDArray[np.intp],
+        options: NDArray[np.intp],
+        history: list[tuple[NDArray[np.intp], NDArray[np.intp]]],
+        state: int,
+    ) -> None:
+        """Make the choices that led to a state the best known."""
+        self.choices = self.dual.choices.copy()
+        for parent, move in reversed(history):
+            if move[state] >= 0:
+                self.choices[items[move[state]]] = options[move[state]]
+            state = int(parent[state])
 
     def _solve_core(
         self,
@@ -303,8 +331,7 @@ class _Search:
         items: NDArray[np.intp],
         options: NDArray[np.intp],
         gap: float,
-        solver: str,
-        time_limit: float | None,
+        engine: object,
     ) -> Solution:
         import pulp
 
@@ -322,7 +349,6 @@ class _Search:
             at = np.flatnonzero(items == item)
             if len(at) > 1:
                 program += pulp.lpSum(take[k] for k in at) <= 1
-        engine = _pulp_solver(solver, time_limit)
         while True:
             program.solve(engine)
             taken = [k for k, x in enumerate(take) if (x.value() or 0) > 0.5]
@@ -336,18 +362,24 @@ class _Search:
         return self.solution(best, core=len(items), proven=program.sol_status == pulp.LpSolutionOptimal)
 
 
-def _pareto(used: Ints, total: Floats, price: float, slack: int, gap: float) -> NDArray[np.intp]:
-    """States that may lead below ``gap``: no other is as light at as low a cost; capped, nearest to full first."""
-    keep = np.flatnonzero(total < gap)
-    order = keep[np.lexsort((total[keep], used[keep]))]
-    cost = total[order] - price * used[order]
-    best = np.minimum.accumulate(cost)
-    order = order[np.concatenate([[True], cost[1:] < best[:-1]])] if len(order) else order
-    if len(order) > _STATES:
-        promise = total[order] + price * abs(slack - used[order])
-        order = np.sort(order[np.argpartition(promise, _STATES)[:_STATES]])
-    kept: NDArray[np.intp] = order
-    return kept
+def _by_item(items: NDArray[np.intp], regret: Floats) -> list[NDArray[np.intp]]:
+    """Positions of each item's moves, items in the order of their least regret."""
+    order = np.lexsort((regret, items))
+    groups = np.split(order, np.flatnonzero(np.diff(items[order])) + 1) if len(order) else []
+    return sorted(groups, key=lambda group: float(regret[group[0]]))
+
+
+def _sums_of_later(values: list[int]) -> list[int]:
+    return [*itertools.accumulate(reversed(values[1:]), initial=0)][::-1] if values else []
+
+
+def _undominated_states(used: Ints, cost: Floats) -> NDArray[np.intp]:
+    """Positions of the states than which no other is as light at as low a cost."""
+    order: NDArray[np.intp] = np.lexsort((cost, used))
+    if not len(order):
+        return order
+    before = np.concatenate([[np.inf], np.minimum.accumulate(cost[order])[:-1]])[: len(order)]
+    return order[cost[order] < before]
 
 
 def _pulp_solver(name: str, time_limit: float | None) -> object:
