@@ -1,27 +1,33 @@
 """From a table and a target rate to one level for each image, and what that is worth."""
 
+import contextlib
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from allocator.constraints import Constraints
 from allocator.errors import AllocatorError
-from allocator.solve import Infeasible, Solution, solve
+from allocator.grid import Grid
+from allocator.objective import Objective
+from allocator.solve import Infeasible, Solution, least_worst, lower_bound, solve
 from allocator.tables import Table
+from allocator.two_budgets import solve_two
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Scalar = TypeVar("Scalar", bound=np.generic)
 Rule = Literal["pooled", "mean"]
 """How the rate of a set is counted: total bytes (the challenge), or the mean of the images' bits per pixel
 (PO-DKIC, equation 6)."""
 
+_SECOND = 1_000_000  # decoding times are counted in microseconds
 _WEIGHT_BITS = 60  # sums of weights stay exact in 64 bits
 
 
@@ -42,8 +48,8 @@ class Budget(NamedTuple):
 class Baseline(NamedTuple):
     """A simpler way to spend the same budget."""
 
-    objective: float
-    """Mean over the images."""
+    value: float
+    """Of the objective."""
     bytes: int
     detail: str
     """The codec and setting, where there is one."""
@@ -53,21 +59,23 @@ class Baseline(NamedTuple):
 class Allocation:
     """One level for each image of a set, best under a budget."""
 
+    points: "pd.DataFrame"
+    """All operating points that could be chosen."""
     chosen: "pd.DataFrame"
     """The chosen operating points, one row an image, columns as :meth:`allocator.tables.Table.frame`."""
-    objective: str
-    """The metric that was optimised."""
+    objective: Objective
     budget: Budget
-    mean_objective: float
+    value: float
+    """Of the objective."""
     bytes: int
     bpp: float
     """Achieved rate under the budget's rule."""
     slack: float
     """Unused part of the budget in bytes (``mean``: of images of average size)."""
     price: float
-    """How much better the mean objective gets, about, with one byte more for the whole set."""
+    """How much the mean of the objective's costs falls, about, with one byte more for the whole set."""
     gap: float
-    """The mean objective is at most this far from the optimum; 0 when it's proven optimal."""
+    """That mean is at most this far from the optimum; 0 when it's proven optimal."""
     single: Baseline | None
     """The best single level for all images within the budget."""
     equal: Baseline | None
@@ -112,23 +120,6 @@ def read_points(table: Table, codecs: Sequence[str] = ()) -> "pd.DataFrame":
     return frame
 
 
-def find_metric(table: Table, name: str) -> str:
-    """The table's metric called ``name``, or the only one that begins so (``lpips`` for ``lpips-squeeze``).
-
-    Raises:
-        AllocationError: there is none, or several.
-    """
-    metrics = table.metrics()
-    if name in metrics:
-        return name
-    matching = [metric for metric in metrics if metric.startswith(f"{name}-")]
-    if len(matching) == 1:
-        return matching[0]
-    known = ", ".join(metrics) or "none"
-    problem = f"several metrics {name}" if matching else f"no metric {name!r}"
-    raise AllocationError(f"{table.path}: holds {problem}; measured are {known}.")
-
-
 def make_budget(
     frame: "pd.DataFrame", rule: Rule, *, target: Fraction | None = None, total_bytes: int | None = None
 ) -> Budget:
@@ -154,113 +145,190 @@ def make_budget(
 
 
 def allocate(
-    frame: "pd.DataFrame",
+    points: "pd.DataFrame",
     budget: Budget,
-    objective: str,
+    objective: Objective,
+    constraints: Constraints | None = None,
     *,
-    higher_is_better: bool = False,
     solver: str = "cbc",
     time_limit: float | None = None,
 ) -> Allocation:
-    """Pick one operating point for each image: best mean objective within the budget, proven.
+    """Pick one operating point for each image: the best objective within the budget, proven.
 
-    Codecs mix freely. Equal optima are told apart the same way every time, whatever the order of rows.
+    Codecs mix freely. Equal optima are told apart the same way every time, whatever the order of rows. The baselines
+    keep to the constraints on each image, not to those on the set.
 
     Args:
-        frame: operating points as :func:`read_points` gives them.
+        points: operating points as :func:`read_points` gives them.
         budget: from :func:`make_budget`.
-        objective: a metric column.
-        higher_is_better: of that metric.
+        objective: from :func:`allocator.objective.find_objective`.
+        constraints: beside the budget.
         solver: of the integer program's core, ``cbc`` or ``highs``.
         time_limit: seconds for the core; past it the best found is given, with its gap.
 
     Raises:
-        AllocationError: the objective isn't measured everywhere, or the target is below the smallest
-            reachable rate, which the message states.
+        AllocatorError: the objective isn't measured everywhere, a constraint leaves an image without a level, or
+            the target is below the smallest reachable rate, which the message states.
     """
-    if objective not in frame or frame[objective].isna().any():
-        count = int(frame[objective].isna().sum()) if objective in frame else len(frame)
-        raise AllocationError(
-            f"{objective} is missing at {count:,} of {len(frame):,} operating points; "
-            f"run `allocator tables build` again with --metric {objective}."
-        )
-    frame = frame.sort_values(["image", "codec", "level"], kind="stable").reset_index(drop=True)
-    grid = _Grid(frame)
-    sign = -1.0 if higher_is_better else 1.0
-    cost = sign * grid.spread(frame[objective].to_numpy(np.float64))
-    try:
-        solution, scale = _solve(grid, cost, budget, solver, time_limit)
-    except Infeasible as error:
-        raise AllocationError(_unreachable(grid, budget)) from error
-    chosen = frame.iloc[grid.row[np.arange(len(grid.pixels)), solution.choices]].reset_index(drop=True)
-    images = len(chosen)
+    constraints = constraints or Constraints()
+    if objective.aggregate == "worst" and constraints.decode_seconds is not None:
+        raise AllocationError("The worst image can't be optimised under a decoding budget; use a large p instead.")
+    points = points.sort_values(["image", "codec", "level"], kind="stable")
+    points = constraints.restrict(points).reset_index(drop=True)
+    grid = Grid(points)
+    costs = objective.costs(points)
+    problem = _Problem(points, grid, grid.spread(costs), budget, objective, solver, time_limit)
+    rows = np.arange(len(grid.pixels))
+    solution, scale = problem.solve(constraints)
+    chosen = points.iloc[grid.row[rows, solution.choices]].reset_index(drop=True)
     spent = _spent(chosen, budget.rule)
+    images = len(chosen)
     mean_pixels = float(grid.pixels.mean()) if budget.rule == "mean" else 1.0
+    divisor = float(grid.pixels.sum()) if objective.aggregate == "pixels" else images
     return Allocation(
+        points=points,
         chosen=chosen,
         objective=objective,
         budget=budget,
-        mean_objective=math.fsum(chosen[objective]) / images,
+        value=problem.value(solution.choices),
         bytes=int(chosen["bytes"].sum()),
         bpp=float(spent * 8 / (images if budget.rule == "mean" else int(grid.pixels.sum()))),
         slack=float((budget.limit - spent) * Fraction(mean_pixels)),
-        price=solution.price * float(scale) / mean_pixels / images,
-        gap=solution.gap / images,
-        single=_best_single(frame, budget, objective, sign),
-        equal=_equal_rate(frame, grid, budget, objective, cost),
+        price=solution.price * float(scale) / mean_pixels / divisor,
+        gap=solution.gap / divisor,
+        single=problem.best_single(),
+        equal=problem.equal_rate(),
     )
 
 
-class _Grid:
-    """A frame's rows as items by options."""
+@dataclass(frozen=True)
+class _Problem:
+    """A set, its costs and its budget as arrays, items by options."""
 
-    def __init__(self, frame: "pd.DataFrame") -> None:
-        names, item = np.unique(frame["image"].to_numpy(str), return_inverse=True)
-        counts = np.bincount(item)
-        self.item = item
-        self.option = np.arange(len(frame)) - np.repeat(np.cumsum(counts) - counts, counts)
-        self.shape = (len(names), int(counts.max()))
-        self.available = np.zeros(self.shape, bool)
-        self.available[self.item, self.option] = True
-        self.row = self.spread(np.arange(len(frame)))
-        self.bytes = self.spread(frame["bytes"].to_numpy(np.int64))
-        first = self.row[:, 0]
-        self.pixels: NDArray[np.int64] = (
-            frame["width"].to_numpy(np.int64)[first] * frame["height"].to_numpy(np.int64)[first]
+    points: "pd.DataFrame"
+    grid: Grid
+    costs: NDArray[np.float64]
+    budget: Budget
+    objective: Objective
+    solver: str
+    time_limit: float | None
+
+    def value(self, choices: NDArray[np.int64]) -> float:
+        rows = np.arange(len(choices))
+        return self.objective.value(self.costs[rows, choices], self.grid.pixels.astype(np.float64))
+
+    def solve(self, constraints: Constraints) -> tuple[Solution, Fraction]:
+        """The solution, and how many units of its integer weights are a byte (``mean``: a byte per pixel).
+
+        Raises:
+            AllocationError: nothing keeps to the budgets.
+        """
+        try:
+            return self._by_rule(constraints)
+        except Infeasible as error:
+            least = np.where(self.grid.available, self.grid.bytes, np.iinfo(np.int64).max).argmin(axis=1)
+            lightest = self.points.iloc[self.grid.row[np.arange(len(least)), least]]
+            if _spent(lightest, self.budget.rule) <= self.budget.limit:
+                raise AllocationError(
+                    "No allocation within the budget keeps to the limit on "
+                    + (
+                        "codecs."
+                        if constraints.decode_seconds is None
+                        else f"decoding time: the least is about {error.least / _SECOND:.3g} seconds."
+                    )
+                ) from error
+            raise AllocationError(_unreachable(lightest, self.budget)) from error
+
+    def _by_rule(self, constraints: Constraints) -> tuple[Solution, Fraction]:
+        grid, limit = self.grid, self.budget.limit
+        if self.budget.rule == "pooled":
+            return self._within(constraints, grid.bytes, math.floor(limit)), Fraction(1)
+        per_pixel = grid.bytes / grid.pixels[:, None]
+        most = math.ceil(per_pixel.max(axis=1).sum()) + 1
+        common = math.lcm(*map(int, np.unique(grid.pixels)))
+        if common * most < 2**_WEIGHT_BITS:
+            weights = grid.bytes * (common // grid.pixels)[:, None]
+            return self._within(constraints, weights, math.floor(limit * common)), Fraction(common)
+        # no common unit: rounded down, the weights allow too much by less than 2e-16 of the budget or so; if the
+        # optimum found makes use of that, rounded up they allow too little, and the first bound still holds
+        scale = Fraction(2**_WEIGHT_BITS // most)
+        rounded = np.floor(per_pixel * float(scale)).astype(np.int64)
+        scaled = math.floor(limit * scale)
+        relaxed = self._within(constraints, np.maximum(rounded - 2, 0), scaled)
+        rows = np.arange(len(grid.pixels))
+        if _bytes_per_pixel(grid.bytes[rows, relaxed.choices], grid.pixels) <= limit:
+            return relaxed, scale
+        return replace(self._within(constraints, rounded + 2, scaled), bound=relaxed.bound), scale
+
+    def _within(self, constraints: Constraints, weights: NDArray[np.int64], limit: int) -> Solution:
+        """The best of all sets of codecs that the constraints allow, those with the best bounds first."""
+        codecs = self.grid.spread(np.unique(self.points["codec"], return_inverse=True)[1])
+        count = int(codecs.max()) + 1
+        most = constraints.max_codecs or count
+        if most >= count:
+            return self._best(constraints, weights, limit, self.grid.available)
+        masks = [
+            self.grid.available & np.isin(codecs, subset) for subset in itertools.combinations(range(count), most)
+        ]
+        masks = [mask for mask in masks if mask.any(axis=1).all()]
+        costs = self._separable()
+        bounds = [lower_bound(costs, weights, limit, available=mask) for mask in masks]
+        best: Solution | None = None
+        for index in np.argsort(bounds, kind="stable"):
+            if bounds[index] == math.inf or (best is not None and bounds[index] >= best.cost):
+                break
+            with contextlib.suppress(Infeasible):
+                found = self._best(constraints, weights, limit, masks[index])
+                if best is None or found.cost < best.cost:
+                    best = found
+        if best is None:
+            raise Infeasible(0, limit)
+        return best
+
+    def _best(
+        self, constraints: Constraints, weights: NDArray[np.int64], limit: int, available: NDArray[np.bool_]
+    ) -> Solution:
+        if self.objective.aggregate == "worst":
+            worst = least_worst(self.costs, weights, limit, available=available)
+            available = available & (self.costs <= worst)
+        costs = self._separable()
+        if constraints.decode_seconds is None:
+            return solve(costs, weights, limit, available=available, solver=self.solver, time_limit=self.time_limit)
+        seconds = self.grid.spread(np.ceil(self.points["decode_seconds"].to_numpy() * _SECOND).astype(np.int64))
+        return solve_two(
+            costs,
+            weights,
+            limit,
+            seconds,
+            math.floor(constraints.decode_seconds * _SECOND),
+            available=available,
+            solver=self.solver,
+            time_limit=self.time_limit,
         )
 
-    def spread(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
-        """Values by row as items by options, 0 where there's none."""
-        grid = np.zeros(self.shape, values.dtype)
-        grid[self.item, self.option] = values
-        return grid
+    def _separable(self) -> NDArray[np.float64]:
+        return self.objective.separable(self.costs, self.grid.pixels[:, None].astype(np.float64))
 
+    def best_single(self) -> Baseline | None:
+        found = []
+        for (codec, level), points in self.points.groupby(["codec", "level"], sort=True):
+            if len(points) == len(self.grid.pixels) and _spent(points, self.budget.rule) <= self.budget.limit:
+                value = self.value(self.grid.option[points.index.to_numpy()])
+                detail = f"{codec} {points['setting'].iloc[0]}"
+                baseline = Baseline(value, int(points["bytes"].sum()), detail)
+                found.append((self.objective.natural_sign * value, str(codec), level, baseline))
+        return min(found)[-1] if found else None
 
-def _solve(
-    grid: _Grid, cost: NDArray[np.float64], budget: Budget, solver: str, time_limit: float | None
-) -> tuple[Solution, Fraction]:
-    """The solution, and how many units of its integer weights are a byte (``mean``: a byte per pixel)."""
-
-    def run(weights: NDArray[np.int64], limit: Fraction) -> Solution:
-        return solve(cost, weights, math.floor(limit), available=grid.available, solver=solver, time_limit=time_limit)
-
-    if budget.rule == "pooled":
-        return run(grid.bytes, budget.limit), Fraction(1)
-    per_pixel = grid.bytes / grid.pixels[:, None]
-    most = math.ceil(per_pixel.max(axis=1).sum()) + 1
-    common = math.lcm(*map(int, np.unique(grid.pixels)))
-    if common * most < 2**_WEIGHT_BITS:
-        scale = Fraction(common)
-        return run(grid.bytes * (common // grid.pixels)[:, None], budget.limit * scale), scale
-    # no common unit: rounded down, the weights allow too much by less than 2e-16 of the budget or so; if the
-    # optimum found makes use of that, rounded up they allow too little, and the first bound still holds
-    scale = Fraction(2**_WEIGHT_BITS // most)
-    rounded = np.floor(per_pixel * float(scale)).astype(np.int64)
-    relaxed = run(np.maximum(rounded - 2, 0), budget.limit * scale)
-    rows = np.arange(len(grid.pixels))
-    if _bytes_per_pixel(grid.bytes[rows, relaxed.choices], grid.pixels) <= budget.limit:
-        return relaxed, scale
-    return replace(run(rounded + 2, budget.limit * scale), bound=relaxed.bound), scale
+    def equal_rate(self) -> Baseline | None:
+        grid, limit = self.grid, self.budget.limit
+        share = limit / (len(grid.pixels) if self.budget.rule == "mean" else int(grid.pixels.sum()))
+        caps = np.array([math.floor(share * int(pixels)) for pixels in grid.pixels])
+        within = np.where(grid.available & (grid.bytes <= caps[:, None]), self.costs, np.inf)
+        best = np.argmin(within, axis=1)
+        rows = np.arange(len(best))
+        if np.isinf(within[rows, best]).any():
+            return None
+        return Baseline(self.value(best), int(grid.bytes[rows, best].sum()), "")
 
 
 def _spent(points: "pd.DataFrame", rule: Rule) -> Fraction:
@@ -278,44 +346,14 @@ def _bytes_per_pixel(data: NDArray[np.int64], pixels: NDArray[np.int64]) -> Frac
     return sum((Fraction(int(t), int(p)) for t, p in zip(totals, sizes, strict=True)), Fraction(0))
 
 
-def _unreachable(grid: _Grid, budget: Budget) -> str:
-    least = np.where(grid.available, grid.bytes, np.iinfo(np.int64).max).min(axis=1)
+def _unreachable(lightest: "pd.DataFrame", budget: Budget) -> str:
     if budget.rule == "pooled":
-        rate = 8 * int(least.sum()) / int(grid.pixels.sum())
+        rate = 8 * int(lightest["bytes"].sum()) / int((lightest["width"] * lightest["height"]).sum())
     else:
-        rate = 8 * float((least / grid.pixels).mean())
+        rate = float(lightest["bpp"].mean())
     # rounded up, so that the rate named can be met
     reachable = math.ceil(rate * 1e5) / 1e5
     return (
         f"{budget.bpp:g} bpp can't be reached: the smallest bitstreams of all images take {reachable:g} bpp "
-        f"({int(least.sum()):,} bytes)."
+        f"({int(lightest['bytes'].sum()):,} bytes)."
     )
-
-
-def _best_single(frame: "pd.DataFrame", budget: Budget, objective: str, sign: float) -> Baseline | None:
-    images = frame["image"].nunique()
-    found = []
-    for (codec, level), points in frame.groupby(["codec", "level"], sort=True):
-        if len(points) == images and _spent(points, budget.rule) <= budget.limit:
-            mean = math.fsum(points[objective]) / images
-            found.append(
-                (sign * mean, str(codec), level, mean, int(points["bytes"].sum()), points["setting"].iloc[0])
-            )
-    if not found:
-        return None
-    _, codec, _, mean, total, setting = min(found)
-    return Baseline(mean, total, f"{codec} {setting}")
-
-
-def _equal_rate(
-    frame: "pd.DataFrame", grid: _Grid, budget: Budget, objective: str, cost: NDArray[np.float64]
-) -> Baseline | None:
-    share = budget.limit / (len(grid.pixels) if budget.rule == "mean" else int(grid.pixels.sum()))
-    caps = np.array([math.floor(share * int(pixels)) for pixels in grid.pixels])
-    within = np.where(grid.available & (grid.bytes <= caps[:, None]), cost, np.inf)
-    best = np.argmin(within, axis=1)
-    rows = np.arange(len(best))
-    if np.isinf(within[rows, best]).any():
-        return None
-    points = frame.iloc[grid.row[rows, best]]
-    return Baseline(math.fsum(points[objective]) / len(points), int(points["bytes"].sum()), "")

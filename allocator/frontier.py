@@ -91,7 +91,8 @@ def _hull(
     Such an option is no corner of the hull, whatever becomes of its neighbours.
     """
     while True:
-        slope = np.diff(costs[item, column]) / np.diff(weights[item, column])
+        with np.errstate(divide="ignore", invalid="ignore"):  # between items, where it isn't looked at
+            slope = np.diff(costs[item, column]) / np.diff(weights[item, column])
         inner = (item[1:-1] == item[:-2]) & (item[1:-1] == item[2:])
         keep = np.ones(len(item), bool)
         keep[1:-1] = ~(inner & (slope[:-1] >= slope[1:]))

@@ -104,13 +104,49 @@ def solve(
             options, sums that exceed 62 bits, an unknown solver.
         Infeasible: no choice fits the budget.
     """
-    engine = _pulp_solver(solver, time_limit)
+    engine = make_engine(solver, time_limit)
     costs, weights, there = checked(cost, weight, budget, available)
     order, costs, weights = undominated(costs, weights, there)
     dual = _dual(costs, weights, budget)
     best = _Search(costs, weights, dual, budget).run(engine)
     rows = np.arange(len(order))
     return replace(best, choices=order[rows, best.choices].astype(np.int64))
+
+
+def lower_bound(cost: ArrayLike, weight: ArrayLike, budget: int, *, available: ArrayLike | None = None) -> float:
+    """What no choice within the budget can cost less than; infinite if none is within it. Arguments as :func:`solve`.
+
+    Raises:
+        SolveError: as :func:`solve`.
+    """
+    try:
+        return _dual(*undominated(*checked(cost, weight, budget, available))[1:], budget).bound
+    except Infeasible:
+        return math.inf
+
+
+def least_worst(cost: ArrayLike, weight: ArrayLike, budget: int, *, available: ArrayLike | None = None) -> float:
+    """The least t for which every item can have a cost of at most t within the budget. Arguments as :func:`solve`.
+
+    Raises:
+        SolveError, Infeasible: as :func:`solve`.
+    """
+    costs, weights, there = checked(cost, weight, budget, available)
+    heavy = np.where(there, weights, np.iinfo(np.int64).max)
+    if (least := int(heavy.min(axis=1).sum())) > budget:
+        raise Infeasible(least, budget)
+    # no t below the worst of the items' best is possible at all
+    possible = np.unique(costs[there])
+    possible = possible[possible >= np.where(there, costs, np.inf).min(axis=1).max()]
+
+    def fits(t: float) -> bool:
+        return int(np.where(costs <= t, heavy, np.iinfo(np.int64).max).min(axis=1).sum()) <= budget
+
+    low, high = 0, len(possible) - 1
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(possible[middle]) else (middle + 1, high)
+    return float(possible[low])
 
 
 def checked(
@@ -382,7 +418,12 @@ def _undominated_states(used: Ints, cost: Floats) -> NDArray[np.intp]:
     return order[cost[order] < before]
 
 
-def _pulp_solver(name: str, time_limit: float | None) -> object:
+def make_engine(name: str, time_limit: float | None) -> object:
+    """PuLP's solver ``cbc`` or ``highs``, to be run to the proof or to the time limit in seconds.
+
+    Raises:
+        SolveError: there is no such solver, or it isn't installed.
+    """
     import pulp
 
     if name == "cbc":

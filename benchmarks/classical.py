@@ -13,6 +13,7 @@ from pathlib import Path
 from allocator.allocation import AllocationError, Baseline, allocate, make_budget, read_points
 from allocator.build import build
 from allocator.metrics.lpips import of_backbone
+from allocator.objective import find_objective
 from allocator.tables import Table
 from codec import get_codec
 
@@ -20,11 +21,7 @@ TARGETS = ("0.075", "0.15", "0.3")
 
 
 def gain(baseline: Baseline | None, objective: float) -> str:
-    return (
-        "not possible"
-        if baseline is None
-        else f"{baseline.objective:.4f} ({objective / baseline.objective - 1:+.1%})"
-    )
+    return "not possible" if baseline is None else f"{baseline.value:.4f} ({objective / baseline.value - 1:+.1%})"
 
 
 def main() -> None:
@@ -43,14 +40,15 @@ def main() -> None:
         with Table(path) as table:
             for chosen in [*([name] for name in codecs), *([codecs] if len(codecs) > 1 else [])]:
                 frame = read_points(table, chosen)
+                objective = find_objective(table, [metric.name])
                 for target in TARGETS:
                     row = f"{'+'.join(chosen):<12}{target:>7}"
                     try:
-                        found = allocate(frame, make_budget(frame, "pooled", target=Fraction(target)), metric.name)
+                        found = allocate(frame, make_budget(frame, "pooled", target=Fraction(target)), objective)
                     except AllocationError:
                         print(f"{row}  not reachable")
                         continue
-                    mean = found.mean_objective
+                    mean = found.value
                     single, equal = gain(found.single, mean), gain(found.equal, mean)
                     print(f"{row}{found.slack:>7.0f}{mean:>11.4f}  {single:<20}  {equal}")
 

@@ -49,7 +49,8 @@ class Manifest:
     bytes: int
     bpp: float
     objective: str
-    mean_objective: float
+    aggregate: str
+    value: float
     entries: list[Entry]
     version: int = MANIFEST_VERSION
 
@@ -119,8 +120,9 @@ def submit(
         budget_bytes=int(budget.limit) if budget.rule == "pooled" else None,
         bytes=allocation.bytes,
         bpp=allocation.bpp,
-        objective=allocation.objective,
-        mean_objective=allocation.mean_objective,
+        objective=allocation.objective.label,
+        aggregate=allocation.objective.aggregate,
+        value=allocation.value,
         entries=entries,
     )
     write_file(folder / ARCHIVE, pack(members))

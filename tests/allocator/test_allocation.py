@@ -7,8 +7,12 @@ import pandas as pd
 import pytest
 
 from allocator.allocation import AllocationError, Budget, allocate, make_budget, parse_target, read_points
+from allocator.objective import Objective, ObjectiveError, Term
 from allocator.tables import Table
 from tests.conftest import run
+
+LPIPS = Objective((Term("lpips"),))
+PSNR, SSIM = (Objective((Term(name, higher_is_better=True),)) for name in ("psnr", "ms-ssim"))
 
 
 def points(**columns: list[object]) -> pd.DataFrame:
@@ -24,6 +28,7 @@ def points(**columns: list[object]) -> pd.DataFrame:
     for name, values in defaults.items():
         if name not in frame:
             frame[name] = values
+    frame["bpp"] = 8 * frame["bytes"] / (frame["width"] * frame["height"])
     frame["setting"] = [f"q{level}" for level in frame["level"]]
     return frame
 
@@ -37,18 +42,18 @@ HAND = points(
 
 def test_a_set_by_hand() -> None:
     # 16,000 pixels at 0.25 bpp: 500 bytes, best spent as 400 on a and 100 on b
-    found = allocate(HAND, make_budget(HAND, "pooled", target=Fraction(1, 4)), "lpips")
+    found = allocate(HAND, make_budget(HAND, "pooled", target=Fraction(1, 4)), LPIPS)
     assert found.budget.limit == 500
     assert list(found.chosen["bytes"]) == [400, 100]
     assert (found.bytes, found.slack, found.gap) == (500, 0, 0)
-    assert found.mean_objective == pytest.approx(0.3)
+    assert found.value == pytest.approx(0.3)
     assert found.bpp == pytest.approx(0.25)
     assert found.single is not None
     assert (found.single.detail, found.single.bytes) == ("c q1", 400)
-    assert found.single.objective == pytest.approx(0.35)
+    assert found.single.value == pytest.approx(0.35)
     assert found.equal is not None
     assert found.equal.bytes == 400
-    assert found.equal.objective == pytest.approx(0.35)
+    assert found.equal.value == pytest.approx(0.35)
     # from 500 to 600 bytes, b's next level: 0.1 / 2 images / 100 bytes
     assert found.price == pytest.approx(0.1 / 2 / 100)
 
@@ -57,10 +62,10 @@ def test_the_budget_is_never_exceeded_by_a_byte() -> None:
     a_options = list(zip((100, 200, 400), (0.8, 0.3, 0.1), strict=True))
     b_options = list(zip((100, 200, 400), (0.5, 0.4, 0.35), strict=True))
     for budget in range(200, 801, 7):
-        found = allocate(HAND, make_budget(HAND, "pooled", total_bytes=budget), "lpips")
+        found = allocate(HAND, make_budget(HAND, "pooled", total_bytes=budget), LPIPS)
         best = min(a + b for (m, a), (n, b) in itertools.product(a_options, b_options) if m + n <= budget)
         assert found.bytes <= budget
-        assert found.mean_objective == pytest.approx(best / 2, abs=1e-12)
+        assert found.value == pytest.approx(best / 2, abs=1e-12)
 
 
 def test_a_target_counts_as_it_is_written() -> None:
@@ -79,13 +84,13 @@ def test_the_rule_mean_counts_each_image_alike() -> None:
         lpips=[0.5, 0.4, 0.5, 0.1],
     )
     # 0.08 + 8 bpp are 4.04 in the mean; pooled, the small image costs nothing
-    pooled = allocate(frame, make_budget(frame, "pooled", target=Fraction(1, 10)), "lpips")
+    pooled = allocate(frame, make_budget(frame, "pooled", target=Fraction(1, 10)), LPIPS)
     assert list(pooled.chosen["bytes"]) == [10_000, 100]
-    exact = allocate(frame, make_budget(frame, "mean", target=Fraction("4.04")), "lpips")
+    exact = allocate(frame, make_budget(frame, "mean", target=Fraction("4.04")), LPIPS)
     assert list(exact.chosen["bytes"]) == [10_000, 100]
     assert exact.slack == 0
     assert exact.bpp == pytest.approx(4.04)
-    under = allocate(frame, make_budget(frame, "mean", target=Fraction("4.0399999")), "lpips")
+    under = allocate(frame, make_budget(frame, "mean", target=Fraction("4.0399999")), LPIPS)
     assert list(under.chosen["bytes"]) == [20_000, 10]
 
 
@@ -111,25 +116,25 @@ def test_the_rule_mean_is_exact_for_sizes_without_a_common_unit() -> None:
             for choice, used in zip(choices, spent, strict=True)
             if used <= limit
         )
-        found = allocate(frame, Budget("mean", limit, float(limit)), "lpips")
+        found = allocate(frame, Budget("mean", limit, float(limit)), LPIPS)
         assert (
             sum(Fraction(int(b), int(w)) for b, w in zip(found.chosen["bytes"], found.chosen["width"], strict=True))
             <= limit
         )
-        assert found.mean_objective * len(primes) == pytest.approx(best, rel=1e-9)
+        assert found.value * len(primes) == pytest.approx(best, rel=1e-9)
 
 
 def test_metrics_where_more_is_better_are_turned(table: Path) -> None:
     with Table(table) as opened:
         frame = read_points(opened)
     budget = make_budget(frame, "pooled", target=Fraction(1))
-    by_psnr = allocate(frame, budget, "psnr", higher_is_better=True)
-    by_ssim = allocate(frame, budget, "ms-ssim", higher_is_better=True)
-    for best, single, equal in ((found.mean_objective, found.single, found.equal) for found in (by_psnr, by_ssim)):
-        assert single is None or best >= single.objective
-        assert equal is None or best >= equal.objective
-    assert by_psnr.mean_objective > by_ssim.chosen["psnr"].mean()
-    assert by_ssim.mean_objective > by_psnr.chosen["ms-ssim"].mean()
+    by_psnr = allocate(frame, budget, PSNR)
+    by_ssim = allocate(frame, budget, SSIM)
+    for best, single, equal in ((found.value, found.single, found.equal) for found in (by_psnr, by_ssim)):
+        assert single is None or best >= single.value
+        assert equal is None or best >= equal.value
+    assert by_psnr.value > by_ssim.chosen["psnr"].mean()
+    assert by_ssim.value > by_psnr.chosen["ms-ssim"].mean()
     assert by_psnr.price > 0
 
 
@@ -138,10 +143,10 @@ def test_the_order_of_rows_does_not_matter(table: Path) -> None:
         frame = read_points(opened)
     frame["coarse"] = (frame["psnr"] / 4).round()  # many ties
     budget = make_budget(frame, "pooled", target=Fraction("0.8"))
-    expected = allocate(frame, budget, "coarse", higher_is_better=True)
+    expected = allocate(frame, budget, Objective((Term("coarse", True),)))
     for seed in range(5):
         shuffled = frame.sample(frac=1, random_state=seed)
-        found = allocate(shuffled, budget, "coarse", higher_is_better=True)
+        found = allocate(shuffled, budget, Objective((Term("coarse", True),)))
         pd.testing.assert_frame_equal(found.chosen, expected.chosen)
 
 
@@ -149,11 +154,8 @@ def test_mixing_codecs_is_no_worse_than_either(table: Path) -> None:
     with Table(table) as opened:
         frames = [read_points(opened, codecs) for codecs in ((), ("jpeg",), ("webp",))]
     for target in ("0.6", "1", "2"):
-        found = [
-            allocate(f, make_budget(f, "pooled", target=Fraction(target)), "psnr", higher_is_better=True)
-            for f in frames
-        ]
-        assert found[0].mean_objective >= max(found[1].mean_objective, found[2].mean_objective)
+        found = [allocate(f, make_budget(f, "pooled", target=Fraction(target)), PSNR) for f in frames]
+        assert found[0].value >= max(found[1].value, found[2].value)
 
 
 def test_an_unreachable_target_is_answered_with_a_reachable_one(table: Path) -> None:
@@ -178,8 +180,8 @@ def test_missing_measurements_are_told(table: Path) -> None:
         frame = read_points(opened)
     budget = make_budget(frame, "pooled", target=Fraction(1))
     frame.loc[3, "psnr"] = np.nan
-    with pytest.raises(AllocationError, match="psnr is missing at 1 of 155 operating points"):
-        allocate(frame, budget, "psnr")
+    with pytest.raises(ObjectiveError, match="psnr is missing at 1 of 155 operating points"):
+        allocate(frame, budget, PSNR)
 
 
 def test_an_unfinished_table_is_told(photos: Path, tmp_path: Path) -> None:

@@ -1,0 +1,81 @@
+"""Commands for codecs and single images."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from allocator.cli.app import app, console
+
+
+@app.command("codecs")
+def list_codecs() -> None:
+    """List the codecs and their levels."""
+    from rich.table import Table
+
+    import codec
+
+    table = Table("codec", "levels", "settings, fewest bytes first", "file", "version")
+    for name in codec.names():
+        found = codec.get_codec(name)
+        table.add_row(name, str(len(found.levels)), " ".join(found.levels), found.suffix, found.version)
+    console().print(table)
+
+
+@app.command()
+def encode(
+    image: Annotated[Path, typer.Argument(help="An image file.", show_default=False)],
+    codec: Annotated[str, typer.Option("--codec", "-c", metavar="NAME")],
+    level: Annotated[int | None, typer.Option("--level", "-l", help="From 0, fewest bytes first.")] = None,
+    bpp: Annotated[str | None, typer.Option(metavar="BPP", help="The best level of at most this rate.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="By default beside the image.")] = None,
+) -> None:
+    """Encode one image to a bitstream."""
+    from codec import CodecError, get_codec, read_image
+    from codec.image import write_file
+
+    coder = get_codec(codec)
+    if (level is None) == (bpp is None):
+        raise CodecError("Give either --level or --bpp.")
+    pixels = read_image(image)
+    area = pixels.shape[0] * pixels.shape[1]
+    if bpp is not None:
+        from allocator.allocation import parse_target
+
+        cap = parse_target(bpp) * area / 8
+        fitting = ((i, coder.encode(pixels, i)) for i in reversed(range(len(coder.levels))))
+        level, data = next(((i, data) for i, data in fitting if len(data) <= cap), (None, b""))
+        if level is None:
+            raise CodecError(f"{image}: {codec} has no level of at most {bpp} bpp for it.")
+    else:
+        assert level is not None
+        if not 0 <= level < len(coder.levels):
+            raise CodecError(f"{codec} has the levels 0 to {len(coder.levels) - 1}, not {level}.")
+        data = coder.encode(pixels, level)
+    target = out or image.with_name(image.name + coder.suffix)
+    write_file(target, data)
+    typer.echo(f"{target}: {codec} {coder.levels[level]}, {len(data):,} bytes, {8 * len(data) / area:.4f} bpp")
+
+
+@app.command()
+def decode(
+    bitstream: Annotated[Path, typer.Argument(help="A file made by `encode`.", show_default=False)],
+    codec: Annotated[
+        str | None,
+        typer.Option("--codec", "-c", metavar="NAME", help="By default told by the file's ending."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A PNG; by default beside the file.")] = None,
+) -> None:
+    """Decode a bitstream to a PNG file."""
+    from codec import CodecError, codec_for_file, get_codec, write_png
+
+    coder = get_codec(codec) if codec else codec_for_file(bitstream.name)
+    try:
+        image = coder.decode(bitstream.read_bytes())
+    except OSError as error:
+        raise CodecError(f"{bitstream}: can't be read ({error.strerror}).") from error
+    except CodecError as error:
+        raise CodecError(f"{bitstream}: {error}") from error
+    target = out or bitstream.with_name(bitstream.name + ".png")
+    write_png(target, image)
+    typer.echo(f"{target}: {image.shape[1]}x{image.shape[0]} pixels")

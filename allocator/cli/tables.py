@@ -1,0 +1,154 @@
+"""Commands that make tables and look at them."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from allocator.cli.app import Backbone, TableFile, app, console, use_backbones, write_frame
+
+if TYPE_CHECKING:
+    from allocator.build import BuildReport
+    from allocator.metrics import Metric
+    from codec import Codec
+
+tables = typer.Typer(help="Measure images into tables, and look at tables.", no_args_is_help=True)
+app.add_typer(tables, name="tables")
+
+
+@tables.command("build")
+def tablesbuild_with_progress(
+    images: Annotated[list[Path], typer.Argument(help="Image files and folders.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The table; continued if it's there.")],
+    codec: Annotated[list[str] | None, typer.Option("--codec", "-c", metavar="NAME")] = None,
+    metric: Annotated[list[str] | None, typer.Option("--metric", "-m", metavar="NAME")] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes; by default one a core.")] = None,
+    keep_going: Annotated[bool, typer.Option("--keep-going", help="Leave out what can't be measured.")] = False,
+    no_bitstreams: Annotated[bool, typer.Option("--no-bitstreams", help="Don't keep them in the table.")] = False,
+    lpips_backbone: Backbone = None,
+) -> None:
+    """Measure every image at every level of the codecs (avif and hevc, lpips unless told otherwise)."""
+    from allocator.metrics import get_metric
+    from codec import get_codec
+
+    use_backbones(lpips_backbone)
+    codecs = [get_codec(name) for name in dict.fromkeys(codec or ["avif", "hevc"])]
+    metrics = [get_metric(name) for name in dict.fromkeys(metric or ["lpips"])]
+    report = build_with_progress(
+        out, images, codecs, metrics, jobs=jobs, keep_going=keep_going, keep_bitstreams=not no_bitstreams
+    )
+    typer.echo(
+        f"{out}: {report.images} images, {report.points_measured:,} operating points measured, "
+        f"{report.points_known:,} known before."
+    )
+    if report.failures:
+        typer.echo("\n".join(["Left out:", *report.failures]), err=True)
+        raise typer.Exit(1)
+
+
+def build_with_progress(
+    out: Path, images: list[Path], codecs: "list[Codec]", metrics: "list[Metric]", **options: Any
+) -> "BuildReport":
+    """Build a table with a progress bar; Ctrl-C says what is kept."""
+    from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    from allocator.build import Progress, build
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[images]} images"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[current]}"),
+    )
+    with Bars(*columns, console=console(stderr=True)) as bars:
+        phases: dict[str, TaskID] = {}
+
+        def show(progress: Progress) -> None:
+            if progress.phase not in phases:
+                phases[progress.phase] = bars.add_task(progress.phase, total=1.0, images="", current="")
+            bars.update(
+                phases[progress.phase],
+                completed=progress.fraction,
+                images=f"{progress.images_done}/{progress.images}",
+                current=progress.current,
+            )
+
+        try:
+            return build(out, images, codecs, metrics, report=show, **options)
+        except KeyboardInterrupt:
+            bars.stop()
+            print(
+                f"Interrupted. All that was measured is kept in {out}; run the same command again to go on.",
+                file=sys.stderr,
+            )
+            raise typer.Exit(130) from None
+
+
+@tables.command("show")
+def tables_show(table: TableFile) -> None:
+    """Summarise a table: images, codecs, rates and mean metrics of each level."""
+    from rich.table import Table as Grid
+
+    from allocator.tables import Table
+
+    with Table(table) as opened:
+        counts, metrics, frame = opened.counts(), list(opened.metrics()), opened.frame()
+    typer.echo(
+        f"{table}: {counts['images']} images ({counts['measured']} measured), {counts['points']:,} operating points, "
+        f"{counts['bitstreams']:,} bitstreams kept"
+    )
+    grid = Grid("codec", "level", "setting", "images", "bpp", "encode s", "decode s", *metrics)
+    for (codec, level), points in frame.groupby(["codec", "level"]):
+        grid.add_row(
+            str(codec),
+            str(level),
+            points["setting"].iloc[0],
+            str(len(points)),
+            f"{points['bpp'].mean():.4f}",
+            f"{points['encode_seconds'].mean():.3f}",
+            f"{points['decode_seconds'].mean():.3f}",
+            *(f"{points[name].mean():.4f}" for name in metrics),
+        )
+    console().print(grid)
+
+
+@tables.command("export")
+def tables_export(
+    table: TableFile,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Ends with .csv or .parquet.")],
+) -> None:
+    """Write all operating points, one a row, as CSV or Parquet."""
+    from allocator.tables import Table
+
+    with Table(table) as opened:
+        frame = opened.frame()
+    write_frame(frame, out)
+    typer.echo(f"{out}: {len(frame):,} operating points")
+
+
+@tables.command("merge")
+def tables_merge(
+    parts: Annotated[list[Path], typer.Argument(help="Tables built apart.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new table.")],
+) -> None:
+    """Join tables into a new one; what several hold is taken from the first."""
+    from allocator.errors import AllocatorError
+    from allocator.tables import Table
+
+    if out.exists():
+        raise AllocatorError(f"{out}: is there already; name a new file.")
+    partial = out.with_name(out.name + ".partial")
+    partial.unlink(missing_ok=True)
+    try:
+        with Table(partial, create=True) as merged:
+            for part in parts:
+                with Table(part) as other:
+                    merged.merge(other)
+            counts = merged.counts()
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+    typer.echo(f"{out}: {counts['images']} images, {counts['points']:,} operating points")

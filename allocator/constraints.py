@@ -1,0 +1,128 @@
+"""What an allocation must keep to besides its budget."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from allocator.errors import AllocatorError
+from allocator.objective import find_metric
+from allocator.tables import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class ConstraintError(AllocatorError):
+    """A constraint is malformed, names nothing in the table, or leaves an image without any level."""
+
+
+class Choice(NamedTuple):
+    """Levels of one codec, of one image or of all."""
+
+    codec: str
+    setting: str | None = None
+    """As `tables show` names it (``crf38``), or the level's number; None: all levels."""
+    image: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Choice":
+        """``[IMAGE=]CODEC[:SETTING]``."""
+        image, equals, rest = text.rpartition("=")
+        codec, _, setting = rest.partition(":")
+        if not codec or (equals and not image):
+            raise ConstraintError(f"{text!r}: write a choice as CODEC, CODEC:SETTING or IMAGE=CODEC:SETTING.")
+        return cls(codec, setting or None, image or None)
+
+    def matches(self, points: "pd.DataFrame") -> "pd.Series":
+        """Which points it means.
+
+        Raises:
+            ConstraintError: none.
+        """
+        found = points["codec"] == self.codec
+        if self.setting is not None:
+            found &= (points["setting"] == self.setting) | (points["level"].astype(str) == self.setting)
+        if self.image is not None:
+            found &= points["image"] == self.image
+        if not found.any():
+            where = f" of {self.image}" if self.image else ""
+            what = self.codec + (f":{self.setting}" if self.setting else "")
+            raise ConstraintError(f"There is no operating point {what}{where} in the table.")
+        return found
+
+
+class Floor(NamedTuple):
+    """The worst value of a metric that an image may get."""
+
+    metric: str
+    worst: float
+    higher_is_better: bool
+
+    @classmethod
+    def parse(cls, table: Table, text: str) -> "Floor":
+        """``METRIC=VALUE``, of a metric in the table.
+
+        Raises:
+            ConstraintError: not of this form.
+            ObjectiveError: the table has no such metric.
+        """
+        name, _, value = text.partition("=")
+        try:
+            worst = float(value)
+        except ValueError:
+            worst = math.nan
+        if not math.isfinite(worst):
+            raise ConstraintError(f"{text!r}: write a floor as METRIC=VALUE.")
+        metric = find_metric(table, name)
+        return cls(metric, worst, table.metrics()[metric])
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """All of them hold for each image, but for the last two, which hold for the set."""
+
+    floors: Sequence[Floor] = ()
+    least_bpp: float | None = None
+    most_bpp: float | None = None
+    forbidden: Sequence[Choice] = ()
+    forced: Sequence[Choice] = ()
+    """An image that one of these means gets one of the levels that they mean."""
+    decode_seconds: float | None = None
+    """A second budget: total decoding time, by the times in the table."""
+    max_codecs: int | None = None
+    """So many different codecs at most."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("decoding time", self.decode_seconds), ("number of codecs", self.max_codecs)):
+            if value is not None and not value > 0:
+                raise ConstraintError(f"The {name} needs to be above 0, not {value:g}.")
+
+    def restrict(self, points: "pd.DataFrame") -> "pd.DataFrame":
+        """The points that an allocation may choose.
+
+        Raises:
+            ConstraintError: an image keeps none, or a constraint names what isn't there.
+        """
+        keep = np.ones(len(points), bool)
+        for floor in self.floors:
+            values = points[floor.metric].to_numpy()
+            keep &= values >= floor.worst if floor.higher_is_better else values <= floor.worst
+        if self.least_bpp is not None:
+            keep &= points["bpp"].to_numpy() >= self.least_bpp
+        if self.most_bpp is not None:
+            keep &= points["bpp"].to_numpy() <= self.most_bpp
+        for choice in self.forbidden:
+            keep &= ~choice.matches(points).to_numpy()
+        if self.forced:
+            allowed = np.logical_or.reduce([choice.matches(points).to_numpy() for choice in self.forced])
+            named = points["image"].isin([choice.image for choice in self.forced]).to_numpy()
+            bound = named | any(choice.image is None for choice in self.forced)
+            keep &= allowed | ~bound
+        kept = points[keep]
+        if empty := sorted(set(points["image"]) - set(kept["image"])):
+            more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+            raise ConstraintError(f"The constraints leave no level for {empty[0]}{more}; loosen them.")
+        return kept

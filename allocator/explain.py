@@ -1,0 +1,65 @@
+"""Why each image got its level, in words."""
+
+from typing import TYPE_CHECKING, Any
+
+from allocator.allocation import Allocation
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def explain(allocation: Allocation) -> list[str]:
+    """For each image what its level gives, and what the next one up and down would cost and gain.
+
+    A level is worth its bytes if it gains more for each than the price, which is what bytes gain elsewhere in the
+    set. Next means on the image's own curve: of the levels that no mixture of others betters.
+    """
+    lines = []
+    for image, points in allocation.points.groupby("image", sort=True):
+        chosen = allocation.chosen[allocation.chosen["image"] == image].iloc[0]
+        lines += _one(str(image), points, chosen, allocation)
+    return lines
+
+
+def _one(image: str, points: "pd.DataFrame", chosen: Any, allocation: Allocation) -> list[str]:
+    objective = allocation.objective
+    costs = dict(zip(points.index, objective.costs(points), strict=True))
+    label = objective.label
+    here = points[(points["codec"] == chosen["codec"]) & (points["level"] == chosen["level"])].index[0]
+    lines = [
+        f"{image}: {chosen['codec']} {chosen['setting']}, {chosen['bytes']:,} bytes ({chosen['bpp']:.4f} bpp), "
+        f"{label} {objective.natural_sign * costs[here]:.4f}"
+    ]
+    price = allocation.price * len(allocation.chosen)
+    up = [i for i in points.index if costs[i] < costs[here] and points["bytes"][i] > chosen["bytes"]]
+    down = [i for i in points.index if costs[i] > costs[here] and points["bytes"][i] < chosen["bytes"]]
+
+    def rate(index: Any) -> float:
+        return float((costs[here] - costs[index]) / (points["bytes"][index] - chosen["bytes"]))
+
+    def name(index: Any) -> str:
+        return f"{points['codec'][index]} {points['setting'][index]}"
+
+    if up:
+        best = max(up, key=rate)
+        extra, gain = int(points["bytes"][best] - chosen["bytes"]), costs[here] - costs[best]
+        verdict = (
+            f"elsewhere these bytes gain about {price * extra:.4f}"
+            if price * extra > gain
+            else f"worth its bytes (elsewhere {price * extra:.4f}), but the budget has no room for it"
+        )
+        lines.append(f"  up, {name(best)}: {extra:,} more bytes gain {gain:.4f}; {verdict}")
+    else:
+        lines.append("  up: no level is better")
+    if down:
+        best = min(down, key=rate)
+        saved, loss = int(chosen["bytes"] - points["bytes"][best]), costs[best] - costs[here]
+        verdict = (
+            f"elsewhere these bytes gain only about {price * saved:.4f}"
+            if price * saved < loss
+            else f"elsewhere these bytes gain {price * saved:.4f}, but no choice of levels uses them so well"
+        )
+        lines.append(f"  down, {name(best)}: {saved:,} bytes less lose {loss:.4f}; {verdict}")
+    else:
+        lines.append("  down: no level is smaller and worse")
+    return lines

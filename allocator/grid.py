@@ -1,0 +1,36 @@
+"""A table's rows as the arrays that the solver takes."""
+
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+class Grid:
+    """Operating points, sorted by image, as images by options; images may have different numbers of them."""
+
+    def __init__(self, points: "pd.DataFrame") -> None:
+        names, item = np.unique(points["image"].to_numpy(str), return_inverse=True)
+        counts = np.bincount(item)
+        self.item = item
+        self.option = np.arange(len(points)) - np.repeat(np.cumsum(counts) - counts, counts)
+        self.shape = (len(names), int(counts.max()))
+        self.available = np.zeros(self.shape, bool)
+        self.available[self.item, self.option] = True
+        self.row = self.spread(np.arange(len(points)))
+        self.bytes = self.spread(points["bytes"].to_numpy(np.int64))
+        first = self.row[:, 0]
+        self.pixels: NDArray[np.int64] = (
+            points["width"].to_numpy(np.int64)[first] * points["height"].to_numpy(np.int64)[first]
+        )
+
+    def spread(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Values by row as items by options, 0 where there's none."""
+        grid = np.zeros(self.shape, values.dtype)
+        grid[self.item, self.option] = values
+        return grid

@@ -1,0 +1,166 @@
+"""What an allocation makes best: one metric or a mixture, over the images by mean, worst, or a norm between."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from allocator.errors import AllocatorError
+from allocator.solve import Floats
+from allocator.tables import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class ObjectiveError(AllocatorError):
+    """A metric isn't measured, or the mixture or aggregate makes no sense."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """A metric and its weight in the mixture."""
+
+    metric: str
+    higher_is_better: bool = False
+    weight: float = 1.0
+
+    @property
+    def sign(self) -> float:
+        """By which the metric becomes a cost."""
+        return -1.0 if self.higher_is_better else 1.0
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A weighted sum of metrics for each image, and how the images' sums make one value.
+
+    Metrics of which more is better count negatively, so the sum is a cost; a single metric of weight 1 is reported
+    as itself.
+    """
+
+    terms: tuple[Term, ...]
+    aggregate: str = "mean"
+    """``mean``; ``pixels``, the mean weighted by image size; ``worst``, the worst image, and among equals the mean;
+    or a number p from 1, the p-norm mean: 1 is the mean, and as p grows the worst images count for more."""
+
+    def __post_init__(self) -> None:
+        if not self.terms:
+            raise ObjectiveError("An objective needs at least one metric.")
+        for term in self.terms:
+            if not (math.isfinite(term.weight) and term.weight > 0):
+                raise ObjectiveError(f"The weight of {term.metric} needs to be above 0, not {term.weight:g}.")
+        if self.aggregate not in ("mean", "pixels", "worst") and self.power is None:
+            raise ObjectiveError(
+                f"Images are aggregated by mean, pixels, worst or a number from 1, not {self.aggregate!r}."
+            )
+
+    @property
+    def power(self) -> float | None:
+        """The p of a p-norm."""
+        try:
+            power = float(self.aggregate)
+        except ValueError:
+            return None
+        return power if 1 <= power < math.inf else None
+
+    @property
+    def label(self) -> str:
+        """As a person reads it: ``lpips-squeeze - 0.02 psnr``."""
+        if self._plain:
+            return self.terms[0].metric
+        parts = (
+            ("- " if term.higher_is_better else "+ ")
+            + ("" if term.weight == 1 else f"{term.weight:g} ")
+            + term.metric
+            for term in self.terms
+        )
+        return " ".join(parts).removeprefix("+ ")
+
+    @property
+    def _plain(self) -> bool:
+        return len(self.terms) == 1 and self.terms[0].weight == 1
+
+    @property
+    def natural_sign(self) -> float:
+        """Turns an aggregated cost back into the value that is reported."""
+        return self.terms[0].sign if self._plain and self.power is None else 1.0
+
+    def costs(self, points: "pd.DataFrame") -> Floats:
+        """Each point's mixture as a cost: lower is better; from 0 for a p-norm, whose zero is the table's best value.
+
+        Raises:
+            ObjectiveError: a metric is missing at some point.
+        """
+        total = np.zeros(len(points))
+        for term in self.terms:
+            if term.metric not in points or points[term.metric].isna().any():
+                count = int(points[term.metric].isna().sum()) if term.metric in points else len(points)
+                raise ObjectiveError(
+                    f"{term.metric} is missing at {count:,} of {len(points):,} operating points; "
+                    f"run `allocator tables build` again with --metric {term.metric}."
+                )
+            values = term.sign * points[term.metric].to_numpy(np.float64)
+            if self.power is not None:
+                values = values - min(0.0, float(values.min()))
+            total += term.weight * values
+        return total
+
+    def separable(self, costs: Floats, pixels: Floats) -> Floats:
+        """Costs whose mean over the chosen points the solver makes least. ``pixels``: of each point's image."""
+        if self.aggregate == "pixels":
+            return costs * pixels
+        return costs if self.power is None else costs**self.power
+
+    def value(self, costs: Floats, pixels: Floats) -> float:
+        """The aggregate of the chosen points' costs, as it is reported."""
+        if self.aggregate == "worst":
+            return self.natural_sign * float(costs.max())
+        if self.aggregate == "pixels":
+            return self.natural_sign * math.fsum(costs * pixels) / math.fsum(pixels)
+        if self.power is not None:
+            return float((math.fsum(costs**self.power) / len(costs)) ** (1 / self.power))
+        return self.natural_sign * math.fsum(costs) / len(costs)
+
+
+def find_metric(table: Table, name: str) -> str:
+    """The table's metric called ``name``, or the only one that begins so (``lpips`` for ``lpips-squeeze``).
+
+    Raises:
+        ObjectiveError: there is none, or several.
+    """
+    metrics = table.metrics()
+    if name in metrics:
+        return name
+    matching = [metric for metric in metrics if metric.startswith(f"{name}-")]
+    if len(matching) == 1:
+        return matching[0]
+    known = ", ".join(metrics) or "none"
+    problem = f"several metrics {name}" if matching else f"no metric {name!r}"
+    raise ObjectiveError(f"{table.path}: holds {problem}; measured are {known}.")
+
+
+def find_objective(table: Table, names: Sequence[str] = (), aggregate: str = "mean") -> Objective:
+    """An objective over a table's metrics.
+
+    Args:
+        table: that holds them.
+        names: ``METRIC`` or ``METRIC:WEIGHT``; by default the table's first metric.
+        aggregate: see :class:`Objective`.
+
+    Raises:
+        ObjectiveError: a metric isn't in the table, or a weight is no number above 0.
+    """
+    metrics = table.metrics()
+    terms = []
+    for text in names or list(metrics)[:1]:
+        name, _, weight = text.partition(":")
+        try:
+            factor = float(weight or 1)
+        except ValueError:
+            raise ObjectiveError(f"{text!r}: write an objective as METRIC or METRIC:WEIGHT.") from None
+        metric = find_metric(table, name)
+        terms.append(Term(metric, metrics[metric], factor))
+    return Objective(tuple(terms), aggregate)

@@ -1,0 +1,147 @@
+"""The multiple-choice knapsack with a second budget, such as total decoding time."""
+
+import math
+import time
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from allocator.solve import Floats, Infeasible, Ints, Solution, checked, make_engine, solve
+
+_ROUNDS = 60
+_ROUNDING = 1e-12
+
+
+def solve_two(
+    cost: ArrayLike,
+    weight: ArrayLike,
+    budget: int,
+    second_weight: ArrayLike,
+    second_budget: int,
+    *,
+    available: ArrayLike | None = None,
+    solver: str = "cbc",
+    time_limit: float | None = None,
+) -> Solution:
+    """As :func:`allocator.solve.solve`, with a second weight and budget.
+
+    The second weight's price is found by bisection. At each price what remains is a problem of one budget, whose
+    optimum bounds this one from below; where it keeps to both budgets it is a candidate. Options whose regret at the
+    best price exceeds the gap go, and PuLP solves the rest.
+
+    Args:
+        cost: shape (items, options), finite floats.
+        weight: shape (items, options), integers from 0.
+        budget: an integer.
+        second_weight: shape (items, options), integers from 0.
+        second_budget: an integer.
+        available: shape (items, options), False for options that don't exist.
+        solver: of the rest, ``cbc`` or ``highs``.
+        time_limit: seconds; past it the best found is returned with its honest gap.
+
+    Raises:
+        SolveError: as :func:`allocator.solve.solve`.
+        Infeasible: no choice keeps to both budgets, or none was found within the time limit. Its numbers are the
+            second weight's if the first budget alone can be met.
+    """
+    started = time.monotonic()
+    costs, weights, there = checked(cost, weight, budget, available)
+    seconds = checked(cost, second_weight, second_budget, available)[1]
+    rows = np.arange(len(costs))
+
+    def spent(choices: Ints) -> int:
+        return int(seconds[rows, choices].sum())
+
+    def at(price: float) -> Solution:
+        return solve(costs + price * seconds, weights, budget, available=there, solver=solver, time_limit=time_limit)
+
+    free = at(0.0)
+    if spent(free.choices) <= second_budget:
+        return free
+    frugal = solve(seconds, weights, budget, available=there, solver=solver)
+    if frugal.bound > second_budget:
+        raise Infeasible(math.ceil(frugal.bound), second_budget)
+    best = frugal.choices if spent(frugal.choices) <= second_budget else None
+    low, high, bound, best_price, first_price = 0.0, math.inf, free.bound, 0.0, free.price
+    price = max(1e-300, abs(free.cost)) / second_budget if second_budget else 1.0
+    for _ in range(_ROUNDS):
+        if time_limit is not None and time.monotonic() - started > time_limit:
+            break
+        found = at(price)
+        if found.bound - price * second_budget > bound:
+            bound, best_price, first_price = found.bound - price * second_budget, price, found.price
+        if spent(found.choices) <= second_budget:
+            if best is None or _total(costs, found.choices) < _total(costs, best):
+                best = found.choices
+            high = price
+        else:
+            low = price
+        price = (low + high) / 2 if high < math.inf else 2 * price
+        if high - low <= _ROUNDING * price:
+            break
+    regrets = costs + best_price * seconds + first_price * weights
+    regrets = np.where(there, regrets, np.inf)
+    # each item's least at these prices, which need not be what the one-budget optimum chose, bounds from below too
+    floor = regrets.min(axis=1, keepdims=True)
+    loose = math.fsum(floor[:, 0]) - best_price * second_budget - first_price * budget
+    regrets = regrets - floor
+    gap = math.inf if best is None else _total(costs, best) - loose
+    keep = regrets <= gap + _ROUNDING * abs(loose)
+    remaining = None if time_limit is None else max(1.0, time_limit - (time.monotonic() - started))
+    choices, proven = _integer_program(
+        costs, weights, seconds, keep, budget, second_budget, make_engine(solver, remaining)
+    )
+    if choices is not None and (best is None or _total(costs, choices) < _total(costs, best)):
+        best = choices
+    if best is None:
+        raise Infeasible(spent(frugal.choices), second_budget)
+    total = _total(costs, best)
+    return Solution(
+        choices=best,
+        cost=total,
+        weight=int(weights[rows, best].sum()),
+        price=first_price,
+        bound=total if proven else min(total, max(bound, loose)),
+        core=int(keep.sum()),
+    )
+
+
+def _total(costs: Floats, choices: Ints) -> float:
+    return math.fsum(costs[np.arange(len(costs)), choices])
+
+
+def _integer_program(
+    costs: Floats,
+    weights: Ints,
+    seconds: Ints,
+    keep: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
+    budget: int,
+    second_budget: int,
+    engine: object,
+) -> tuple[Ints | None, bool]:
+    """The choices that PuLP finds among the kept options, and whether it proved them best."""
+    import pulp
+
+    program = pulp.LpProblem("core", pulp.LpMinimize)
+    items, options = np.nonzero(keep)
+    take = [program.add_variable(f"x{k}", cat="Binary") for k in range(len(items))]
+    scale = max(1e-300, float(np.ptp(costs[keep])))
+    program += pulp.LpAffineExpression(
+        [(x, float(c / scale)) for x, c in zip(take, costs[items, options], strict=True)]
+    )
+    for amounts, limit in ((weights, budget), (seconds, second_budget)):
+        used = [(x, int(a)) for x, a in zip(take, amounts[items, options], strict=True)]
+        program += pulp.LpAffineExpression(used) <= limit
+    for group in np.split(np.arange(len(items)), np.flatnonzero(np.diff(items)) + 1):
+        program += pulp.lpSum(take[k] for k in group) == 1
+    while True:
+        program.solve(engine)
+        taken = [k for k, x in enumerate(take) if (x.value() or 0) > 0.5]
+        if len(taken) != len(costs):
+            return None, False
+        choices = options[taken].astype(np.int64)
+        rows = np.arange(len(costs))
+        if weights[rows, choices].sum() <= budget and seconds[rows, choices].sum() <= second_budget:
+            return choices, program.sol_status == pulp.LpSolutionOptimal
+        # within the solver's float tolerance, but over a budget: exclude it and go on
+        program += pulp.lpSum(take[k] for k in taken) <= len(taken) - 1

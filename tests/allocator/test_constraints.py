@@ -1,0 +1,140 @@
+import itertools
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from allocator.allocation import Allocation, allocate, make_budget, read_points
+from allocator.constraints import Choice, Constraints, Floor
+from allocator.objective import Objective, Term
+from allocator.tables import Table
+from tests.conftest import run
+
+PSNR = Objective((Term("psnr", True),))
+
+
+@pytest.fixture
+def points(table: Path) -> pd.DataFrame:
+    with Table(table) as opened:
+        return read_points(opened)
+
+
+def best(points: pd.DataFrame, constraints: Constraints, target: str = "1") -> Allocation:
+    return allocate(points, make_budget(points, "pooled", target=Fraction(target)), PSNR, constraints)
+
+
+def test_a_floor_holds_for_every_image(points: pd.DataFrame) -> None:
+    free = best(points, Constraints())
+    limit = float(free.chosen["ms-ssim"].min()) + 0.005
+    found = best(points, Constraints(floors=[Floor("ms-ssim", limit, True)]))
+    assert found.chosen["ms-ssim"].min() >= limit
+    assert found.bytes <= found.budget.limit
+    assert found.value <= free.value
+
+
+def test_rates_of_images_are_bounded(points: pd.DataFrame) -> None:
+    found = best(points, Constraints(least_bpp=0.6, most_bpp=1.3))
+    assert found.chosen["bpp"].between(0.6, 1.3).all()
+
+
+def test_levels_are_forbidden_and_forced(points: pd.DataFrame) -> None:
+    free = best(points, Constraints()).chosen.set_index("image")
+    taken = free.loc["rocket"]
+    forbidden = Choice.parse(f"rocket={taken['codec']}:{taken['setting']}")
+    found = best(points, Constraints(forbidden=[forbidden])).chosen.set_index("image")
+    assert (found.loc["rocket", "codec"], found.loc["rocket", "level"]) != (taken["codec"], taken["level"])
+    forced = [Choice.parse("coffee=jpeg:q10"), Choice.parse("chelsea=webp:7"), Choice.parse("chelsea=webp:8")]
+    found = best(points, Constraints(forced=forced)).chosen.set_index("image")
+    assert (found.loc["coffee", "codec"], found.loc["coffee", "setting"]) == ("jpeg", "q10")
+    assert found.loc["chelsea", "codec"] == "webp"
+    assert found.loc["chelsea", "level"] in (7, 8)
+    only = best(points, Constraints(forced=[Choice.parse("jpeg")])).chosen
+    assert set(only["codec"]) == {"jpeg"}
+
+
+def test_at_most_so_many_codecs_is_the_best_of_all_such_sets(points: pd.DataFrame) -> None:
+    three = points.copy()
+    # a third codec that is best for some images
+    extra = points[points["codec"] == "webp"].assign(codec="other")
+    extra["psnr"] += np.where(extra["image"].isin(["rocket", "coffee"]), 1.0, -1.0)
+    three = pd.concat([three, extra])
+    for most in (1, 2, 3):
+        found = best(three, Constraints(max_codecs=most))
+        assert found.chosen["codec"].nunique() <= most
+        values = [
+            best(three[three["codec"].isin(names)], Constraints()).value
+            for names in itertools.combinations(["jpeg", "webp", "other"], most)
+        ]
+        assert found.value == pytest.approx(max(values), abs=1e-12)
+        assert found.gap == 0
+
+
+def with_times(points: pd.DataFrame) -> pd.DataFrame:
+    """Times that grow with the bytes, and with a cost of their own for each codec."""
+    random = np.random.default_rng(5)
+    seconds = points["bytes"] * 1e-6 * np.where(points["codec"] == "webp", 3, 1) * random.uniform(0.5, 2, len(points))
+    return points.assign(decode_seconds=seconds.round(6))
+
+
+def test_a_second_budget_agrees_with_brute_force(points: pd.DataFrame) -> None:
+    timed = with_times(points)
+    few = timed[timed["level"].isin([2, 5, 8, 11])]
+    free = best(few, Constraints())
+    groups = [group for _, group in few.groupby("image")]
+    arrays = [group[["bytes", "decode_seconds", "psnr"]].to_numpy() for group in groups]
+    for share in (0.95, 0.8, 0.6):
+        limit = float(free.chosen["decode_seconds"].sum()) * share
+        expected = -np.inf
+        for choice in itertools.product(*(range(len(a)) for a in arrays)):
+            total = sum(a[i] for a, i in zip(arrays, choice, strict=True))
+            if total[0] <= free.budget.limit and round(total[1] * 1e6) <= limit * 1e6:
+                expected = max(expected, total[2] / 5)
+        found = best(few, Constraints(decode_seconds=limit))
+        assert found.chosen["decode_seconds"].sum() <= limit + 1e-9
+        assert found.bytes <= found.budget.limit
+        assert found.value == pytest.approx(expected, abs=1e-9)
+        assert found.gap == 0
+
+
+def test_a_second_budget_that_does_not_bind_changes_nothing(points: pd.DataFrame) -> None:
+    timed = with_times(points)
+    assert best(timed, Constraints(decode_seconds=1e6)).chosen.equals(best(timed, Constraints()).chosen)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--floor", "psnr"), "write a floor as METRIC=VALUE"),
+        (("--floor", "vmaf=3"), "no metric 'vmaf'"),
+        (("--floor", "psnr=90"), "The constraints leave no level for astronaut and 4 more"),
+        (("--most-bpp", "0.01"), "The constraints leave no level for"),
+        (("--forbid", "=jpeg"), "write a choice as CODEC"),
+        (("--forbid", "jpeg:q999"), "There is no operating point jpeg:q999 in the table"),
+        (("--force", "moon=jpeg"), "There is no operating point jpeg of moon"),
+        (("--decode-seconds", "0"), "decoding time needs to be above 0"),
+        (("--decode-seconds", "0.0000001"), "keeps to the limit on decoding time: the least is about"),
+        (("--max-codecs", "0"), "number of codecs needs to be above 0"),
+        (("--decode-seconds", "1", "--aggregate", "worst"), "can't be optimised under a decoding budget"),
+    ],
+)
+def test_a_constraint_that_cannot_be_kept_is_told(arguments: tuple[str, ...], reason: str, table: Path) -> None:
+    ran = run("solve", table, "-t", "1", *arguments)
+    assert ran.code == 2
+    assert reason in ran.err
+
+
+def test_submit_takes_the_same_options(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "entry"
+    ran = run("submit", table, "-t", "1", "-o", out, "--max-codecs", "1", "--floor", "psnr=15")
+    assert ran.code == 0, ran.err
+    assert run("verify", out).code == 0
+    assert len({path.suffix for path in (out,)} | {name.rpartition(".")[2] for name in names(out)}) == 2
+
+
+def names(folder: Path) -> list[str]:
+    import zipfile
+
+    with zipfile.ZipFile(folder / "bs.zip") as archive:
+        return archive.namelist()

@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from allocator.frontier import sweep
+from allocator.solve import lower_bound, solve
+from tests.allocator.test_solve import realistic
+from tests.conftest import run
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_allocation_of_the_sweep_is_optimal_for_its_own_weight(seed: int) -> None:
+    cost, weight, _ = realistic(30, 9, seed)
+    available = np.random.default_rng(seed).random(cost.shape) < 0.8
+    available[:, 3] = True
+    curve = sweep(cost, weight, available=available)
+    rows = np.arange(len(cost))
+    assert (np.diff(curve.price) <= 0).all()
+    for index in range(0, len(curve.weight), 7):
+        choices = curve.choices(index)
+        assert available[rows, choices].all()
+        assert int(weight[rows, choices].sum()) == curve.weight[index]
+        assert cost[rows, choices].sum() == pytest.approx(curve.cost[index], rel=1e-12)
+        best = solve(cost, weight, int(curve.weight[index]), available=available)
+        assert curve.cost[index] == pytest.approx(best.cost, rel=1e-12)
+
+
+def test_the_bound_is_the_duals() -> None:
+    cost, weight, _ = realistic(40, 8, 2)
+    curve = sweep(cost, weight)
+    for budget in np.linspace(curve.weight[0], curve.weight[-1] * 1.1, 40).astype(int):
+        assert curve.bound(int(budget)) == pytest.approx(lower_bound(cost, weight, int(budget)), rel=1e-9)
+    assert curve.bound(int(curve.weight[0]) - 1) == np.inf
+
+
+def test_ties_and_collinear_options_are_stepped_over() -> None:
+    cost = np.array([[4.0, 3.0, 2.0, 2.0, 0.0], [1.0, 1.0, 1.0, 1.0, 1.0]])
+    weight = np.array([[0, 1, 2, 2, 4], [5, 3, 3, 9, 4]])
+    curve = sweep(cost, weight)
+    assert list(curve.weight) == [3, 7]
+    assert list(curve.choices(0)) == [0, 1]
+    assert list(curve.choices(1)) == [4, 1]
+
+
+def test_the_command_writes_the_curve_and_names_what_changes_first(table: Path, tmp_path: Path) -> None:
+    out, plot = tmp_path / "curve.csv", tmp_path / "curve.png"
+    ran = run("frontier", table, "-o", out, "--plot", plot, "-t", "1", "-t", "0.001", "--objective", "psnr")
+    assert ran.code == 0, ran.err
+    curve = pd.read_csv(out)
+    assert 200 < len(curve) <= 300
+    assert (curve["bytes"] <= curve["budget_bytes"]).all()
+    assert curve["value"].is_monotonic_increasing
+    assert (curve["bound"] >= curve["value"] - 1e-9).all()
+    with Image.open(plot) as image:
+        assert image.size[0] > 500
+    assert "0.001 bpp: can't be reached" in ran.out
+    changes = [line for line in ran.out.splitlines() if " -> " in line]
+    assert len(changes) == 5
+    # a solve with the budget of the next step makes just that change
+    row = curve[curve["budget_bpp"] <= 1].iloc[-1]
+    solved = run("solve", table, "--budget", int(row["bytes"]), "--objective", "psnr")
+    assert f"allocated   {row['value']:.6f}" in solved.out
+
+
+@pytest.mark.parametrize("arguments", [("--plot", "curve.xyz"), ("--out", "curve.xls"), ("--target", "-1")])
+def test_mistakes_are_told(arguments: tuple[str, str], table: Path) -> None:
+    ran = run("frontier", table, *arguments)
+    assert ran.code == 2
+    assert "Traceback" not in ran.err
+
+
+def test_explain_says_for_each_image_why(table: Path) -> None:
+    ran = run("solve", table, "-t", "1", "--explain")
+    for name in ("astronaut", "chelsea", "coffee", "motorcycle_left", "rocket"):
+        block = ran.out[ran.out.index(f"{name}: ") :].splitlines()[:3]
+        assert block[1].startswith("  up")
+        assert block[2].startswith("  down")
+    assert "more bytes gain" in ran.out
+    assert "bytes less lose" in ran.out

@@ -1,0 +1,106 @@
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from allocator.allocation import Allocation, allocate, make_budget, read_points
+from allocator.objective import Objective, ObjectiveError, Term, find_objective
+from allocator.tables import Table
+from tests.conftest import run
+
+
+@pytest.fixture
+def points(table: Path) -> pd.DataFrame:
+    with Table(table) as opened:
+        return read_points(opened)
+
+
+def best(points: pd.DataFrame, objective: Objective, target: str = "1") -> Allocation:
+    return allocate(points, make_budget(points, "pooled", target=Fraction(target)), objective)
+
+
+def psnr(aggregate: str) -> Objective:
+    return Objective((Term("psnr", True),), aggregate)
+
+
+def test_the_worst_image_is_as_good_as_it_can_be(points: pd.DataFrame) -> None:
+    found = best(points, psnr("worst"))
+    assert found.value == found.chosen["psnr"].min()
+    assert found.value > best(points, psnr("mean")).chosen["psnr"].min()
+    # no allocation lifts every image above it: the least bytes that would take exceed the budget
+    above = points[points["psnr"] > found.value]
+    needed = above.groupby("image")["bytes"].min()
+    assert len(needed) < 5 or needed.sum() > found.budget.limit
+    # and among those with this worst image it has the best mean
+    kept = points[points["psnr"] >= found.value]
+    assert best(kept, psnr("mean")).chosen["psnr"].mean() == pytest.approx(found.chosen["psnr"].mean(), abs=1e-12)
+
+
+def test_a_norm_lies_between_mean_and_worst(points: pd.DataFrame) -> None:
+    worst = [best(points, psnr(how)).chosen["psnr"].min() for how in ("1", "8", "worst")]
+    mean = [best(points, psnr(how)).chosen["psnr"].mean() for how in ("1", "8", "worst")]
+    assert worst == sorted(worst)
+    assert mean == sorted(mean, reverse=True)
+    assert best(points, psnr("1")).chosen.equals(best(points, psnr("mean")).chosen)
+    found = best(points, psnr("4"))
+    distances = points["psnr"].max() - found.chosen["psnr"]
+    assert found.value == pytest.approx((distances**4).mean() ** 0.25)
+
+
+def test_pixels_weigh_large_images_more() -> None:
+    rows = [("large", 1000, 100, 0.5), ("large", 1000, 200, 0.4), ("small", 10, 100, 0.5), ("small", 10, 200, 0.3)]
+    points = pd.DataFrame(rows, columns=["image", "width", "bytes", "lpips"])
+    points = points.assign(height=100, codec="c", level=[0, 1, 0, 1], setting="q", bpp=1.0)
+    budget = make_budget(points, "pooled", total_bytes=300)
+    by_image = allocate(points, budget, Objective((Term("lpips"),)))
+    assert list(by_image.chosen["bytes"]) == [100, 200]
+    by_pixel = allocate(points, budget, Objective((Term("lpips"),), "pixels"))
+    assert list(by_pixel.chosen["bytes"]) == [200, 100]
+    assert by_pixel.value == pytest.approx((0.4 * 1000 + 0.5 * 10) / 1010)
+
+
+def test_a_mixture_is_the_weighted_sum(points: pd.DataFrame, table: Path) -> None:
+    with Table(table) as opened:
+        objective = find_objective(opened, ["ms-ssim:2", "psnr:0.01"])
+    found = best(points, objective)
+    assert found.value == pytest.approx(-(2 * found.chosen["ms-ssim"] + 0.01 * found.chosen["psnr"]).mean())
+    assert objective.label == "- 2 ms-ssim - 0.01 psnr"
+    for single in ("ms-ssim", "psnr"):
+        other = best(points, Objective((Term(single, True),))).chosen
+        assert found.value <= -(2 * other["ms-ssim"] + 0.01 * other["psnr"]).mean() + 1e-12
+
+
+def test_a_short_name_finds_the_only_metric_that_it_begins() -> None:
+    class Fake:
+        path = "run.db"
+
+        def metrics(self) -> dict[str, bool]:
+            return {"lpips-squeeze": False, "ssim-a": True, "ssim-b": True}
+
+    assert find_objective(Fake(), ["lpips"]).label == "lpips-squeeze"  # type: ignore[arg-type]
+    with pytest.raises(ObjectiveError, match="several metrics ssim; measured are lpips-squeeze, ssim-a, ssim-b"):
+        find_objective(Fake(), ["ssim"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--objective", "psnr:heavy"), "METRIC or METRIC:WEIGHT"),
+        (("--objective", "psnr:-1"), "weight of psnr needs to be above 0"),
+        (("--objective", "psnr:nan"), "weight of psnr needs to be above 0"),
+        (("--aggregate", "median"), "mean, pixels, worst or a number from 1, not 'median'"),
+        (("--aggregate", "0.5"), "not '0.5'"),
+        (("--aggregate", "nan"), "not 'nan'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(arguments: tuple[str, ...], reason: str, table: Path) -> None:
+    ran = run("solve", table, "-t", "1", *arguments)
+    assert ran.code == 2
+    assert reason in ran.err
+
+
+def test_costs_of_a_norm_are_never_negative(points: pd.DataFrame) -> None:
+    assert (psnr("3").costs(points) >= 0).all()
+    assert np.isclose(psnr("3").costs(points).min(), 0)
