@@ -27,6 +27,7 @@ Rule = Literal["pooled", "mean"]
 """How the rate of a set is counted: total bytes (the challenge), or the mean of the images' bits per pixel
 (PO-DKIC, equation 6)."""
 
+_LEAST_TARGET, _MOST_TARGET = Decimal("1e-12"), Decimal("1e6")  # anything beyond is a slip, and slow as a fraction
 _SECOND = 1_000_000  # decoding times are counted in microseconds
 _WEIGHT_BITS = 60  # sums of weights stay exact in 64 bits
 
@@ -90,7 +91,7 @@ def parse_target(text: str) -> Fraction:
     """
     try:
         value = Decimal(text)
-        if value.is_finite() and value > 0:
+        if value.is_finite() and _LEAST_TARGET <= value <= _MOST_TARGET:
             return Fraction(value)
     except InvalidOperation:
         pass

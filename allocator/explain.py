@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from allocator.allocation import Allocation
+from allocator.allocation import Allocation, AllocationError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,7 +13,12 @@ def explain(allocation: Allocation) -> list[str]:
 
     A level is worth its bytes if it gains more for each than the price, which is what bytes gain elsewhere in the
     set. Next means on the image's own curve: of the levels that no mixture of others betters.
+
+    Raises:
+        AllocationError: the objective aggregates otherwise than by mean, so that images don't stand alone.
     """
+    if allocation.objective.aggregate != "mean":
+        raise AllocationError("Only an allocation by the mean can be explained image by image.")
     lines = []
     for image, points in allocation.points.groupby("image", sort=True):
         chosen = allocation.chosen[allocation.chosen["image"] == image].iloc[0]
@@ -31,6 +36,9 @@ def _one(image: str, points: "pd.DataFrame", chosen: Any, allocation: Allocation
         f"{label} {objective.natural_sign * costs[here]:.4f}"
     ]
     price = allocation.price * len(allocation.chosen)
+    if allocation.budget.rule == "mean":  # a byte weighs more in a small image
+        pixels = allocation.chosen["width"] * allocation.chosen["height"]
+        price *= float(pixels.mean()) / (chosen["width"] * chosen["height"])
     up = [i for i in points.index if costs[i] < costs[here] and points["bytes"][i] > chosen["bytes"]]
     down = [i for i in points.index if costs[i] > costs[here] and points["bytes"][i] < chosen["bytes"]]
 

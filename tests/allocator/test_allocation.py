@@ -168,7 +168,7 @@ def test_an_unreachable_target_is_answered_with_a_reachable_one(table: Path) -> 
         assert run("solve", table, "-t", str(float(least) - 1e-4), "--rule", rule).code == 2
 
 
-@pytest.mark.parametrize("target", ["0", "-0.15", "nan", "inf", "fast", "", "1/0"])
+@pytest.mark.parametrize("target", ["0", "-0.15", "nan", "inf", "fast", "", "1/0", "1e-99999999", "1e99999999"])
 def test_a_target_that_is_no_rate_is_refused(target: str, table: Path) -> None:
     with pytest.raises(AllocationError, match="A target is a rate in bits per pixel above 0"):
         parse_target(target)
