@@ -355,6 +355,6 @@ def _unreachable(lightest: "pd.DataFrame", budget: Budget) -> str:
     # rounded up, so that the rate named can be met
     reachable = math.ceil(rate * 1e5) / 1e5
     return (
-        f"{budget.bpp:g} bpp can't be reached: the smallest bitstreams of all images take {reachable:g} bpp "
+        f"{budget.bpp:g} bpp can't be reached: the smallest bitstreams of all images take {reachable:.5f} bpp "
         f"({int(lightest['bytes'].sum()):,} bytes)."
     )

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import math
 import multiprocessing
 import os
 import signal
@@ -51,6 +52,8 @@ class BuildReport:
     """Operating points that the table held already, with all the metrics."""
     failures: list[str] = field(default_factory=list)
     """One sentence for each image, or image and codec, that was left out."""
+    others: list[str] = field(default_factory=list)
+    """Images that the table holds from earlier builds and this one wasn't given: they are in the set, too."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +114,14 @@ def build(
     jobs = jobs or _cores()
     with Table(table, create=True) as opened, _workers(jobs, codecs, metrics) as pool:
         run = _Build(opened, pool, codecs, metrics, jobs, keep_going, keep_bitstreams, report)
-        opened.add_metrics(metrics)
         members = run.read(files)
+        opened.add_metrics(metrics)
         opened.add_members(members)
         run.measure(run.missing(members))
+        names = {member.name for member in members}
+        run.result.others = [member.name for member in opened.members() if member.name not in names]
+        if keep_going:
+            run.result.images -= opened.drop_unmeasured(names)
         return run.result
 
 
@@ -139,7 +146,7 @@ def _workers(jobs: int, codecs: Sequence[Codec], metrics: Sequence[Metric]) -> I
     except BrokenProcessPool as error:
         raise AllocatorError(
             "A worker process was killed, most likely for want of memory; what was measured is kept, so run the "
-            "same command again, with fewer --jobs."
+            "same command again, with fewer --jobs. (A script that calls build needs `if __name__ == '__main__':`.)"
         ) from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -222,8 +229,9 @@ class _Build:
     def _missing_levels(self, member: Member, codec: Codec) -> list[_Level]:
         known = self.table.measured(member.sha256, codec.name)
         levels = []
-        for level in range(len(codec.levels)):
-            fingerprint = codec.fingerprint(level)
+        if known.keys() - set(_fingerprints(codec)):
+            self.table.prune(member.sha256, codec.name, _fingerprints(codec))
+        for level, fingerprint in enumerate(_fingerprints(codec)):
             values = known.get(fingerprint, set())
             lacking = tuple(i for i, metric in enumerate(self.metrics) if metric.fingerprint not in values)
             if fingerprint not in known or lacking:
@@ -255,8 +263,7 @@ class _Build:
         if not self.keep_bitstreams:
             for point in points:
                 point.bitstream = None
-        fingerprints = [codec.fingerprint(level) for level in range(len(codec.levels))]
-        self.table.store(task.member.sha256, codec.name, points, fingerprints)
+        self.table.store(task.member.sha256, codec.name, points)
         self.result.points_measured += len(points)
 
     def _fail(self, sentence: str, error: Exception) -> None:
@@ -278,6 +285,10 @@ class _Build:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 yield running.pop(future), future
+
+
+def _fingerprints(codec: Codec) -> list[str]:
+    return [codec.fingerprint(level) for level in range(len(codec.levels))]
 
 
 def _identify(file: ImageFile) -> Member:
@@ -310,10 +321,20 @@ def _measure(task: _Task) -> list[Point]:
                 decode_seconds=finished - encoded,
                 decoded_sha256=pixels_sha256(decoded),
                 bitstream=data,
-                values={metrics[i].fingerprint: metrics[i].compare(references(i), decoded) for i in wanted.metrics},
+                values={metrics[i].fingerprint: _value(metrics[i], references(i), decoded) for i in wanted.metrics},
             )
         )
     return points
+
+
+def _value(metric: Metric, reference: Any, decoded: RGBImage) -> float:
+    try:
+        value = float(metric.compare(reference, decoded))
+    except Exception as error:  # of anyone's metric
+        raise CodecError(f"{metric.name} fails on it ({type(error).__name__}: {error}).") from error
+    if not math.isfinite(value):
+        raise CodecError(f"{metric.name} gives {value} for it, which is no finite number.")
+    return value
 
 
 @functools.lru_cache(maxsize=1)

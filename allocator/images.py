@@ -5,10 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from allocator.errors import AllocatorError
-from codec.image import register_formats
+from codec.image import SUFFIXES, is_safe_name
 
 
 class ImageFile(NamedTuple):
@@ -29,15 +27,13 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[ImageFile]:
         AllocatorError: a path doesn't exist, a folder holds no image, two images share a name, or a name
             isn't text.
     """
-    register_formats()
-    suffixes = Image.registered_extensions()
     found: dict[Path, ImageFile] = {}
     for path in map(Path, paths):
         if path.is_dir():
             files = [
                 file
                 for file in sorted(path.rglob("*"))
-                if file.suffix.lower() in suffixes
+                if file.suffix.lower() in SUFFIXES
                 and file.is_file()
                 and not any(part.startswith(".") for part in file.relative_to(path).parts)
             ]
@@ -55,10 +51,12 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[ImageFile]:
             image.name.encode()
         except UnicodeEncodeError:
             raise AllocatorError(f"{str(image.path)!r}: its name isn't valid UTF-8; rename it.") from None
+        if not is_safe_name(image.name):
+            raise AllocatorError(f"{image.path}: {image.name!r} is no name that every system can write; rename it.")
         if other := by_name.get(image.name):
             raise AllocatorError(
                 f"{other.path} and {image.path} would both be called {image.name!r}; rename one, "
-                "or give the folder that holds both so that their names differ."
+                "or, if they are in different folders, give the folder that holds both."
             )
         by_name[image.name] = image
     return sorted(found.values())

@@ -19,9 +19,10 @@ The way there:
 
 import itertools
 import math
+import time
 import warnings
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,6 +33,7 @@ Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
 
 _STATES = (10_000, 100_000)  # of the dynamic program's first pass, and of the second, with what the first leaves
+LARGEST_EXACT = 2**31  # weights from here on are too large for a solver in floats to prove anything about
 _MOVES = 4000  # options that a pass looks at
 _ROUNDING = 1e-12  # relative float64 error that sums of costs may carry, generously
 
@@ -104,7 +106,7 @@ def solve(
             options, sums that exceed 62 bits, an unknown solver.
         Infeasible: no choice fits the budget.
     """
-    engine = make_engine(solver, time_limit)
+    engine = Engine(solver, time_limit)
     costs, weights, there = checked(cost, weight, budget, available)
     order, costs, weights = undominated(costs, weights, there)
     dual = _dual(costs, weights, budget)
@@ -278,7 +280,7 @@ class _Search:
             core=core,
         )
 
-    def run(self, engine: object) -> Solution:
+    def run(self, engine: "Engine") -> Solution:
         if self.dual.price == 0:
             return self.solution(self.choices, core=0, proven=True)
         regrets = self.costs + self.dual.price * self.weights
@@ -367,7 +369,7 @@ class _Search:
         items: NDArray[np.intp],
         options: NDArray[np.intp],
         gap: float,
-        engine: object,
+        engine: "Engine",
     ) -> Solution:
         import pulp
 
@@ -385,17 +387,17 @@ class _Search:
             at = np.flatnonzero(items == item)
             if len(at) > 1:
                 program += pulp.lpSum(take[k] for k in at) <= 1
-        while True:
-            program.solve(engine)
-            taken = [k for k, x in enumerate(take) if (x.value() or 0) > 0.5]
+        while engine.run(program):
+            taken = np.array([(x.value() or 0) > 0.5 for x in take])
             found = base.copy()
             found[items[taken]] = options[taken]
             if int(self.weights[self.rows, found].sum()) <= self.budget:
-                break
-            # within the solver's float tolerance, but over the budget: exclude it and go on
-            program += pulp.lpSum(take[k] for k in taken) <= len(taken) - 1
-        best = min(self.choices, found, key=lambda choices: math.fsum(self.costs[self.rows, choices]))
-        return self.solution(best, core=len(items), proven=program.sol_status == pulp.LpSolutionOptimal)
+                proven = program.sol_status == pulp.LpSolutionOptimal and int(abs(extra).max()) < LARGEST_EXACT
+                best = min(self.choices, found, key=lambda choices: math.fsum(self.costs[self.rows, choices]))
+                return self.solution(best, core=len(items), proven=proven)
+            # within the solver's float tolerance, but over the budget: exclude just this one and go on
+            program += pulp.lpSum(x if t else -x for x, t in zip(take, taken, strict=True)) <= int(taken.sum()) - 1
+        return self.solution(self.choices, core=len(items), proven=False)
 
 
 def _by_item(items: NDArray[np.intp], regret: Floats) -> list[NDArray[np.intp]]:
@@ -418,24 +420,35 @@ def _undominated_states(used: Ints, cost: Floats) -> NDArray[np.intp]:
     return order[cost[order] < before]
 
 
-def make_engine(name: str, time_limit: float | None) -> object:
-    """PuLP's solver ``cbc`` or ``highs``, to be run to the proof or to the time limit in seconds.
+class Engine:
+    """PuLP's solver ``cbc`` or ``highs``, to be run to the proof or until a time limit in seconds is used up.
 
     Raises:
         SolveError: there is no such solver, or it isn't installed.
     """
-    import pulp
 
-    if name == "cbc":
-        solver = pulp.PULP_CBC_CMD(msg=False, gapRel=0, gapAbs=1e-9, timeLimit=time_limit)
-    elif name == "highs":
-        solver = pulp.HiGHS(msg=False, gapRel=0, gapAbs=1e-9, timeLimit=time_limit)
-    else:
-        raise SolveError(f"There is no solver {name!r}; use cbc or highs.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if not solver.available():
-            raise SolveError(
-                f"The solver {name!r} isn't installed; pip install 'clic-allocator[highs]' brings HiGHS."
-            )
-    return solver
+    def __init__(self, name: str, time_limit: float | None) -> None:
+        import pulp
+
+        engines = {"cbc": pulp.PULP_CBC_CMD, "highs": pulp.HiGHS}
+        if name not in engines:
+            raise SolveError(f"There is no solver {name!r}; use cbc or highs.")
+        self._make = engines[name]
+        self._deadline = None if time_limit is None else time.monotonic() + time_limit
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if not self._make(msg=False).available():
+                raise SolveError(f"The solver {name!r} isn't installed; pip install 'clic-allocator[highs]'.")
+
+    def run(self, program: Any) -> bool:
+        """Solve a program; False if the solver gave no solution, for want of time or by a fault of its own."""
+        import pulp
+
+        left = None if self._deadline is None else self._deadline - time.monotonic()
+        if left is not None and left <= 0:
+            return False
+        try:
+            program.solve(self._make(msg=False, gapRel=0, gapAbs=1e-9, timeLimit=left))
+        except (pulp.PulpError, OSError, IndexError, ValueError):  # a full disk, a crash, numbers beyond its floats
+            return False
+        return bool(program.sol_status in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible))

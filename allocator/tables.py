@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -26,8 +26,8 @@ PRAGMA user_version = {SCHEMA_VERSION};
 CREATE TABLE image (
     id INTEGER PRIMARY KEY,
     sha256 TEXT NOT NULL UNIQUE,
-    width INTEGER NOT NULL,
-    height INTEGER NOT NULL
+    width INTEGER NOT NULL CHECK (width > 0),
+    height INTEGER NOT NULL CHECK (height > 0)
 ) STRICT;
 CREATE TABLE member (
     name TEXT PRIMARY KEY,
@@ -41,7 +41,7 @@ CREATE TABLE point (
     level INTEGER NOT NULL,
     setting TEXT NOT NULL,
     fingerprint TEXT NOT NULL,
-    bytes INTEGER NOT NULL,
+    bytes INTEGER NOT NULL CHECK (bytes >= 0),
     encode_seconds REAL NOT NULL,
     decode_seconds REAL NOT NULL,
     decoded_sha256 TEXT NOT NULL,
@@ -161,7 +161,7 @@ class Table:
                 sqlite3.SQLITE_NOTADB: "is not a table",
                 sqlite3.SQLITE_CORRUPT: "is damaged",
                 sqlite3.SQLITE_READONLY: "may not be written",
-                sqlite3.SQLITE_CANTOPEN: "can't be opened",
+                sqlite3.SQLITE_CANTOPEN: "can't be opened; does its folder exist?",
             }.get(code, str(error))
             raise TableError(f"{self.path}: {reason}.") from error
 
@@ -210,7 +210,35 @@ class Table:
                 [(m.name, m.fingerprint, int(m.higher_is_better)) for m in metrics],
             )
 
-    def store(self, sha256: str, codec: str, points: Sequence[Point], fingerprints: Sequence[str]) -> None:
+    def drop(self, names: Iterable[str]) -> int:
+        """Take images out of the set, and their points with them; returns how many were there."""
+        with self._errors(), self._transaction():
+            count = sum(
+                self._connection.execute("DELETE FROM member WHERE name = ?", (name,)).rowcount for name in names
+            )
+            self._connection.execute("DELETE FROM point WHERE image NOT IN (SELECT image FROM member)")
+            self._connection.execute("DELETE FROM image WHERE id NOT IN (SELECT image FROM member)")
+            return count
+
+    def drop_unmeasured(self, names: Iterable[str]) -> int:
+        """Take those of the named images out of the set that have no point; returns how many."""
+        with self._errors():
+            rows = self._connection.execute("SELECT name FROM member WHERE image NOT IN (SELECT image FROM point)")
+            empty = {row[0] for row in rows}
+        empty &= set(names)
+        return self.drop(empty) if empty else 0
+
+    def prune(self, sha256: str, codec: str, fingerprints: Sequence[str]) -> None:
+        """Delete one image's points of a codec but for those of its levels' fingerprints now."""
+        marks = ",".join("?" * len(fingerprints))
+        with self._errors(), self._transaction():
+            self._connection.execute(
+                f"DELETE FROM point WHERE image = (SELECT id FROM image WHERE sha256 = ?) AND codec = ? "
+                f"AND fingerprint NOT IN ({marks})",
+                (sha256, codec, *fingerprints),
+            )
+
+    def store(self, sha256: str, codec: str, points: Sequence[Point]) -> None:
         """Write one image's points of one codec in one transaction.
 
         Args:
@@ -218,15 +246,9 @@ class Table:
             codec: the codec's name.
             points: new points, or known ones with further values; a point without a bitstream keeps the
                 one that is stored.
-            fingerprints: of all the codec's levels now; points of other fingerprints are out of date and go.
         """
         with self._errors(), self._transaction():
             image = self._scalar("SELECT id FROM image WHERE sha256 = ?", sha256)
-            marks = ",".join("?" * len(fingerprints))
-            self._connection.execute(
-                f"DELETE FROM point WHERE image = ? AND codec = ? AND fingerprint NOT IN ({marks})",
-                (image, codec, *fingerprints),
-            )
             for point in points:
                 self._store_point(image, codec, point)
 
@@ -289,9 +311,12 @@ class Table:
             return row[0] if row else None
 
     def metrics(self) -> dict[str, bool]:
-        """Name of each measured metric to whether higher is better."""
+        """Name of each metric that was measured somewhere to whether higher is better."""
         with self._errors():
-            rows = self._connection.execute("SELECT name, higher_is_better FROM metric ORDER BY id")
+            rows = self._connection.execute(
+                "SELECT name, higher_is_better FROM metric "
+                "WHERE EXISTS (SELECT 1 FROM measurement WHERE measurement.metric = metric.id) ORDER BY id"
+            )
             return {name: bool(higher) for name, higher in rows}
 
     def frame(self) -> "pd.DataFrame":
@@ -303,25 +328,30 @@ class Table:
         with several weights the latest counts.
         """
         import numpy as np
-        import pandas as pd
 
         with self._errors():
-            frame = pd.read_sql_query(
+            frame = self._read(
                 "SELECT point.id, name AS image, path, sha256, width, height, codec, level, setting, fingerprint, "
                 "bytes, bytes * 8.0 / (width * height) AS bpp, encode_seconds, decode_seconds, decoded_sha256 "
                 "FROM member JOIN image ON image.id = member.image JOIN point ON point.image = image.id "
                 "ORDER BY name, codec, level",
-                self._connection,
             )
-            latest = self._connection.execute("SELECT name, max(id) FROM metric GROUP BY name ORDER BY max(id)")
+            latest = self._connection.execute(
+                "SELECT name, max(id) FROM metric "
+                "WHERE EXISTS (SELECT 1 FROM measurement WHERE measurement.metric = metric.id) "
+                "GROUP BY name ORDER BY max(id)"
+            )
             for name, metric in latest.fetchall():
-                values = pd.read_sql_query(
-                    "SELECT point, value FROM measurement WHERE metric = ?",
-                    self._connection,
-                    params=(metric,),
-                ).set_index("point")["value"]
+                values = self._read("SELECT point, value FROM measurement WHERE metric = ?", metric)
+                values = values.set_index("point")["value"]
                 frame[name] = frame["id"].map(values).astype(np.float64)
         return frame.drop(columns="id")
+
+    def _read(self, query: str, *arguments: object) -> "pd.DataFrame":
+        import pandas as pd
+
+        cursor = self._connection.execute(query, arguments)
+        return pd.DataFrame(cursor.fetchall(), columns=[column[0] for column in cursor.description])
 
     def merge(self, other: "Table") -> None:
         """Take over all that ``other`` has and this table lacks.
@@ -343,11 +373,6 @@ class Table:
                         self._connection.execute(statement)
             finally:
                 self._connection.execute("DETACH other")
-
-    def copy_to(self, path: str | os.PathLike[str]) -> None:
-        """Write a copy of the whole table to a new file."""
-        with self._errors():
-            self._connection.execute("VACUUM INTO ?", (str(path),))
 
     def counts(self) -> Mapping[str, int]:
         """How many ``images`` the set has, how many are ``measured`` by at least one codec, and the ``points``."""

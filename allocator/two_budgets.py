@@ -6,7 +6,7 @@ import time
 import numpy as np
 from numpy.typing import ArrayLike
 
-from allocator.solve import Floats, Infeasible, Ints, Solution, checked, make_engine, solve
+from allocator.solve import LARGEST_EXACT, Engine, Floats, Infeasible, Ints, Solution, checked, solve
 
 _ROUNDS = 60
 _ROUNDING = 1e-12
@@ -89,7 +89,7 @@ def solve_two(
     keep = regrets <= gap + _ROUNDING * abs(loose)
     remaining = None if time_limit is None else max(1.0, time_limit - (time.monotonic() - started))
     choices, proven = _integer_program(
-        costs, weights, seconds, keep, budget, second_budget, make_engine(solver, remaining)
+        costs, weights, seconds, keep, budget, second_budget, Engine(solver, remaining)
     )
     if choices is not None and (best is None or _total(costs, choices) < _total(costs, best)):
         best = choices
@@ -117,7 +117,7 @@ def _integer_program(
     keep: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
     budget: int,
     second_budget: int,
-    engine: object,
+    engine: Engine,
 ) -> tuple[Ints | None, bool]:
     """The choices that PuLP finds among the kept options, and whether it proved them best."""
     import pulp
@@ -134,14 +134,13 @@ def _integer_program(
         program += pulp.LpAffineExpression(used) <= limit
     for group in np.split(np.arange(len(items)), np.flatnonzero(np.diff(items)) + 1):
         program += pulp.lpSum(take[k] for k in group) == 1
-    while True:
-        program.solve(engine)
+    largest = max(int(weights[keep].max()), int(seconds[keep].max()))
+    while engine.run(program):
         taken = [k for k, x in enumerate(take) if (x.value() or 0) > 0.5]
-        if len(taken) != len(costs):
-            return None, False
         choices = options[taken].astype(np.int64)
         rows = np.arange(len(costs))
         if weights[rows, choices].sum() <= budget and seconds[rows, choices].sum() <= second_budget:
-            return choices, program.sol_status == pulp.LpSolutionOptimal
+            return choices, program.sol_status == pulp.LpSolutionOptimal and largest < LARGEST_EXACT
         # within the solver's float tolerance, but over a budget: exclude it and go on
         program += pulp.lpSum(take[k] for k in taken) <= len(taken) - 1
+    return None, False

@@ -1,16 +1,24 @@
 """Image files to 8-bit RGB and back."""
 
 import hashlib
+import io
 import os
+import re
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import PIL
 from PIL import Image, ImageOps
 
 from codec.base import CodecError, RGBImage
+from codec.jxl import jxl_size
 
+SUFFIXES = frozenset(".avif .bmp .heic .heif .jpeg .jpg .jxl .pgm .png .pnm .ppm .tif .tiff .webp".split())
+"""Endings of the files that count as images in a folder."""
+FORMATS = ("AVIF", "BMP", "HEIF", "JPEG", "JXL", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's names of the formats that are read; others (PDF, PostScript) would start programs."""
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 """The most pixels an image may have: the size at which Pillow refuses."""
 _EIGHT_BIT_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB", "HSV"}
@@ -40,12 +48,12 @@ def read_image(path: str | os.PathLike[str]) -> RGBImage:
         ImageError: missing, unreadable, damaged, truncated, empty, over :data:`MAX_PIXELS`, transparent,
             or with samples (32-bit integer, float) that don't fit 8 bits.
     """
-    register_formats()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns below the size at which it refuses
-            with Image.open(path) as opened:
-                return _to_rgb(opened, path)
+        file = Path(path)
+        if file.exists() and not file.is_file():
+            raise ImageError(f"{path}: is no file.")
+        with file.open("rb") as opened:
+            return _to_rgb(open_image(opened, FORMATS), path)
     except ImageError:
         raise
     except Image.DecompressionBombError:
@@ -64,17 +72,37 @@ def read_image(path: str | os.PathLike[str]) -> RGBImage:
         raise ImageError(f"{path}: can't be decoded ({str(error).strip().rstrip('.')}).") from error
 
 
+def open_image(file: BinaryIO, formats: tuple[str, ...]) -> Image.Image:
+    """Decode an image of one of Pillow's ``formats``, once its size is known to be at most :data:`MAX_PIXELS`.
+
+    Raises:
+        PIL.Image.DecompressionBombError: it is larger.
+        Exception: whatever the format's plugin raises on damaged data.
+    """
+    register_formats()
+    if (size := jxl_size(file.read(1 << 16))) and size[0] * size[1] > MAX_PIXELS:
+        raise Image.DecompressionBombError
+    file.seek(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns below the size at which it refuses
+        image = Image.open(file, formats=formats)
+        image.load()
+        return image
+
+
 def _to_rgb(opened: Image.Image, path: str | os.PathLike[str]) -> RGBImage:
-    opened.load()
     image = ImageOps.exif_transpose(opened)
+    if image.mode.startswith("I") and "transparency" not in image.info:
+        samples = np.asarray(image)
+        if samples.min() < 0 or samples.max() > 65535:
+            raise ImageError(f"{path}: has samples over 16 bits; convert it first.")
+        gray = (samples.astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=2)
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
         rgba = np.asarray(image.convert("RGBA"))
         if rgba[..., 3].min() < 255:
             raise ImageError(f"{path}: has transparent pixels, which codecs here can't keep; flatten it first.")
         return np.ascontiguousarray(rgba[..., :3])
-    if image.mode.startswith("I;16"):
-        gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-        return np.repeat(gray[..., None], 3, axis=2)
     if image.mode not in _EIGHT_BIT_MODES:
         raise ImageError(f"{path}: has samples of mode {image.mode}, which don't fit 8 bits; convert it first.")
     return np.asarray(image.convert("RGB")).copy()
@@ -86,8 +114,6 @@ def write_png(path: str | os.PathLike[str], image: RGBImage) -> None:
     Raises:
         ImageError: the file can't be written (disk full, no permission).
     """
-    import io
-
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", compress_level=1)
     write_file(path, buffer.getvalue())
@@ -100,7 +126,7 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
         ImageError: the file can't be written (disk full, no permission).
     """
     target = Path(path)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    partial = target.with_name(f".{os.getpid()}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists() and not target.is_file():  # a device or pipe can't be replaced by renaming
@@ -113,6 +139,12 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise ImageError(f"{path}: can't be written ({error.strerror or error}).") from error
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a name with ``/`` inside stays below any folder on any system, and is a name at all."""
+    parts = name.split("/")
+    return not (not name or "\\" in name or "\0" in name or re.match("[A-Za-z]:", name) or {"", ".", ".."} & {*parts})
 
 
 def pixels_sha256(image: RGBImage) -> str:

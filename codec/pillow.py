@@ -1,7 +1,6 @@
 """Classical codecs as ladders of quality levels. A bitstream is a standard file that any viewer opens."""
 
 import io
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
 from codec.base import BitstreamError, Codec, CodecError, RGBImage
-from codec.image import register_formats
+from codec.image import MAX_PIXELS, open_image, register_formats
 
 _CRF = (50, 48, 46, 44, 42, 40, 38, 37, 35, 33, 31, 29, 27, 24, 21, 18)
 
@@ -48,10 +47,9 @@ class PillowCodec(Codec):
 
     def decode(self, data: bytes) -> RGBImage:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                with Image.open(io.BytesIO(data), formats=[self.format]) as opened:
-                    return np.asarray(opened.convert("RGB")).copy()
+            return np.asarray(open_image(io.BytesIO(data), (self.format,)).convert("RGB")).copy()
+        except Image.DecompressionBombError:
+            raise BitstreamError(f"claims more than {MAX_PIXELS:,} pixels.") from None
         except Exception as error:  # each plugin has its own
             raise BitstreamError(f"not a whole {self.name} bitstream ({_reason(error)}).") from error
 

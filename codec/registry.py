@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import functools
 import importlib.metadata
 from typing import Any
 
@@ -20,11 +21,11 @@ def names(group: str = CODECS) -> list[str]:
     return sorted(importlib.metadata.entry_points(group=group).names)
 
 
-def create(group: str, name: str) -> Any:
-    """Call the entry point ``name`` of ``group`` and return what it makes.
+def create(group: str, name: str, passing: type[Exception] = CodecError) -> Any:
+    """Call the entry point ``name`` of ``group`` and return what it makes; errors of type ``passing`` pass.
 
     Raises:
-        UnknownName: there is no such entry, or importing it fails.
+        UnknownName: there is no such entry, or it fails otherwise.
     """
     kind = group.rpartition(".")[2].removesuffix("s")
     found = list(importlib.metadata.entry_points(group=group, name=name))
@@ -34,7 +35,9 @@ def create(group: str, name: str) -> Any:
         raise UnknownName(f"No {kind} is called {name!r}; {hint}")
     try:
         return found[0].load()()
-    except ImportError as error:
+    except passing:
+        raise
+    except Exception as error:  # of a stranger's package
         raise UnknownName(f"The {kind} {name!r} can't be loaded from {found[0].value}: {error}.") from error
 
 
@@ -54,12 +57,16 @@ def codec_for_file(name: str) -> Codec:
     Raises:
         UnknownName: no registered codec has that suffix.
     """
-    codecs = []
-    for entry in names():
-        with contextlib.suppress(UnknownName):  # another package's fault keeps no one from their own files
-            codecs.append(get_codec(entry))
-    for codec in codecs:
-        if name.endswith(codec.suffix):
+    for suffix, codec in _by_suffix().items():
+        if name.endswith(suffix):
             return codec
-    endings = ", ".join(sorted(codec.suffix for codec in codecs))
-    raise UnknownName(f"{name}: no codec writes files with this ending; known are {endings}.")
+    raise UnknownName(f"{name}: no codec writes files with this ending; known are {', '.join(sorted(_by_suffix()))}.")
+
+
+@functools.cache
+def _by_suffix() -> dict[str, Codec]:
+    codecs = []
+    for name in names():
+        with contextlib.suppress(CodecError):  # another package's fault keeps no one from their own files
+            codecs.append(get_codec(name))
+    return {codec.suffix: codec for codec in codecs}

@@ -1,7 +1,7 @@
 """Decode a data archive to PNG files: ``python -m submissions.decode ARCHIVE FOLDER``."""
 
 import sys
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from codec import CodecError, codec_for_file, write_png
 from submissions.archive import unpack
@@ -18,10 +18,14 @@ def decode(archive: Path, folder: Path) -> list[str]:
         SubmissionError: the archive itself can't be read.
     """
     failures = []
+    written: dict[str, str] = {}
     for name, data in unpack(archive).items():
         try:
             codec = codec_for_file(name)
-            stem = str(PurePosixPath(name.removesuffix(codec.suffix)))
+            stem = name.removesuffix(codec.suffix)
+            if (other := written.setdefault(stem, name)) != name:
+                failures.append(f"{name}: would give the same image as {other}.")
+                continue
             write_png(folder / f"{stem}.png", codec.decode(data))
         except CodecError as error:
             failures.append(f"{name}: {error}")

@@ -1,14 +1,15 @@
 """An allocation to a submission on disk: the data archive and a manifest of what it holds."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 from allocator.allocation import Allocation
 from allocator.tables import Table
-from codec import Codec, CodecError, get_codec, read_image
+from codec import Codec, CodecError, get_codec, pixels_sha256, read_image
 from codec.image import write_file
 from submissions.archive import pack
 from submissions.errors import SubmissionError
@@ -66,16 +67,52 @@ class Manifest:
             SubmissionError: missing, damaged or of another version.
         """
         try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
             if content["version"] != MANIFEST_VERSION:
                 raise SubmissionError(
                     f"{path}: is of version {content['version']}; this program reads {MANIFEST_VERSION}."
                 )
-            return cls(**{**content, "entries": [Entry(**entry) for entry in content["entries"]]})
+            entries = [_checked(Entry, entry) for entry in content["entries"]]
+            manifest = _checked(cls, {**content, "entries": entries})
+            names = {entry.name for entry in entries}
+            if len(names) < len(entries) or manifest.bytes != sum(entry.bytes for entry in entries):
+                raise ValueError("two entries of one name, or a wrong total")
+            if manifest.rule == "pooled" and manifest.budget_bytes is None:
+                raise ValueError("no budget")
+            return manifest
         except FileNotFoundError:
             raise SubmissionError(f"{path}: there is no such file; is its folder a submission?") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise SubmissionError(f"{path}: is not a submission's manifest, or a damaged one.") from error
+
+
+T = TypeVar("T")
+
+
+def _checked(kind: type[T], content: dict[str, Any]) -> T:
+    """A dataclass from JSON, each field of the type that it's declared with; numbers are finite.
+
+    Raises:
+        ValueError, TypeError: anything else.
+    """
+    for name, expected in get_type_hints(kind).items():
+        value = content[name]
+        origin = get_origin(expected)
+        if origin is dict:
+            fits = isinstance(value, dict) and all(_is_number(number) for number in value.values())
+        elif origin is list:
+            fits = isinstance(value, list)
+        elif expected is float:
+            fits = _is_number(value)
+        else:
+            fits = isinstance(value, expected) and not isinstance(value, bool)
+        if not fits:
+            raise TypeError(f"{name} is {value!r}")
+    return kind(**content)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def submit(
@@ -108,7 +145,14 @@ def submit(
     for done, row in enumerate(rows, 1):
         codec = codecs.setdefault(row["codec"], get_codec(row["codec"]))
         data = table.bitstream(row["sha256"], row["fingerprint"])
-        members[row["image"] + codec.suffix] = data if data is not None else _encode_again(codec, row)
+        if data is None:
+            data = _encode_again(codec, row)
+        if len(data) != row["bytes"]:
+            raise SubmissionError(
+                f"{row['image']}: its {codec.name} {row['setting']} bitstream has {len(data)} bytes, "
+                f"and {row['bytes']} were measured; build the table again."
+            )
+        members[row["image"] + codec.suffix] = data
         fields = {name: row[name] for name in Entry.__dataclass_fields__ if name in row}
         values = {name: row[name] for name in metrics if row[name] == row[name]}  # measured ones only
         entries.append(Entry(name=row["image"], metrics=values, **fields))
@@ -137,12 +181,12 @@ def _encode_again(codec: Codec, row: dict[str, Any]) -> bytes:
             "bitstreams; build it again."
         )
     try:
-        data = codec.encode(read_image(row["path"]), row["level"])
+        image = read_image(row["path"])
+        if pixels_sha256(image) != row["sha256"]:
+            raise SubmissionError(
+                f"{row['path']}: has changed since it was measured, and its bitstream isn't in the table; "
+                "build the table again."
+            )
+        return codec.encode(image, row["level"])
     except CodecError as error:
         raise SubmissionError(f"{row['image']}: its bitstream isn't in the table, and {error}") from error
-    if len(data) != row["bytes"]:
-        raise SubmissionError(
-            f"{row['image']}: {codec.name} {row['setting']} gives {len(data)} bytes now and gave {row['bytes']} "
-            "when it was measured; build the table again."
-        )
-    return data

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from allocator.errors import AllocatorError
 from allocator.metrics import Metric, get_metric
-from codec import CodecError, ImageError, codec_for_file, pixels_sha256, read_image
+from codec import CodecError, ImageError, get_codec, pixels_sha256, read_image
 from submissions.archive import unpack
 from submissions.submit import ARCHIVE, MANIFEST, Entry, Manifest
 
@@ -46,16 +46,11 @@ def verify(folder: Path) -> Verdict:
 
     Raises:
         SubmissionError: the folder holds no submission, or an archive that can't be read.
+        UnknownName: the manifest names a codec that isn't installed.
     """
     manifest = Manifest.read(folder / MANIFEST)
     archive = folder / ARCHIVE
-    members = unpack(archive)
-    sizes = {}
-    for name, data in members.items():
-        try:
-            sizes[name.removesuffix(codec_for_file(name).suffix)] = len(data)
-        except CodecError:
-            sizes[name] = len(data)
+    sizes = {name: len(data) for name, data in unpack(archive).items()}
     verdict = Verdict(
         images=len(manifest.entries),
         bytes=sum(sizes.values()),
@@ -64,18 +59,18 @@ def verify(folder: Path) -> Verdict:
     )
     if verdict.budget_bytes is not None and verdict.bytes > verdict.budget_bytes:
         verdict.failures.append(f"{verdict.bytes:,} bytes exceed the budget of {verdict.budget_bytes:,}.")
-    verdict.failures += [
-        f"{name}: isn't in the manifest." for name in sizes.keys() - {e.name for e in manifest.entries}
-    ]
+    expected = {entry.name: entry.name + get_codec(entry.codec).suffix for entry in manifest.entries}
+    verdict.failures += [f"{name}: isn't in the manifest." for name in sorted(sizes.keys() - set(expected.values()))]
     with tempfile.TemporaryDirectory(prefix="allocator-verify-") as scratch:
         _decode_apart(archive, Path(scratch), verdict)
         metrics = _metrics(manifest, verdict)
         for entry in manifest.entries:
-            if entry.name not in sizes:
+            size = sizes.get(expected[entry.name])
+            if size is None:
                 verdict.failures.append(f"{entry.name}: isn't in the archive.")
                 continue
-            if sizes[entry.name] != entry.bytes:
-                verdict.failures.append(f"{entry.name}: has {sizes[entry.name]} bytes, not {entry.bytes}.")
+            if size != entry.bytes:
+                verdict.failures.append(f"{entry.name}: has {size} bytes, not {entry.bytes}.")
             _check_image(entry, Path(scratch, f"{entry.name}.png"), metrics, verdict)
     if not any(note.endswith("weren't measured again.") for note in verdict.notes):
         verdict.remeasured = sorted(metrics)
@@ -120,5 +115,5 @@ def _check_image(entry: Entry, png: Path, metrics: dict[str, Metric], verdict: V
         if name not in entry.metrics:
             continue
         value = metric.compare(metric.reference(original), decoded)
-        if abs(value - entry.metrics[name]) > _TOLERANCE * max(abs(value), 1e-2):
+        if not abs(value - entry.metrics[name]) <= _TOLERANCE * max(abs(value), 1e-2):
             verdict.failures.append(f"{entry.name}: {name} is {value:.6g}, not {entry.metrics[name]:.6g}.")

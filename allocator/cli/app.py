@@ -32,7 +32,7 @@ def console(*, stderr: bool = False) -> "Console":
     """Where tables and progress go."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    return Console(stderr=stderr, highlight=False, markup=False)
 
 
 def use_backbones(files: list[Path] | None) -> None:

@@ -42,7 +42,10 @@ def demo(
     levels = sum(len(codec.levels) for codec in codecs)
     typer.echo(f"Measuring {len(photos)} photos at {levels} levels of AVIF and HEVC.")
     table = out / "demo.db"
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AllocatorError(f"{out}: can't be made a folder ({error.strerror}).") from error
     build_with_progress(table, photos, codecs, [metric, get_metric("psnr")], jobs=jobs)
     better = "higher" if metric.higher_is_better else "lower"
     grid = Grid(title=f"Mean {metric.name} ({better} is better) of the same budget, spent in three ways")

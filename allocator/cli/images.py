@@ -17,7 +17,11 @@ def list_codecs() -> None:
 
     table = Table("codec", "levels", "settings, fewest bytes first", "file", "version")
     for name in codec.names():
-        found = codec.get_codec(name)
+        try:
+            found = codec.get_codec(name)
+        except codec.CodecError as error:
+            table.add_row(name, "", str(error))
+            continue
         table.add_row(name, str(len(found.levels)), " ".join(found.levels), found.suffix, found.version)
     console().print(table)
 
@@ -28,7 +32,7 @@ def encode(
     codec: Annotated[str, typer.Option("--codec", "-c", metavar="NAME")],
     level: Annotated[int | None, typer.Option("--level", "-l", help="From 0, fewest bytes first.")] = None,
     bpp: Annotated[str | None, typer.Option(metavar="BPP", help="The best level of at most this rate.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="By default beside the image.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="By default in this folder.")] = None,
 ) -> None:
     """Encode one image to a bitstream."""
     from codec import CodecError, get_codec, read_image
@@ -52,7 +56,7 @@ def encode(
         if not 0 <= level < len(coder.levels):
             raise CodecError(f"{codec} has the levels 0 to {len(coder.levels) - 1}, not {level}.")
         data = coder.encode(pixels, level)
-    target = out or image.with_name(image.name + coder.suffix)
+    target = out or Path(image.name + coder.suffix)
     write_file(target, data)
     typer.echo(f"{target}: {codec} {coder.levels[level]}, {len(data):,} bytes, {8 * len(data) / area:.4f} bpp")
 
@@ -64,7 +68,7 @@ def decode(
         str | None,
         typer.Option("--codec", "-c", metavar="NAME", help="By default told by the file's ending."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="A PNG; by default beside the file.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A PNG; by default in this folder.")] = None,
 ) -> None:
     """Decode a bitstream to a PNG file."""
     from codec import CodecError, codec_for_file, get_codec, write_png
@@ -76,6 +80,6 @@ def decode(
         raise CodecError(f"{bitstream}: can't be read ({error.strerror}).") from error
     except CodecError as error:
         raise CodecError(f"{bitstream}: {error}") from error
-    target = out or bitstream.with_name(bitstream.name + ".png")
+    target = out or Path(bitstream.name + ".png")
     write_png(target, image)
     typer.echo(f"{target}: {image.shape[1]}x{image.shape[0]} pixels")

@@ -1,6 +1,5 @@
 """Commands that make tables and look at them."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,15 +32,27 @@ def tablesbuild_with_progress(
     from codec import get_codec
 
     use_backbones(lpips_backbone)
-    codecs = [get_codec(name) for name in dict.fromkeys(codec or ["avif", "hevc"])]
-    metrics = [get_metric(name) for name in dict.fromkeys(metric or ["lpips"])]
-    report = build_with_progress(
-        out, images, codecs, metrics, jobs=jobs, keep_going=keep_going, keep_bitstreams=not no_bitstreams
-    )
+    try:
+        codecs = [get_codec(name) for name in dict.fromkeys(codec or ["avif", "hevc"])]
+        metrics = [get_metric(name) for name in dict.fromkeys(metric or ["lpips"])]
+        report = build_with_progress(
+            out, images, codecs, metrics, jobs=jobs, keep_going=keep_going, keep_bitstreams=not no_bitstreams
+        )
+    except KeyboardInterrupt:
+        typer.echo(
+            f"Interrupted. All that was measured is kept in {out}; run the same command again to go on.", err=True
+        )
+        raise typer.Exit(130) from None
     typer.echo(
         f"{out}: {report.images} images, {report.points_measured:,} operating points measured, "
         f"{report.points_known:,} known before."
     )
+    if report.others:
+        names = ", ".join(report.others[:3]) + (", ..." if len(report.others) > 3 else "")
+        typer.echo(
+            f"note: the set also holds {len(report.others)} images of earlier builds that weren't given now "
+            f"({names}); `allocator tables drop` takes images out."
+        )
     if report.failures:
         typer.echo("\n".join(["Left out:", *report.failures]), err=True)
         raise typer.Exit(1)
@@ -50,18 +61,18 @@ def tablesbuild_with_progress(
 def build_with_progress(
     out: Path, images: list[Path], codecs: "list[Codec]", metrics: "list[Metric]", **options: Any
 ) -> "BuildReport":
-    """Build a table with a progress bar; Ctrl-C says what is kept."""
+    """Build a table with a progress bar."""
     from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
     from allocator.build import Progress, build
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
-        TextColumn("{task.fields[images]} images"),
+        TextColumn("{task.fields[images]} images", markup=False),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[current]}"),
+        TextColumn("{task.fields[current]}", markup=False),
     )
     with Bars(*columns, console=console(stderr=True)) as bars:
         phases: dict[str, TaskID] = {}
@@ -76,15 +87,7 @@ def build_with_progress(
                 current=progress.current,
             )
 
-        try:
-            return build(out, images, codecs, metrics, report=show, **options)
-        except KeyboardInterrupt:
-            bars.stop()
-            print(
-                f"Interrupted. All that was measured is kept in {out}; run the same command again to go on.",
-                file=sys.stderr,
-            )
-            raise typer.Exit(130) from None
+        return build(out, images, codecs, metrics, report=show, **options)
 
 
 @tables.command("show")
@@ -113,6 +116,21 @@ def tables_show(table: TableFile) -> None:
             *(f"{points[name].mean():.4f}" for name in metrics),
         )
     console().print(grid)
+
+
+@tables.command("drop")
+def tables_drop(
+    table: TableFile,
+    names: Annotated[list[str], typer.Argument(help="Images, as `tables export` names them.", show_default=False)],
+) -> None:
+    """Take images out of the set, with all that was measured of them."""
+    from allocator.errors import AllocatorError
+    from allocator.tables import Table
+
+    with Table(table) as opened:
+        if unknown := set(names) - {member.name for member in opened.members()}:
+            raise AllocatorError(f"{table}: holds no image called {sorted(unknown)[0]!r}.")
+        typer.echo(f"{table}: {opened.drop(names)} images taken out, {opened.counts()['images']} left.")
 
 
 @tables.command("export")

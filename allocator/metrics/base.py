@@ -15,6 +15,13 @@ METRICS = "clic_allocator.metrics"
 """The entry-point group of metrics; each entry is called without arguments and returns a :class:`Metric`."""
 
 
+RESERVED = frozenset(
+    "id image path sha256 width height codec level setting fingerprint bytes bpp encode_seconds decode_seconds "
+    "decoded_sha256 target".split()
+)
+"""Columns of a table's data frame that a metric's name must leave alone."""
+
+
 class MetricError(AllocatorError):
     """A metric can't be computed: its weights are missing, say."""
 
@@ -49,7 +56,9 @@ def get_metric(name: str) -> Metric:
         UnknownName: there is no such metric, or importing it fails.
         MetricError: its weights can't be had.
     """
-    metric: Metric = create(METRICS, name)
+    metric: Metric = create(METRICS, name, MetricError)
+    if metric.name in RESERVED:
+        raise MetricError(f"A metric can't be called {metric.name!r}, which heads another column of a table.")
     return metric
 
 

@@ -17,10 +17,11 @@ from PIL import Image
 from allocator.build import build
 from allocator.errors import AllocatorError
 from allocator.metrics import get_metric
+from allocator.metrics.fidelity import PSNR
 from allocator.tables import Table
 from codec import RGBImage, get_codec, pixels_sha256, read_image
 from codec.pillow import PillowCodec, jpeg
-from tests.conftest import run, started
+from tests.conftest import CROPS, run, started
 
 JPEG, WEBP = (len(get_codec(name).levels) for name in ("jpeg", "webp"))
 TIMES = ["encode_seconds", "decode_seconds"]
@@ -162,6 +163,80 @@ def test_an_image_that_one_codec_cannot_hold_is_left_to_the_others(photos: Path,
         ("rocket", "webp"): WEBP,
     }
     assert run("solve", path, "-t", "1").code == 0
+
+
+def test_an_image_that_no_codec_can_hold_does_not_stand_in_the_way(photos: Path, tmp_path: Path) -> None:
+    folder, path = tmp_path / "wide", tmp_path / "run.db"
+    folder.mkdir()
+    Image.fromarray(np.tile(read_image(photos / "coffee.png")[:48], (1, 126, 1))).save(folder / "panorama.png")
+    shutil.copy(photos / "rocket.png", folder)
+    ran = run("tables", "build", folder, "-c", "webp", "-m", "psnr", "-o", path, "--keep-going")
+    assert ran.code == 1
+    assert "1 images, " in ran.out
+    assert run("solve", path, "-t", "1").code == 0
+
+
+def test_images_of_earlier_builds_are_told_and_can_be_dropped(photos: Path, tmp_path: Path) -> None:
+    folder, path = Path(shutil.copytree(photos, tmp_path / "set")), tmp_path / "run.db"
+    command = ("tables", "build", folder, "-c", "jpeg", "-m", "psnr", "-o", path)
+    assert "note" not in run(*command).out
+    (folder / "rocket.png").unlink()
+    ran = run(*command)
+    assert "the set also holds 1 images of earlier builds that weren't given now (rocket)" in ran.out
+    assert "4 left" in run("tables", "drop", path, "rocket").out
+    assert set(frame(path)["image"]) == set(CROPS) - {"rocket"}
+    assert run("tables", "drop", path, "rocket").code == 2
+    assert "note" not in run(*command).out
+
+
+def test_a_level_that_the_codec_no_longer_has_goes(photos: Path, tmp_path: Path) -> None:
+    path, codec = tmp_path / "run.db", jpeg()
+    build(path, [photos / "rocket.png"], [codec], [get_metric("psnr")])
+    ladder = dict(list(codec.ladder.items())[:4])
+    short = PillowCodec("jpeg", ".jpg", codec.version, "JPEG", ladder, codec.options)
+    report = build(path, [photos / "rocket.png"], [short], [get_metric("psnr")])
+    assert (report.points_measured, report.points_known) == (0, 4)
+    assert list(frame(path)["level"]) == [0, 1, 2, 3]
+
+
+def test_names_with_brackets_are_no_markup(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "trip[" / "1]"
+    folder.mkdir(parents=True)
+    shutil.copy(photos / "rocket.png", folder / "[bold]x[] y.png")
+    ran = run("tables", "build", tmp_path / "trip[", "-c", "jpeg", "-m", "psnr", "-o", tmp_path / "run.db")
+    assert ran.code == 0, ran.err
+    assert run("tables", "show", tmp_path / "run.db").code == 0
+
+
+class Fails(PSNR):
+    """A metric with a fault for one image."""
+
+    name = "fails"
+    worst = float("nan")
+
+    def compare(self, reference: RGBImage, decoded: RGBImage) -> float:
+        if reference.shape != (128, 96, 3):
+            return super().compare(reference, decoded)
+        return self.worst if self.worst else 1 / 0
+
+
+@pytest.mark.parametrize(("worst", "reason"), [(float("nan"), "fails gives nan for it"), (0.0, "ZeroDivisionError")])
+def test_a_metric_that_fails_is_named_with_the_image(worst: float, reason: str, photos: Path, tmp_path: Path) -> None:
+    metric = Fails()
+    metric.worst = worst
+    report = build(tmp_path / "run.db", [photos], [get_codec("jpeg")], [metric], keep_going=True)
+    assert report.images == 4
+    [failure] = report.failures
+    assert "rocket.png: " in failure
+    assert reason in failure
+
+
+def test_a_metric_of_a_build_that_failed_is_not_in_the_table(photos: Path, tmp_path: Path) -> None:
+    folder, path = Path(shutil.copytree(photos, tmp_path / "set")), tmp_path / "run.db"
+    (folder / "broken.png").write_bytes(b"nonsense")
+    assert run("tables", "build", folder, "-c", "jpeg", "-m", "ms-ssim", "-o", path).code == 2
+    assert run("tables", "build", folder, "-c", "jpeg", "-m", "psnr", "-o", path, "--keep-going").code == 1
+    assert "psnr, mean" in run("solve", path, "-t", "1").out
 
 
 class DiesOnRocket(PillowCodec):

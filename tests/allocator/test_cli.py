@@ -58,6 +58,9 @@ def test_encode_at_a_rate_takes_the_best_level_that_fits(photos: Path, tmp_path:
         (("solve", "TABLE", "--budget", 0), "above 0, not 0"),
         (("solve", "TABLE", "--budget", 999999, "--rule", "mean"), "goes with the rule `pooled`"),
         (("solve", "TABLE", "-t", "1", "-o", "choices.txt"), "name it .csv or .parquet"),
+        (("submit", "TABLE", "-t", "1", "-t", "2", "-o", "x"), "A submission has one rate"),
+        (("demo", "-o", "IMAGE"), "can't be made a folder"),
+        (("tables", "build", "IMAGE", "-c", "jpeg", "-m", "psnr", "-o", "gone/x.db"), "does its folder exist?"),
     ],
 )
 def test_a_mistake_gets_one_sentence_and_status_2(

@@ -18,7 +18,8 @@ def test_folders_are_searched_to_the_bottom(photos: Path, tmp_path: Path) -> Non
     photo = photos / "rocket.png"
     put(photo, tmp_path / "b.png", tmp_path / "x" / "ü b.PNG", tmp_path / "x" / "y" / "b.png")
     put(photo, tmp_path / ".hidden" / "c.png", tmp_path / ".c.png")
-    (tmp_path / "notes.txt").write_text("no image")
+    for name in ("notes.txt", "paper.pdf", "figure.eps"):
+        (tmp_path / name).write_text("no image")
     assert [image.name for image in find_images([tmp_path])] == ["b", "x/y/b", "x/ü b"]
 
 
@@ -39,6 +40,12 @@ def test_nothing_to_find_is_said(tmp_path: Path) -> None:
         find_images([tmp_path])
     with pytest.raises(AllocatorError, match="no such file or folder"):
         find_images([tmp_path / "gone"])
+
+
+def test_a_name_that_not_every_system_can_write_is_refused_early(photos: Path, tmp_path: Path) -> None:
+    put(photos / "rocket.png", tmp_path / "x" / r"a\b.png")
+    with pytest.raises(AllocatorError, match="is no name that every system can write; rename it"):
+        find_images([tmp_path])
 
 
 def test_a_name_that_is_no_text_is_refused(photos: Path, tmp_path: Path) -> None:

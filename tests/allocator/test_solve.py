@@ -1,5 +1,6 @@
 import itertools
 import math
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -208,6 +209,38 @@ def test_an_unknown_solver_is_told() -> None:
     cost, weight, budget = realistic(24, 16, 0)
     with pytest.raises(SolveError, match="no solver 'gurobi'"):
         solve(cost, weight, budget, solver="gurobi")
+
+
+@pytest.mark.parametrize("solver", ["cbc", "highs"])
+def test_weights_beyond_a_solvers_floats_never_give_a_false_proof(
+    solver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(9)
+    for _ in range(12):
+        weight = random.integers(2**48, 2**50, (7, 3))
+        cost = -weight / 2.0**50 + random.random(weight.shape) * 1e-3
+        budget = int(weight.mean(1).sum())
+        optimum = brute_force(cost, weight, budget)
+        monkeypatch.setattr(allocator.solve, "_STATES", (1,))
+        found = solve(cost, weight, budget, solver=solver, time_limit=5)
+        assert found.bound <= optimum + 1e-12
+        assert not found.optimal or found.cost == pytest.approx(optimum, rel=1e-11)
+        monkeypatch.undo()
+        assert solve(cost, weight, budget).cost == pytest.approx(optimum, rel=1e-12)
+
+
+def test_a_solver_that_cannot_write_its_files_costs_only_the_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not Path("/proc").is_dir():
+        pytest.skip("no folder in which even root can make no file")
+    cost, weight, budget = realistic(30, 8, 1)
+    monkeypatch.setattr(allocator.solve, "_STATES", (1,))
+    proven = solve(cost, weight, budget)
+    monkeypatch.setenv("TMPDIR", "/proc")
+    found = solve(cost, weight, budget)
+    assert proven.optimal
+    assert not found.optimal
+    assert found.bound <= proven.cost <= found.cost
+    assert found.weight <= budget
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -1,11 +1,13 @@
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from codec import ImageError, get_codec, pixels_sha256, read_image, write_png
+from codec import BitstreamError, ImageError, get_codec, pixels_sha256, read_image, write_png
 from codec.image import write_file
+from codec.jxl import jxl_size
 
 
 @pytest.fixture
@@ -32,6 +34,47 @@ def test_sixteen_bits_keep_the_upper_eight(tmp_path: Path) -> None:
     ramp = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
     Image.fromarray(ramp).save(tmp_path / "deep.png")
     assert (read_image(tmp_path / "deep.png") == (ramp >> 8)[..., None]).all()
+
+
+def test_sixteen_bits_of_other_kinds(tmp_path: Path) -> None:
+    ramp = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
+    (tmp_path / "deep.pgm").write_bytes(b"P5 32 32 65535\n" + ramp.astype(">u2").tobytes())
+    assert (read_image(tmp_path / "deep.pgm") == (ramp >> 8)[..., None]).all()
+    Image.fromarray(ramp.astype(np.int32) * 2).save(tmp_path / "deeper.tiff")
+    with pytest.raises(ImageError, match=r"deeper\.tiff: has samples over 16 bits"):
+        read_image(tmp_path / "deeper.tiff")
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match=r"pipe\.png: is no file"):
+        read_image(tmp_path / "pipe.png")
+
+
+def test_a_jpeg_xl_of_absurd_size_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
+    import resource
+
+    codec = get_codec("jxl")
+    stream = codec.encode(np.zeros((15_000, 15_000, 3), np.uint8), 0)
+    (tmp_path / "bomb.jxl").write_bytes(stream)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ImageError, match="more than 178,956,970 pixels"):
+        read_image(tmp_path / "bomb.jxl")
+    with pytest.raises(BitstreamError, match="more than 178,956,970 pixels"):
+        codec.decode(stream)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss == before
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 256), (300, 200), (513, 300), (70_000, 3), (16, 9), (24, 32)])
+def test_the_size_of_a_jpeg_xl_is_read_from_its_header(size: tuple[int, int]) -> None:
+    import io
+
+    image = Image.new("RGB", size, (9, 99, 199))
+    for container in (False, True):
+        buffer = io.BytesIO()
+        image.save(buffer, "JXL", use_container=container)
+        assert jxl_size(buffer.getvalue()) == size
+    assert jxl_size(b"\x89PNG") is None
 
 
 def test_transparency_is_refused_not_dropped(photo: Image.Image, tmp_path: Path) -> None:

@@ -89,7 +89,56 @@ def test_a_missing_and_an_extra_member_are_named(own: Path) -> None:
     ran = run("verify", own)
     assert ran.code == 1
     assert f"FAIL: {Path(name).stem}: isn't in the archive." in ran.out
-    assert "FAIL: stranger: isn't in the manifest." in ran.out
+    assert "FAIL: stranger.jpg: isn't in the manifest." in ran.out
+
+
+def test_a_second_bitstream_for_an_image_is_found_and_counted(own: Path) -> None:
+    name, data = first(own)
+    twin = Path(name).stem + (".jpg" if name.endswith(".webp") else ".webp")
+    rewrite(own, {twin: data + bytes(100_000)})
+    ran = run("verify", own)
+    assert ran.code == 1
+    assert f"FAIL: {twin}: isn't in the manifest." in ran.out
+    assert "exceed the budget" in ran.out
+    assert "would give the same image as" in ran.out
+
+
+def test_a_compressed_member_is_refused_unread(own: Path) -> None:
+    with zipfile.ZipFile(own / "bs.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.jpg", bytes(50_000_000))
+    ran = run("verify", own)
+    assert ran.code == 2
+    assert "holds 'bomb.jpg' compressed, which bitstreams never are" in ran.err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bytes": 1},
+        {"bytes": "many"},
+        {"budget_bytes": None},
+        {"value": float("nan")},
+        {"entries": None},
+        {"entries": [{"name": "a"}]},
+    ],
+)
+def test_a_manifest_that_makes_no_sense_is_refused(change: dict[str, object], own: Path) -> None:
+    manifest = json.loads((own / "manifest.json").read_text())
+    (own / "manifest.json").write_text(json.dumps({**manifest, **change}))
+    ran = run("verify", own)
+    assert ran.code == 2
+    assert "manifest.json: is not a submission's manifest, or a damaged one" in ran.err
+
+
+@pytest.mark.parametrize("metrics", [{"psnr": float("nan")}, {"psnr": "high"}, None])
+def test_a_manifests_metrics_are_numbers(metrics: object, own: Path) -> None:
+    manifest = json.loads((own / "manifest.json").read_text())
+    manifest["entries"][0]["metrics"] = metrics
+    (own / "manifest.json").write_text(json.dumps(manifest))
+    assert run("verify", own).code == 2
+    manifest["entries"] = manifest["entries"][1:] * 2
+    (own / "manifest.json").write_text(json.dumps(manifest))
+    assert run("verify", own).code == 2
 
 
 def test_one_bad_bitstream_does_not_keep_the_others_back(own: Path, tmp_path: Path) -> None:
@@ -166,6 +215,16 @@ def test_a_damaged_archive_or_manifest_is_said(damage: str, own: Path) -> None:
         assert ran.code == 2
         assert file in ran.err
         assert "Traceback" not in ran.err
+
+
+def test_an_original_that_changed_is_not_encoded_again(photos: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "photos"))
+    path = tmp_path / "run.db"
+    assert run("tables", "build", folder, "-c", "jpeg", "-m", "psnr", "-o", path, "--no-bitstreams").code == 0
+    Image.open(folder / "rocket.png").rotate(180).save(folder / "rocket.png")
+    ran = run("submit", path, "-t", "1", "-o", tmp_path / "entry")
+    assert ran.code == 2
+    assert "rocket.png: has changed since it was measured" in ran.err
 
 
 def test_names_with_folders_and_umlauts_survive(photos: Path, tmp_path: Path) -> None:
