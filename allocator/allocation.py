@@ -272,6 +272,9 @@ class _Problem:
             self.grid.available & np.isin(codecs, subset) for subset in itertools.combinations(range(count), most)
         ]
         masks = [mask for mask in masks if mask.any(axis=1).all()]
+        if self.objective.aggregate == "worst":
+            worst = [self._least_worst(weights, limit, mask) for mask in masks]
+            masks = [mask for mask, value in zip(masks, worst, strict=True) if value == min(worst) < math.inf]
         costs = self._separable()
         bounds = [lower_bound(costs, weights, limit, available=mask) for mask in masks]
         best: Solution | None = None
@@ -285,6 +288,12 @@ class _Problem:
         if best is None:
             raise Infeasible(0, limit)
         return best
+
+    def _least_worst(self, weights: NDArray[np.int64], limit: int, available: NDArray[np.bool_]) -> float:
+        try:
+            return least_worst(self.costs, weights, limit, available=available)
+        except Infeasible:
+            return math.inf
 
     def _best(
         self, constraints: Constraints, weights: NDArray[np.int64], limit: int, available: NDArray[np.bool_]

@@ -162,8 +162,10 @@ def summary(allocation: "Allocation") -> str:
     """An allocation in a few lines."""
     budget, objective = allocation.budget, allocation.objective
     limit = f" ({int(budget.limit):,} bytes)" if budget.rule == "pooled" else ""
-    proof = "proven optimal" if allocation.gap == 0 else f"at most {allocation.gap:.2g} from the optimum"
+    proof = "proven optimal, gap 0" if allocation.gap == 0 else f"gap {allocation.gap:.2g}"
     how = objective.aggregate if objective.power is None else f"{objective.aggregate}-norm"
+    if objective.aggregate in ("mean", "pixels"):
+        proof += f", bound {allocation.value - objective.natural_sign * allocation.gap:.6f}"
     lines = [
         f"Target {budget.bpp:g} bpp {budget.rule}{limit}: {objective.label}, {how}",
         f"  rate        {allocation.bpp:.6f} bpp, {allocation.bytes:,} bytes, slack {allocation.slack:,.0f} bytes",

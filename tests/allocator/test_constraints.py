@@ -71,6 +71,16 @@ def test_at_most_so_many_codecs_is_the_best_of_all_such_sets(points: pd.DataFram
         assert found.gap == 0
 
 
+def test_the_worst_image_counts_first_among_sets_of_codecs(points: pd.DataFrame) -> None:
+    worst = Objective(PSNR.terms, "worst")
+
+    def of(frame: pd.DataFrame, constraints: Constraints) -> Allocation:
+        return allocate(frame, make_budget(frame, "pooled", target=Fraction(1)), worst, constraints)
+
+    single = [of(points[points["codec"] == name], Constraints()).value for name in ("jpeg", "webp")]
+    assert of(points, Constraints(max_codecs=1)).value == max(single)
+
+
 def with_times(points: pd.DataFrame) -> pd.DataFrame:
     """Times that grow with the bytes, and with a cost of their own for each codec."""
     random = np.random.default_rng(5)
