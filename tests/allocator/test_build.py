@@ -176,6 +176,22 @@ def test_an_image_that_no_codec_can_hold_does_not_stand_in_the_way(photos: Path,
     assert run("solve", path, "-t", "1").code == 0
 
 
+def test_the_smallest_image_and_all_modes_go_the_whole_way(photos: Path, tmp_path: Path) -> None:
+    folder, path, entry = tmp_path / "odd", tmp_path / "run.db", tmp_path / "entry"
+    folder.mkdir()
+    photo = Image.open(photos / "coffee.png")
+    photo.crop((0, 0, 1, 1)).save(folder / "dot.png")
+    photo.convert("L").save(folder / "gray.png")
+    photo.convert("CMYK").save(folder / "print.tiff")
+    photo.convert("RGBA").save(folder / "opaque.png")
+    Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257).save(folder / "deep.png")
+    codecs = [part for name in ("avif", "hevc", "jpeg", "jxl", "webp") for part in ("-c", name)]
+    ran = run("tables", "build", folder, *codecs, "-m", "ms-ssim", "-o", path)
+    assert ran.code == 0, ran.err
+    assert run("submit", path, "-t", "1.5", "-o", entry).code == 0
+    assert "PASS: 5 images" in run("verify", entry).out
+
+
 def test_images_of_earlier_builds_are_told_and_can_be_dropped(photos: Path, tmp_path: Path) -> None:
     folder, path = Path(shutil.copytree(photos, tmp_path / "set")), tmp_path / "run.db"
     command = ("tables", "build", folder, "-c", "jpeg", "-m", "psnr", "-o", path)
