@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 from allocator.allocation import Allocation
 from allocator.tables import Table
 from codec import Codec, CodecError, get_codec, pixels_sha256, read_image
-from codec.image import write_file
+from codec.image import is_safe_name, write_file
 from submissions.archive import pack
 from submissions.errors import SubmissionError
 
@@ -77,6 +77,8 @@ class Manifest:
             names = {entry.name for entry in entries}
             if len(names) < len(entries) or manifest.bytes != sum(entry.bytes for entry in entries):
                 raise ValueError("two entries of one name, or a wrong total")
+            if not all(map(is_safe_name, names)):
+                raise ValueError("a name that leads elsewhere")
             if manifest.rule == "pooled" and manifest.budget_bytes is None:
                 raise ValueError("no budget")
             return manifest

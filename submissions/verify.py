@@ -40,9 +40,8 @@ class Verdict:
 def verify(folder: Path) -> Verdict:
     """Decode a submission and compare it with what the table promised.
 
-    The archive is copied nowhere and nothing else of the folder is shown to the decoding process. Checked are the
-    members' names and sizes, the total against the budget, every decoded pixel and, where the originals
-    are still where they were, every metric.
+    Checked are the members' names and sizes, the total against the budget, every decoded pixel and, where the
+    originals are still where they were, every metric.
 
     Raises:
         SubmissionError: the folder holds no submission, or an archive that can't be read.
@@ -63,7 +62,7 @@ def verify(folder: Path) -> Verdict:
     verdict.failures += [f"{name}: isn't in the manifest." for name in sorted(sizes.keys() - set(expected.values()))]
     with tempfile.TemporaryDirectory(prefix="allocator-verify-") as scratch:
         _decode_apart(archive, Path(scratch), verdict)
-        metrics = _metrics(manifest, verdict)
+        metrics, complete = _metrics(manifest, verdict), True
         for entry in manifest.entries:
             size = sizes.get(expected[entry.name])
             if size is None:
@@ -71,9 +70,9 @@ def verify(folder: Path) -> Verdict:
                 continue
             if size != entry.bytes:
                 verdict.failures.append(f"{entry.name}: has {size} bytes, not {entry.bytes}.")
-            _check_image(entry, Path(scratch, f"{entry.name}.png"), metrics, verdict)
-    if not any(note.endswith("weren't measured again.") for note in verdict.notes):
-        verdict.remeasured = sorted(metrics)
+            if not _check_image(entry, Path(scratch, f"{entry.name}.png"), metrics, verdict):
+                complete = False
+    verdict.remeasured = sorted(metrics) if complete else []
     return verdict
 
 
@@ -95,25 +94,28 @@ def _metrics(manifest: Manifest, verdict: Verdict) -> dict[str, Metric]:
     return metrics
 
 
-def _check_image(entry: Entry, png: Path, metrics: dict[str, Metric], verdict: Verdict) -> None:
+def _check_image(entry: Entry, png: Path, metrics: dict[str, Metric], verdict: Verdict) -> bool:
+    """Compare pixels and metrics; whether the metrics were measured again."""
     try:
         decoded = read_image(png)
     except ImageError:
-        return  # the decoder has said why it wrote none
+        verdict.failures.append(f"{entry.name}: was not decoded.")
+        return False
     if pixels_sha256(decoded) != entry.decoded_sha256:
         verdict.failures.append(f"{entry.name}: decodes to other pixels than were measured.")
-        return
+        return False
     try:
         original = read_image(entry.path)
     except ImageError as error:
         verdict.notes.append(f"{error} Its metrics weren't measured again.")
-        return
+        return False
     if pixels_sha256(original) != entry.sha256:
         verdict.notes.append(f"{entry.path}: has changed since; its metrics weren't measured again.")
-        return
+        return False
     for name, metric in metrics.items():
         if name not in entry.metrics:
             continue
         value = metric.compare(metric.reference(original), decoded)
         if not abs(value - entry.metrics[name]) <= _TOLERANCE * max(abs(value), 1e-2):
             verdict.failures.append(f"{entry.name}: {name} is {value:.6g}, not {entry.metrics[name]:.6g}.")
+    return True

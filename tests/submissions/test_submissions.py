@@ -136,6 +136,9 @@ def test_a_manifests_metrics_are_numbers(metrics: object, own: Path) -> None:
     manifest["entries"][0]["metrics"] = metrics
     (own / "manifest.json").write_text(json.dumps(manifest))
     assert run("verify", own).code == 2
+    manifest["entries"][0] |= {"metrics": {}, "name": "../other"}
+    (own / "manifest.json").write_text(json.dumps(manifest))
+    assert run("verify", own).code == 2
     manifest["entries"] = manifest["entries"][1:] * 2
     (own / "manifest.json").write_text(json.dumps(manifest))
     assert run("verify", own).code == 2
