@@ -174,11 +174,10 @@ def allocate(
     constraints = constraints or Constraints()
     if objective.aggregate == "worst" and constraints.decode_seconds is not None:
         raise AllocationError("The worst image can't be optimised under a decoding budget; use a large p instead.")
-    points = points.sort_values(["image", "codec", "level"], kind="stable")
-    points = constraints.restrict(points).reset_index(drop=True)
-    grid = Grid(points)
+    grid = Grid(constraints.restrict(points))
+    points = grid.points
     costs = objective.costs(points)
-    problem = _Problem(points, grid, grid.spread(costs), budget, objective, solver, time_limit)
+    problem = _Problem(grid, grid.spread(costs), budget, objective, solver, time_limit)
     rows = np.arange(len(grid.pixels))
     solution, scale = problem.solve(constraints)
     chosen = points.iloc[grid.row[rows, solution.choices]].reset_index(drop=True)
@@ -206,7 +205,6 @@ def allocate(
 class _Problem:
     """A set, its costs and its budget as arrays, items by options."""
 
-    points: "pd.DataFrame"
     grid: Grid
     costs: NDArray[np.float64]
     budget: Budget
@@ -228,7 +226,7 @@ class _Problem:
             return self._by_rule(constraints)
         except Infeasible as error:
             least = np.where(self.grid.available, self.grid.bytes, np.iinfo(np.int64).max).argmin(axis=1)
-            lightest = self.points.iloc[self.grid.row[np.arange(len(least)), least]]
+            lightest = self.grid.points.iloc[self.grid.row[np.arange(len(least)), least]]
             if _spent(lightest, self.budget.rule) <= self.budget.limit:
                 raise AllocationError(
                     "No allocation within the budget keeps to the limit on "
@@ -263,7 +261,7 @@ class _Problem:
 
     def _within(self, constraints: Constraints, weights: NDArray[np.int64], limit: int) -> Solution:
         """The best of all sets of codecs that the constraints allow, those with the best bounds first."""
-        codecs = self.grid.spread(np.unique(self.points["codec"], return_inverse=True)[1])
+        codecs = self.grid.spread(np.unique(self.grid.points["codec"], return_inverse=True)[1])
         count = int(codecs.max()) + 1
         most = constraints.max_codecs or count
         if most >= count:
@@ -278,16 +276,18 @@ class _Problem:
         costs = self._separable()
         bounds = [lower_bound(costs, weights, limit, available=mask) for mask in masks]
         best: Solution | None = None
+        proven = math.inf  # by all the sets that were tried; those left have bounds no better than the best
         for index in np.argsort(bounds, kind="stable"):
             if bounds[index] == math.inf or (best is not None and bounds[index] >= best.cost):
                 break
             with contextlib.suppress(Infeasible):
                 found = self._best(constraints, weights, limit, masks[index])
+                proven = min(proven, found.bound)
                 if best is None or found.cost < best.cost:
                     best = found
         if best is None:
             raise Infeasible(0, limit)
-        return best
+        return replace(best, bound=min(best.cost, proven))
 
     def _least_worst(self, weights: NDArray[np.int64], limit: int, available: NDArray[np.bool_]) -> float:
         try:
@@ -304,7 +304,7 @@ class _Problem:
         costs = self._separable()
         if constraints.decode_seconds is None:
             return solve(costs, weights, limit, available=available, solver=self.solver, time_limit=self.time_limit)
-        seconds = self.grid.spread(np.ceil(self.points["decode_seconds"].to_numpy() * _SECOND).astype(np.int64))
+        seconds = self.grid.spread(np.ceil(self.grid.points["decode_seconds"].to_numpy() * _SECOND).astype(np.int64))
         return solve_two(
             costs,
             weights,
@@ -321,7 +321,7 @@ class _Problem:
 
     def best_single(self) -> Baseline | None:
         found = []
-        for (codec, level), points in self.points.groupby(["codec", "level"], sort=True):
+        for (codec, level), points in self.grid.points.groupby(["codec", "level"], sort=True):
             if len(points) == len(self.grid.pixels) and _spent(points, self.budget.rule) <= self.budget.limit:
                 value = self.value(self.grid.option[points.index.to_numpy()])
                 detail = f"{codec} {points['setting'].iloc[0]}"

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,7 +61,7 @@ class _Level:
     level: int
     metrics: tuple[int, ...]
     """Indices of the metrics to measure."""
-    bitstream: bytes | None
+    bitstream: bytes | None = None
     """Known from an earlier build: only to be decoded."""
 
 
@@ -235,8 +235,7 @@ class _Build:
             values = known.get(fingerprint, set())
             lacking = tuple(i for i, metric in enumerate(self.metrics) if metric.fingerprint not in values)
             if fingerprint not in known or lacking:
-                data = self.table.bitstream(member.sha256, fingerprint) if fingerprint in known else None
-                levels.append(_Level(level, lacking, data))
+                levels.append(_Level(level, lacking))
         return levels
 
     def measure(self, tasks: Sequence[_Task]) -> None:
@@ -244,7 +243,7 @@ class _Build:
         total = sum(task.work for task in tasks)
         left = Counter(task.member.sha256 for task in tasks)
         images, done = len(left), 0
-        for task, future in self._completed(_measure, tasks):
+        for task, future in self._completed(_measure, map(self._with_bitstreams, tasks)):
             codec = self.codecs[task.codec]
             current = f"{task.member.name} {codec.name}"
             try:
@@ -258,6 +257,15 @@ class _Build:
             done += task.work
             left[task.member.sha256] -= 1
             self.report(Progress("measuring", images - len(+left), images, done / total, current))
+
+    def _with_bitstreams(self, task: _Task) -> _Task:
+        """Read what is stored only now that the task starts: all tasks' bitstreams may exceed memory."""
+        codec = self.codecs[task.codec]
+        levels = (
+            replace(one, bitstream=self.table.bitstream(task.member.sha256, codec.fingerprint(one.level)))
+            for one in task.levels
+        )
+        return replace(task, levels=tuple(levels))
 
     def _store(self, task: _Task, codec: Codec, points: list[Point]) -> None:
         if not self.keep_bitstreams:
@@ -273,7 +281,7 @@ class _Build:
                 f"{sentence} What was measured is kept; --keep-going leaves such images out."
             ) from error
 
-    def _completed(self, function: Callable[[T], Any], items: Sequence[T]) -> Iterator[tuple[T, Future[Any]]]:
+    def _completed(self, function: Callable[[T], Any], items: Iterable[T]) -> Iterator[tuple[T, Future[Any]]]:
         """Items with their futures, as they finish; few are under way at a time, which bounds memory."""
         waiting = iter(items)
         running: dict[Future[Any], T] = {}

@@ -31,11 +31,10 @@ class Curve:
     def __init__(self, points: "pd.DataFrame", objective: Objective) -> None:
         if objective.aggregate != "mean":
             raise AllocatorError("The curve is of the mean; solve single targets for other aggregates.")
-        self.points = points.sort_values(["image", "codec", "level"], kind="stable").reset_index(drop=True)
         self.objective = objective
-        self.grid = Grid(self.points)
-        self._costs = self.grid.spread(objective.costs(self.points))
-        self.frontier = sweep(self._costs, self.grid.bytes, available=self.grid.available)
+        self.grid = Grid(points)
+        costs = self.grid.spread(objective.costs(self.grid.points))
+        self.frontier = sweep(costs, self.grid.bytes, available=self.grid.available)
         self.pixels = int(self.grid.pixels.sum())
 
     @property
@@ -97,7 +96,7 @@ class Curve:
         now = self.frontier.choices(index)
         for step in range(index, min(index + _CHANGES, self.steps)):
             item, option = int(self.frontier.item[step]), int(self.frontier.option[step])
-            before, after = (self.points.iloc[self.grid.row[item, column]] for column in (now[item], option))
+            before, after = (self.grid.points.iloc[self.grid.row[item, column]] for column in (now[item], option))
             lines.append(
                 f"    {before['image']}: {before['codec']} {before['setting']} -> "
                 f"{after['codec']} {after['setting']}, {after['bytes'] - before['bytes']:+,} bytes"

@@ -20,9 +20,9 @@ def explain(allocation: Allocation) -> list[str]:
     if allocation.objective.aggregate != "mean":
         raise AllocationError("Only an allocation by the mean can be explained image by image.")
     lines = []
+    chosen = allocation.chosen.set_index("image")
     for image, points in allocation.points.groupby("image", sort=True):
-        chosen = allocation.chosen[allocation.chosen["image"] == image].iloc[0]
-        lines += _one(str(image), points, chosen, allocation)
+        lines += _one(str(image), points, chosen.loc[image], allocation)
     return lines
 
 

@@ -12,9 +12,11 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 class Grid:
-    """Operating points, sorted by image, as images by options; images may have different numbers of them."""
+    """Operating points as images by options; images may have different numbers of them."""
 
     def __init__(self, points: "pd.DataFrame") -> None:
+        points = points.sort_values(["image", "codec", "level"], kind="stable").reset_index(drop=True)
+        self.points = points
         names, item = np.unique(points["image"].to_numpy(str), return_inverse=True)
         counts = np.bincount(item)
         self.item = item

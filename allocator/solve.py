@@ -233,7 +233,7 @@ def _dual(costs: Floats, weights: Ints, budget: int) -> _Dual:
         c_low, c_high = a_costs[some, low[those]], a_costs[some, high[those]]
         w_low, w_high = a_weights[some, low[those]], a_weights[some, high[those]]
         price = math.fsum(c_high - c_low) / int((w_low - w_high).sum())
-        middle = _choose(a_costs, a_weights, price)
+        middle = np.argmin(a_costs + price * a_weights, axis=1)
         c_middle, w_middle = a_costs[some, middle], a_weights[some, middle]
         # how far the new line lies under the chord; nothing but rounding means that the chord is an edge
         gain = (c_high - c_middle) - price * (w_middle - w_high)
@@ -250,11 +250,6 @@ def _dual(costs: Floats, weights: Ints, budget: int) -> _Dual:
             low[those] = middle
     least = (costs + price * weights).min(axis=1)
     return _Dual(price, high, math.fsum(least) - price * budget)
-
-
-def _choose(costs: Floats, weights: Ints, price: float) -> NDArray[np.intp]:
-    chosen: NDArray[np.intp] = np.argmin(costs + price * weights, axis=1)
-    return chosen
 
 
 class _Search:

@@ -44,7 +44,7 @@ def solve_two(
         Infeasible: no choice keeps to both budgets, or none was found within the time limit. Its numbers are the
             second weight's if the first budget alone can be met.
     """
-    started = time.monotonic()
+    deadline = None if time_limit is None else time.monotonic() + time_limit
     costs, weights, there = checked(cost, weight, budget, available)
     seconds = checked(cost, second_weight, second_budget, available)[1]
     rows = np.arange(len(costs))
@@ -52,20 +52,23 @@ def solve_two(
     def spent(choices: Ints) -> int:
         return int(seconds[rows, choices].sum())
 
+    def left() -> float | None:
+        return None if deadline is None else max(0.0, deadline - time.monotonic())
+
     def at(price: float) -> Solution:
-        return solve(costs + price * seconds, weights, budget, available=there, solver=solver, time_limit=time_limit)
+        return solve(costs + price * seconds, weights, budget, available=there, solver=solver, time_limit=left())
 
     free = at(0.0)
     if spent(free.choices) <= second_budget:
         return free
-    frugal = solve(seconds, weights, budget, available=there, solver=solver)
+    frugal = solve(seconds, weights, budget, available=there, solver=solver, time_limit=left())
     if frugal.bound > second_budget:
         raise Infeasible(math.ceil(frugal.bound), second_budget)
     best = frugal.choices if spent(frugal.choices) <= second_budget else None
     low, high, bound, best_price, first_price = 0.0, math.inf, free.bound, 0.0, free.price
     price = max(1e-300, abs(free.cost)) / second_budget if second_budget else 1.0
     for _ in range(_ROUNDS):
-        if time_limit is not None and time.monotonic() - started > time_limit:
+        if left() == 0:
             break
         found = at(price)
         if found.bound - price * second_budget > bound:
@@ -86,11 +89,8 @@ def solve_two(
     loose = math.fsum(floor[:, 0]) - best_price * second_budget - first_price * budget
     regrets = regrets - floor
     gap = math.inf if best is None else _total(costs, best) - loose
-    keep = regrets <= gap + _ROUNDING * abs(loose)
-    remaining = None if time_limit is None else max(1.0, time_limit - (time.monotonic() - started))
-    choices, proven = _integer_program(
-        costs, weights, seconds, keep, budget, second_budget, Engine(solver, remaining)
-    )
+    keep = there & (regrets <= gap + _ROUNDING * abs(loose))
+    choices, proven = _integer_program(costs, weights, seconds, keep, budget, second_budget, Engine(solver, left()))
     if choices is not None and (best is None or _total(costs, choices) < _total(costs, best)):
         best = choices
     if best is None:
@@ -137,6 +137,8 @@ def _integer_program(
     largest = max(int(weights[keep].max()), int(seconds[keep].max()))
     while engine.run(program):
         taken = [k for k, x in enumerate(take) if (x.value() or 0) > 0.5]
+        if len(taken) != len(costs):  # fractions within the solver's tolerance
+            break
         choices = options[taken].astype(np.int64)
         rows = np.arange(len(costs))
         if weights[rows, choices].sum() <= budget and seconds[rows, choices].sum() <= second_budget:
