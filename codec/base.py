@@ -1,9 +1,10 @@
 """What a codec is. Subclass :class:`Codec`, register it as an entry point, and every table can hold it."""
 
+import functools
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -35,6 +36,8 @@ class Codec(ABC):
     """Names everything besides the level that changes bytes or pixels: libraries, settings, weights."""
     levels: Sequence[str]
     """The setting of each level, fewest bytes first: ``("crf50", "crf48", ...)``."""
+    exact_pixels: bool = True
+    """Whether every machine decodes a bitstream to the very same pixels; else a few may differ by a step."""
 
     @abstractmethod
     def encode(self, image: RGBImage, level: int) -> bytes:
@@ -43,6 +46,10 @@ class Codec(ABC):
         Raises:
             CodecError: the codec can't hold this image (its size, say).
         """
+
+    def encoder(self, image: RGBImage) -> Callable[[int], bytes]:
+        """:meth:`encode` for one image at many levels; to be overridden where levels share work."""
+        return functools.partial(self.encode, image)
 
     @abstractmethod
     def decode(self, data: bytes) -> RGBImage:

@@ -1,15 +1,26 @@
-"""Codecs and metrics by name. An entry point is the one way in, for the built-in ones and for yours."""
+"""Codecs and metrics by name. An entry point is the one way in, for the built-in ones and for yours.
+
+Learned codecs are data: a bank's folder (see :mod:`codec.bank`) is one, by its path, or by its name where it lies in
+a folder of :data:`SEARCH_PATH` or ships with this package.
+"""
 
 import contextlib
 import difflib
 import functools
 import importlib.metadata
+import json
+import os
+from pathlib import Path
 from typing import Any
 
 from codec.base import Codec, CodecError
 
 CODECS = "clic_allocator.codecs"
 """The entry-point group of codecs; each entry is called without arguments and returns a :class:`Codec`."""
+SEARCH_PATH = "ALLOCATOR_BANKS"
+"""Environment variable: folders of banks, and banks' own folders, separated as in ``PATH``."""
+SHIPPED_BANKS = Path(__file__).parent / "banks"
+BANK_MANIFEST = "manifest.json"
 
 
 class UnknownName(CodecError):
@@ -17,8 +28,20 @@ class UnknownName(CodecError):
 
 
 def names(group: str = CODECS) -> list[str]:
-    """The registered names of a group, sorted."""
-    return sorted(importlib.metadata.entry_points(group=group).names)
+    """The registered names of a group, sorted; of codecs also those of the known banks."""
+    banks = bank_folders() if group == CODECS else ()
+    return sorted({*importlib.metadata.entry_points(group=group).names, *banks})
+
+
+def bank_folders() -> dict[str, Path]:
+    """The folders of the banks that are known by name; the first of a name counts, unreadable ones don't."""
+    places = [Path(part) for part in os.environ.get(SEARCH_PATH, "").split(os.pathsep) if part]
+    found: dict[str, Path] = {}
+    for place in [*places, SHIPPED_BANKS]:
+        for manifest in [place / BANK_MANIFEST, *sorted(place.glob(f"*/{BANK_MANIFEST}"))]:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                found.setdefault(str(json.loads(manifest.read_bytes())["name"]), manifest.parent)
+    return found
 
 
 def create(group: str, name: str, passing: type[Exception] = CodecError) -> Any:
@@ -32,6 +55,8 @@ def create(group: str, name: str, passing: type[Exception] = CodecError) -> Any:
     if not found:
         close = difflib.get_close_matches(name, names(group), 1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names(group))}."
+        if group == CODECS:
+            hint += f" (A bank's folder is a codec, too; {SEARCH_PATH} names folders whose banks are known by name.)"
         raise UnknownName(f"No {kind} is called {name!r}; {hint}")
     try:
         return found[0].load()()
@@ -42,11 +67,18 @@ def create(group: str, name: str, passing: type[Exception] = CodecError) -> Any:
 
 
 def get_codec(name: str) -> Codec:
-    """The codec called ``name``.
+    """The codec called ``name``: a bank's folder, a known bank, or an entry point.
 
     Raises:
         UnknownName: there is no such codec, or importing it fails.
+        BankError: the bank is damaged.
     """
+    folder = Path(name) if Path(name, BANK_MANIFEST).is_file() else bank_folders().get(name)
+    if folder:
+        from codec.bank import Bank
+        from codec.learned import LearnedCodec
+
+        return LearnedCodec(Bank.load(folder))
     codec: Codec = create(CODECS, name)
     return codec
 
@@ -57,6 +89,9 @@ def codec_for_file(name: str) -> Codec:
     Raises:
         UnknownName: no registered codec has that suffix.
     """
+    for bank in bank_folders():
+        if name.endswith(f".{bank}"):
+            return get_codec(bank)
     for suffix, codec in _by_suffix().items():
         if name.endswith(suffix):
             return codec
@@ -66,7 +101,7 @@ def codec_for_file(name: str) -> Codec:
 @functools.cache
 def _by_suffix() -> dict[str, Codec]:
     codecs = []
-    for name in names():
+    for name in importlib.metadata.entry_points(group=CODECS).names:
         with contextlib.suppress(CodecError):  # another package's fault keeps no one from their own files
             codecs.append(get_codec(name))
     return {codec.suffix: codec for codec in codecs}

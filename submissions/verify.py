@@ -40,8 +40,8 @@ class Verdict:
 def verify(folder: Path) -> Verdict:
     """Decode a submission and compare it with what the table promised.
 
-    Checked are the members' names and sizes, the total against the budget, every decoded pixel and, where the
-    originals are still where they were, every metric.
+    Checked are the members' names and sizes, the total against the budget, every decoded pixel (of codecs that
+    promise the same pixels everywhere) and, where the originals are still where they were, every metric.
 
     Raises:
         SubmissionError: the folder holds no submission, or an archive that can't be read.
@@ -101,7 +101,10 @@ def _check_image(entry: Entry, png: Path, metrics: dict[str, Metric], verdict: V
     except ImageError:
         verdict.failures.append(f"{entry.name}: was not decoded.")
         return False
-    if pixels_sha256(decoded) != entry.decoded_sha256:
+    if decoded.shape[:2] != (entry.height, entry.width):
+        verdict.failures.append(f"{entry.name}: decodes to {decoded.shape[1]}x{decoded.shape[0]} pixels.")
+        return False
+    if pixels_sha256(decoded) != entry.decoded_sha256 and get_codec(entry.codec).exact_pixels:
         verdict.failures.append(f"{entry.name}: decodes to other pixels than were measured.")
         return False
     try:

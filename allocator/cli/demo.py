@@ -19,6 +19,9 @@ TARGETS = ("0.075", "0.15", "0.3")
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write.")] = Path("allocator-demo"),
+    codec: Annotated[
+        list[str] | None, typer.Option("--codec", "-c", metavar="NAME", help="By default avif and hevc.")
+    ] = None,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes; by default one a core.")] = None,
     lpips_backbone: Backbone = None,
 ) -> None:
@@ -38,9 +41,10 @@ def demo(
     use_backbones(lpips_backbone)
     photos = _photos()
     metric = _perceptual()
-    codecs = [get_codec("avif"), get_codec("hevc")]
+    codecs = [get_codec(name) for name in dict.fromkeys(codec or ["avif", "hevc"])]
     levels = sum(len(codec.levels) for codec in codecs)
-    typer.echo(f"Measuring {len(photos)} photos at {levels} levels of AVIF and HEVC.")
+    names = " and ".join(codec.name for codec in codecs)
+    typer.echo(f"Measuring {len(photos)} photos at {levels} levels of {names}.")
     table = out / "demo.db"
     try:
         out.mkdir(parents=True, exist_ok=True)

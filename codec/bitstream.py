@@ -1,0 +1,84 @@
+"""The container of learned bitstreams: at most 12 bytes of header, then one range-coded payload.
+
+=====  ==========================================================
+bytes  content
+=====  ==========================================================
+1      format version
+2      bank: the first 16 bits of its identity
+1      level
+2-5    width - 1 and height - 1, seven bits a byte, lowest first
+3      CRC-32 of all other bytes, its low 24 bits
+=====  ==========================================================
+"""
+
+import zlib
+from typing import NamedTuple
+
+from codec.base import BitstreamError
+from codec.image import MAX_PIXELS
+
+VERSION = 1
+
+
+class Stream(NamedTuple):
+    """What a bitstream holds."""
+
+    bank: int
+    """0 to 65535."""
+    level: int
+    width: int
+    height: int
+    payload: bytes
+
+
+def pack(stream: Stream) -> bytes:
+    """The bytes of a stream."""
+    head = bytes([VERSION]) + stream.bank.to_bytes(2, "big") + bytes([stream.level])
+    head += _varint(stream.width - 1) + _varint(stream.height - 1)
+    return head + _check(head, stream.payload) + stream.payload
+
+
+def unpack(data: bytes) -> Stream:
+    """The inverse of :func:`pack`; nothing larger than ``data`` is allocated.
+
+    Raises:
+        BitstreamError: another version, damaged, truncated, or of a size over :data:`codec.image.MAX_PIXELS`.
+    """
+    if not data:
+        raise BitstreamError("is empty.")
+    if data[0] != VERSION:
+        raise BitstreamError(
+            f"is of format version {data[0]}, not {VERSION}; it is damaged or needs another decoder."
+        )
+    try:
+        width, position = _read_varint(data, 4)
+        height, position = _read_varint(data, position)
+    except IndexError:
+        raise BitstreamError("ends within its header.") from None
+    head, check, payload = data[:position], data[position : position + 3], data[position + 3 :]
+    if check != _check(head, payload):
+        raise BitstreamError("is damaged or truncated (its checksum doesn't fit).")
+    stream = Stream(int.from_bytes(data[1:3], "big"), data[3], width + 1, height + 1, payload)
+    if stream.width * stream.height > MAX_PIXELS:
+        raise BitstreamError(f"claims {stream.width}x{stream.height} pixels, over the limit of {MAX_PIXELS:,}.")
+    return stream
+
+
+def _check(head: bytes, payload: bytes) -> bytes:
+    return (zlib.crc32(payload, zlib.crc32(head)) & 0xFFFFFF).to_bytes(3, "big")
+
+
+def _varint(value: int) -> bytes:
+    low, rest = value & 0x7F, value >> 7
+    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
+
+
+def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 35, 7):
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise BitstreamError("is damaged (a size in its header doesn't end).")

@@ -1,0 +1,93 @@
+"""DKIC as a CompressAI model: trained, evaluated and compared by CompressAI's own tools. Needs the package."""
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from compressai.models import CompressionModel
+from compressai.registry import register_model
+from torch import Tensor
+
+from codec.bank import Bank, make_hyper_tables
+from codec.dkic import CONFIGURATIONS, DKIC, STRIDE, DKICConfig
+from codec.entropy.coder import Tables
+from codec.entropy.latent_coder import LatentCoder
+from codec.entropy.tables import gaussian_tables
+
+
+@register_model("dkic")
+class DKICModel(CompressionModel):  # type: ignore[misc]
+    """A thin shell around :class:`codec.dkic.DKIC` with CompressAI's conventions.
+
+    Args:
+        configuration: a name in :data:`codec.dkic.CONFIGURATIONS`, or a whole configuration.
+        level: which gain is used.
+    """
+
+    def __init__(self, configuration: str | DKICConfig = "reference", level: int = 0) -> None:
+        super().__init__()
+        config = CONFIGURATIONS[configuration] if isinstance(configuration, str) else configuration
+        self.network = DKIC(config)
+        self.level = level
+        self._coder: LatentCoder | None = None
+
+    @classmethod
+    def from_bank(cls, folder: str | Path, level: int) -> "DKICModel":
+        """The model of one level of a bank, ready to compress.
+
+        Raises:
+            BankError: there is no sound bank.
+        """
+        bank = Bank.load(folder)
+        model = cls(bank.config, bank.levels[level].gain)
+        model.network = bank.network(bank.levels[level].weights)
+        model.update()
+        return model.eval()  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        """``x_hat`` (B, 3, H, W) and ``likelihoods`` of y and z for images (B, 3, H, W), 0 to 1."""
+        output = self.network(x, self._levels(x))
+        return {"x_hat": output.x_hat, "likelihoods": output.likelihoods._asdict()}
+
+    def update(self, *args: Any, **options: Any) -> bool:
+        """Make the integer tables from the weights as they are now; needed before :meth:`compress`."""
+        hyper = [Tables(tables) for tables in make_hyper_tables(self.network)]
+        self._coder = LatentCoder(copy.deepcopy(self.network.priors), hyper, Tables(gaussian_tables()))
+        return True
+
+    def compress(self, x: Tensor) -> dict[str, Any]:
+        """One string for each image of (B, 3, H, W), and the images' size."""
+        strings = []
+        with torch.inference_mode():
+            for image in x:
+                y, z = self.network.latents(image[None])
+                strings.append(self._ready.encode(y, z, self.level))
+        return {"strings": [strings], "shape": tuple(x.shape[2:])}
+
+    def decompress(self, strings: list[list[bytes]], shape: tuple[int, int]) -> dict[str, Tensor]:
+        """``x_hat`` (B, 3, H, W), 0 to 1, of what :meth:`compress` gave.
+
+        Raises:
+            BitstreamError: a string is damaged.
+        """
+        height, width = shape
+        size = (math.ceil(height / STRIDE), math.ceil(width / STRIDE))
+        hyper_size = (math.ceil(size[0] / 4), math.ceil(size[1] / 4))
+        images = []
+        with torch.inference_mode():
+            for string in strings[0]:
+                latents = self._ready.decode(string, self.level, size, hyper_size).float()
+                images.append(self.network.reconstruct(latents, self._levels(latents), height, width))
+        return {"x_hat": torch.cat(images).clamp(0, 1)}
+
+    @property
+    def _ready(self) -> LatentCoder:
+        if self._coder is None:
+            self.update()
+        assert self._coder is not None
+        return self._coder
+
+    def _levels(self, batch: Tensor) -> Tensor:
+        return torch.full((len(batch),), self.level, dtype=torch.int64, device=batch.device)

@@ -1,0 +1,132 @@
+"""Latents to bytes and back, exactly, for any network that has priors."""
+
+import zlib
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from codec.base import BitstreamError
+from codec.entropy.coder import MAX_SYMBOL, SymbolDecoder, SymbolEncoder, Symbols, Tables
+from codec.entropy.exact import GRID, ReadCloseCalls, Rounding, WriteCloseCalls
+from codec.entropy.space_channel import SpaceChannelModel
+
+_CHECKS = 1 << 16
+"""The values of the check that ends a stream, over all the latents."""
+
+
+class Priors(Protocol):
+    """What a network knows of its latents' probabilities; see :class:`codec.dkic.Priors`."""
+
+    space_channel: SpaceChannelModel
+
+    def gains(self, level: Tensor) -> Tensor: ...
+    def hyper_gains(self, level: Tensor) -> Tensor: ...
+    def scale_shift(self, level: Tensor) -> Tensor: ...
+    def context(self, hyper_latents: Tensor, level: Tensor, height: int, width: int) -> Tensor: ...
+
+
+class LatentCoder:
+    """Codes one image's latents in one stream.
+
+    Args:
+        priors: a module; kept in float64 from here on.
+        hyper_tables: of each level, the tables of each channel of the hyper-latents.
+        latent_tables: of each scale.
+    """
+
+    def __init__(self, priors: nn.Module, hyper_tables: list[Tables], latent_tables: Tables) -> None:
+        self.priors: Priors = priors.double().eval().requires_grad_(False)  # type: ignore[assignment]
+        self.hyper_tables, self.latent_tables = hyper_tables, latent_tables
+        self.close_calls = 0
+        """How many roundings the last encoding listed."""
+
+    def encode(self, latents: Tensor, hyper_latents: Tensor, level: int) -> bytes:
+        """Code latents (1, M, h, w) and hyper-latents (1, C, h', w'), in the network's own units."""
+        coder = SymbolEncoder()
+        calls = WriteCloseCalls(coder)
+        levels = torch.tensor([level], device=latents.device)
+        gain = self.priors.gains(levels).flatten(2)
+        wanted = latents.double().flatten(2) * gain
+        hyper = _bounded(hyper_latents.double() * self.priors.hyper_gains(levels))
+        coder.encode(_array(hyper), _channels(hyper), self.hyper_tables[level])
+
+        def symbols(channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
+            exact = _bounded(wanted[0, channels, positions].flatten().cpu() - means / GRID)
+            coder.encode(exact.to(torch.int32).numpy(), scales.numpy(), self.latent_tables)
+            return exact
+
+        _, check = self._decoded(hyper, level, latents.shape[2:], Rounding(calls), symbols)
+        coder.encode_uniform(check, _CHECKS)
+        self.close_calls = calls.listed
+        return coder.finish()
+
+    def decode(self, data: bytes, level: int, size: tuple[int, int], hyper_size: tuple[int, int]) -> Tensor:
+        """The latents (1, M, h, w), float64, in the network's own units, of ``size`` (h, w).
+
+        Raises:
+            BitstreamError: the bytes are no such stream.
+        """
+        coder = SymbolDecoder(data)
+        tables = self.hyper_tables[level]
+        shape = (1, len(tables.tables), *hyper_size)
+        read = coder.decode(_channels(torch.empty(shape, device="meta")), tables)
+        hyper = torch.from_numpy(read).double().view(shape).to(self._device)
+
+        def symbols(channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
+            return torch.from_numpy(coder.decode(scales.numpy(), self.latent_tables)).double()
+
+        latents, check = self._decoded(hyper, level, size, Rounding(ReadCloseCalls(coder)), symbols)
+        if coder.decode_uniform(_CHECKS) != check:
+            raise BitstreamError("doesn't decode to the latents that were encoded; it is damaged.")
+        coder.finish()
+        return latents
+
+    @property
+    def _device(self) -> torch.device:
+        assert isinstance(self.priors, nn.Module)
+        return next(self.priors.parameters()).device
+
+    @torch.no_grad()
+    def _decoded(
+        self,
+        hyper: Tensor,
+        level: int,
+        size: tuple[int, ...],
+        rounding: Rounding,
+        symbols: Callable[[slice, Tensor, Tensor, Tensor], Tensor],
+    ) -> tuple[Tensor, int]:
+        """What both sides do: predict, round, take the symbols, add, go on. Gives latents and their check."""
+        levels = torch.tensor([level], device=hyper.device)
+        gain = self.priors.gains(levels).flatten(2)
+        shift = self.priors.scale_shift(levels).flatten(2)
+        check = zlib.crc32(_array(hyper).astype("<i4").tobytes())
+
+        def visit(channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
+            nonlocal check
+            predicted = rounding(
+                (means * gain[:, channels]).flatten(),
+                (scales + shift[:, channels]).flatten(),
+            )
+            values = symbols(channels, positions, predicted.means, predicted.scales)
+            exact = (values * GRID).long() + predicted.means
+            check = zlib.crc32(exact.numpy().astype("<i8").tobytes(), check)
+            return (exact.double() / GRID).view(means.shape).to(means.device) / gain[:, channels]
+
+        context = self.priors.context(hyper / self.priors.hyper_gains(levels), levels, *size)
+        return self.priors.space_channel(context, visit), check % _CHECKS
+
+
+def _bounded(values: Tensor) -> Tensor:
+    return torch.nan_to_num(values).round().clamp(-MAX_SYMBOL // 2, MAX_SYMBOL // 2)
+
+
+def _array(values: Tensor) -> Symbols:
+    return values.flatten().to(torch.int32).cpu().numpy()
+
+
+def _channels(values: Tensor) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """The channel of each element of flattened (1, C, h, w)."""
+    return np.repeat(np.arange(values.shape[1]), values.shape[2] * values.shape[3])

@@ -1,0 +1,134 @@
+"""The generalised coarse-to-fine entropy model (DKIC, equation 2 and section 3.3)."""
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+Visit = Callable[[slice, Tensor, Tensor, Tensor], Tensor]
+"""Takes a slice of channels, the positions (n,) of one stage in the flattened latents, and the predicted means and
+fractional scale indices (B, c, n) there; gives the decoded latents (B, c, n)."""
+
+
+def stage_map(height: int, width: int, stages: int) -> Tensor:
+    """The stage, 0 to ``stages`` - 1, in which each position is coded: int64 (height, width).
+
+    Positions follow each other as in ordered dithering, each stage as far as can be from the ones before: two
+    stages are the checkerboard (He et al. 2021), four are the corners of 2x2 cells (Lu et al. 2022).
+    """
+    ranks = torch.zeros(1, 1, dtype=torch.int64)
+    while ranks.numel() < stages:
+        ranks = torch.cat([torch.cat([4 * ranks, 4 * ranks + 2], 1), torch.cat([4 * ranks + 3, 4 * ranks + 1], 1)], 0)
+    tile = ranks * stages // ranks.numel()
+    side = len(tile)
+    return tile[torch.arange(height)[:, None] % side, torch.arange(width) % side]
+
+
+@functools.lru_cache(maxsize=32)
+def _positions(height: int, width: int, stages: int) -> tuple[Tensor, ...]:
+    order = stage_map(height, width, stages).flatten()
+    return tuple((order == stage).nonzero()[:, 0] for stage in range(stages))
+
+
+class SpaceChannelModel(nn.Module):
+    """Predicts each latent's mean and scale from all that was decoded before it.
+
+    Slices of channels follow one another, and in each slice stages of positions. Three contexts meet in 1x1
+    convolutions: the global context of the hyper-prior, the channel context of the slices before, and the spatial
+    context of the same slice's stages before::
+
+        global ──────────────────────────┐
+        slices before ── g_cp (5x5s) ────┼── g_ep (1x1s) ── mean, scale
+        stages before ── g_sp (5x5) ─────┘
+
+    Special cases: one slice in two stages is the checkerboard model, ten even slices in one stage each Minnen's
+    channel-wise model, (16, 16, 32, 64, rest) in two stages each ELIC's, [4, 4, 2, 2, 2] stages DKIC's.
+
+    Args:
+        global_channels: of the global context.
+        slices: channels of each slice.
+        stages: spatial stages of each slice.
+        channel_widths: hidden channels of the channel context's convolutions.
+        parameter_widths: hidden channels of the 1x1 convolutions.
+        kernel: side of the convolutions over contexts.
+    """
+
+    def __init__(
+        self,
+        global_channels: int,
+        slices: Sequence[int],
+        stages: Sequence[int],
+        channel_widths: Sequence[int],
+        parameter_widths: Sequence[int],
+        kernel: int = 5,
+    ) -> None:
+        super().__init__()
+        if len(slices) != len(stages) or min(slices, default=0) < 1 or min(stages, default=0) < 1:
+            raise ValueError("Each slice needs at least one channel and one stage.")
+        self.slices, self.stages = tuple(slices), tuple(stages)
+        self.channel_contexts, self.spatial_contexts = nn.ModuleList(), nn.ModuleList()
+        self.parameter_networks = nn.ModuleList()
+        before = 0
+        for channels, number in zip(slices, stages, strict=True):
+            contexts = 2 * channels * ((before > 0) + (number > 1))
+            self.channel_contexts.append(
+                _convolutions(nn.Conv2d, (before, *channel_widths, 2 * channels), kernel) if before else nn.Identity()
+            )
+            self.spatial_contexts.append(
+                nn.ModuleList(
+                    nn.Conv2d(channels, 2 * channels, kernel, padding=kernel // 2) for _ in range(number - 1)
+                )
+            )
+            self.parameter_networks.append(
+                _convolutions(nn.Conv1d, (global_channels + contexts, *parameter_widths, 2 * channels), 1)
+            )
+            before += channels
+
+    def forward(self, context: Tensor, visit: Visit) -> Tensor:
+        """Go through all slices and stages in coding order.
+
+        Args:
+            context: the global context, (B, global_channels, h, w).
+            visit: turns predictions into decoded latents, which the next predictions see.
+
+        Returns:
+            The decoded latents, (B, sum of slices, h, w).
+        """
+        batch, _, height, width = context.shape
+        flat = context.flatten(2)
+        decoded: list[Tensor] = []
+        start = 0
+        for i, (channels, number) in enumerate(zip(self.slices, self.stages, strict=True)):
+            contexts = [flat]
+            if decoded:
+                contexts.append(self.channel_contexts[i](torch.cat(decoded, 1)).flatten(2))
+            known = torch.cat(contexts, 1)
+            current = flat.new_zeros(batch, channels, height * width)
+            for stage, positions in enumerate(_positions(height, width, number)):
+                positions = positions.to(flat.device)
+                seen = known[:, :, positions]
+                if number > 1:
+                    around = current.view(batch, channels, height, width)
+                    spatial = (
+                        self.spatial_contexts[i][stage - 1](around).flatten(2)[:, :, positions]  # type: ignore[index]
+                        if stage
+                        else flat.new_zeros(batch, 2 * channels, len(positions))
+                    )
+                    seen = torch.cat([seen, spatial], 1)
+                if not len(positions):
+                    continue
+                means, scales = self.parameter_networks[i](seen).chunk(2, 1)
+                latents = visit(slice(start, start + channels), positions, means, scales)
+                current = current.index_copy(2, positions, latents)
+            decoded.append(current.view(batch, channels, height, width))
+            start += channels
+        return torch.cat(decoded, 1)
+
+
+def _convolutions(kind: Callable[..., nn.Module], widths: Sequence[int], kernel: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(widths):
+        layers += [kind(inputs, outputs, kernel, padding=kernel // 2), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])

@@ -1,0 +1,115 @@
+"""Residual blocks of the DKIC transforms (DKIC, section 3.2 and figure 2)."""
+
+from typing import Literal, get_args
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from codec.layers.dynamic_kernel import LiteDCN
+
+Aggregation = Literal["dynamic", "convolution"]
+"""What gathers the neighbourhood in a residual block: the dynamic kernel, or an ordinary convolution (table 2)."""
+NormPlacement = Literal["none", "before", "after", "after-kernel", "after-mlp"]
+"""Where a residual block normalises: nowhere, before or behind both of its parts, or behind one (table 4)."""
+
+
+def down(channels: int, out: int, kernel: int = 5) -> nn.Conv2d:
+    """Half the size, rounded up."""
+    return nn.Conv2d(channels, out, kernel, stride=2, padding=kernel // 2)
+
+
+def up(channels: int, out: int, kernel: int = 5) -> nn.ConvTranspose2d:
+    """Twice the size."""
+    return nn.ConvTranspose2d(channels, out, kernel, stride=2, padding=kernel // 2, output_padding=1)
+
+
+_SMALL = 0.1
+"""What residual branches start with, so that a deep network starts near the identity and learns at once."""
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of each position of (B, C, H, W)."""
+
+    def __init__(self, channels: int, gain: float = 1.0) -> None:
+        super().__init__(channels)
+        nn.init.constant_(self.weight, gain)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features.movedim(1, -1)).movedim(-1, 1)
+
+
+class ResidualBottleneck(nn.Module):
+    """RBB: 1x1, 3x3 and 1x1 convolutions around half the channels, and a shortcut (ELIC's block)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        last = nn.Conv2d(half, channels, 1)
+        last.weight.data *= _SMALL
+        self.branch = nn.Sequential(
+            nn.Conv2d(channels, half, 1),
+            nn.ReLU(),
+            nn.Conv2d(half, half, 3, padding=1),
+            nn.ReLU(),
+            last,
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + self.branch(features)  # type: ignore[no-any-return]
+
+
+class Mlp(nn.Sequential):
+    """Equation 5: 1x1 convolution, GELU, 1x1 convolution."""
+
+    def __init__(self, channels: int, ratio: float) -> None:
+        hidden = round(channels * ratio)
+        super().__init__(nn.Conv2d(channels, hidden, 1), nn.GELU(), nn.Conv2d(hidden, channels, 1))
+
+
+class DynamicResidualBlock(nn.Module):
+    """DRB: the dynamic kernel, then an MLP, each with a shortcut, layer normalisation behind each.
+
+    Args:
+        channels: features are (B, channels, H, W) in and out.
+        groups: of the dynamic kernel.
+        kernel: side of the kernel.
+        mlp_ratio: hidden channels of the MLP, over ``channels``.
+        norm: where to normalise.
+        aggregation: the dynamic kernel, or the convolution that replaces it.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        groups: int,
+        kernel: int = 3,
+        mlp_ratio: float = 4,
+        norm: NormPlacement = "after",
+        aggregation: Aggregation = "dynamic",
+    ) -> None:
+        super().__init__()
+        if norm not in get_args(NormPlacement) or aggregation not in get_args(Aggregation):
+            raise ValueError(f"There is no norm {norm!r} or no aggregation {aggregation!r}.")
+        self.aggregation: nn.Module = (
+            LiteDCN(channels, groups, kernel)
+            if aggregation == "dynamic"
+            else nn.Conv2d(channels, channels, kernel, padding=kernel // 2)
+        )
+        self.mlp = Mlp(channels, mlp_ratio)
+
+        def norm_at(gain: float, *places: str) -> nn.Module:
+            return ChannelNorm(channels, gain) if norm in places else nn.Identity()
+
+        self.before_aggregation, self.before_mlp = norm_at(1, "before"), norm_at(1, "before")
+        self.after_aggregation = norm_at(_SMALL, "after", "after-kernel")
+        self.after_mlp = norm_at(_SMALL, "after", "after-mlp")
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = features + self.after_aggregation(self.aggregation(self.before_aggregation(features)))
+        return features + self.after_mlp(self.mlp(self.before_mlp(features)))  # type: ignore[no-any-return]
+
+
+def edge_pad(image: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column of (B, C, H, W) until both sides are multiples of ``multiple``."""
+    height, width = image.shape[-2:]
+    return functional.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")

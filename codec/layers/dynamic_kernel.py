@@ -1,0 +1,177 @@
+"""The dynamic kernel: every group of channels samples where its own learned offsets point (DKIC, equation 4)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_BAND = 6144
+"""Positions that are sampled together: their samples stay in the processor's cache."""
+
+
+def dynamic_kernel(features: Tensor, offsets: Tensor, modulation: Tensor) -> Tensor:
+    """Weighted sums of bilinear samples at learned positions; what lies outside the features counts as zero.
+
+    ``out[c, p] = sum_k modulation[g(c), k, p] * features[c, p + p_k + offsets[g(c), k, p]]`` with ``p_k`` the
+    positions of a ``sqrt(K)`` by ``sqrt(K)`` kernel in raster order (DKIC, equation 4; each of the G groups of
+    C / G neighbouring channels shares its positions and weights).
+
+    The samples of one kernel position are added up before the next one's are taken, and the gradient takes them
+    again, so that memory stays near that of the features. Under :func:`torch.compile` on a GPU use
+    :func:`dynamic_kernel_gathered`, which the compiler fuses into one pass.
+
+    Args:
+        features: (B, C, H, W), floating.
+        offsets: (B, G, K, 2, H, W), in positions, x before y.
+        modulation: (B, G, K, H, W), the weights.
+
+    Returns:
+        (B, C, H, W).
+    """
+    if features.is_cuda and not torch.is_grad_enabled():
+        fused: Tensor = _fused()(features, offsets, modulation)
+        return fused
+    result: Tensor = _DynamicKernel.apply(features, offsets, modulation)
+    return result
+
+
+def dynamic_kernel_gathered(features: Tensor, offsets: Tensor, modulation: Tensor) -> Tensor:
+    """The same sums as :func:`dynamic_kernel` in plain indexing: the form that a compiler fuses.
+
+    Run without a compiler it holds all the samples at once, K times the features.
+    """
+    batch, channels, height, width = features.shape
+    groups, kernel = modulation.shape[1:3]
+    flat = features.reshape(batch, groups, channels // groups, 1, height * width)
+    x, y = _positions(offsets, slice(0, height))
+    left, top = x.floor(), y.floor()
+    right, below = x - left, y - top
+    out = torch.zeros((), dtype=features.dtype, device=features.device)
+    for row, row_weight in ((top, 1 - below), (top + 1, below)):
+        for column, column_weight in ((left, 1 - right), (left + 1, right)):
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            index = row.clamp(0, height - 1).long() * width + column.clamp(0, width - 1).long()
+            index = index.reshape(batch, groups, 1, kernel, -1).expand(-1, -1, channels // groups, -1, -1)
+            samples = flat.expand(-1, -1, -1, kernel, -1).gather(4, index)
+            weight = (modulation * row_weight * column_weight * inside).reshape(batch, groups, 1, kernel, -1)
+            out = out + (samples * weight).sum(3)
+    return out.reshape(features.shape)
+
+
+def _fused() -> Any:
+    global _compiled
+    if _compiled is None:
+        _compiled = torch.compile(dynamic_kernel_gathered, dynamic=True)
+    return _compiled
+
+
+_compiled: Any = None
+
+
+def _positions(offsets: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+    """Where the kernel's positions fall in the features: x and y, each (B, G, K, rows, W)."""
+    kernel, width = offsets.shape[2], offsets.shape[5]
+    side = round(kernel**0.5)
+
+    def count(start: int, stop: int) -> Tensor:
+        return torch.arange(start, stop, dtype=offsets.dtype, device=offsets.device)
+
+    k = torch.arange(kernel, device=offsets.device)
+    dx, dy = ((n - side // 2).to(offsets.dtype)[:, None, None] for n in (k % side, k // side))
+    band = offsets[..., rows, :]
+    return band[:, :, :, 0] + (count(0, width) + dx), band[:, :, :, 1] + (count(rows.start, rows.stop)[:, None] + dy)
+
+
+def _grid(offsets: Tensor, k: int, rows: slice) -> Tensor:
+    """Position ``k`` of the kernel in the coordinates of ``grid_sample``: (B * G, rows, W, 2)."""
+    batch, groups, kernel, _, height, width = offsets.shape
+    side = round(kernel**0.5)
+    band = offsets[:, :, k, :, rows]
+    grid = offsets.new_empty(batch, groups, rows.stop - rows.start, width, 2)
+    for axis, (size, start, shift) in enumerate(((width, 0, k % side), (height, rows.start, k // side))):
+        length = grid.shape[3 - axis]
+        centres = torch.arange(start, start + length, dtype=offsets.dtype, device=offsets.device)
+        centres = centres + (shift - side // 2 + 0.5)
+        torch.add(band[:, :, axis], centres if axis == 0 else centres[:, None], out=grid[..., axis])
+        grid[..., axis].mul_(2 / size).sub_(1)
+    return grid.flatten(0, 1)
+
+
+class _DynamicKernel(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, features: Tensor, offsets: Tensor, modulation: Tensor) -> Tensor:
+        context.save_for_backward(features, offsets, modulation)
+        batch, channels, height, width = features.shape
+        groups, kernel = modulation.shape[1:3]
+        images = features.reshape(batch * groups, channels // groups, height, width)
+        out = torch.empty_like(images)
+        step = max(1, _BAND // width)
+        for start in range(0, height, step):
+            rows = slice(start, min(start + step, height))
+            band = images.new_zeros(*images.shape[:2], rows.stop - rows.start, width)
+            for k in range(kernel):
+                weight = modulation[:, :, k, rows].flatten(0, 1)[:, None]
+                band.addcmul_(_sample(images, _grid(offsets, k, rows)), weight)
+            out[:, :, rows] = band
+        return out.view(batch, channels, height, width)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features, offsets, modulation = context.saved_tensors
+        batch, channels, height, width = features.shape
+        groups, kernel = modulation.shape[1:3]
+        images = features.reshape(batch * groups, channels // groups, height, width)
+        gradient = gradient.reshape(images.shape).to(images.dtype)
+        to_images = torch.zeros_like(images)
+        to_offsets, to_modulation = torch.empty_like(offsets), torch.empty_like(modulation)
+        scale = offsets.new_tensor([2 / width, 2 / height])
+        for k in range(kernel):
+            grid = _grid(offsets, k, slice(0, height))
+            samples = _sample(images, grid)
+            to_modulation[:, :, k] = (samples * gradient).sum(1).view(batch, groups, height, width)
+            weighted = gradient * modulation[:, :, k].flatten(0, 1)[:, None]
+            to_image, to_grid = torch.ops.aten.grid_sampler_2d_backward(
+                weighted, images, grid, 0, 0, False, [True, True]
+            )
+            to_images += to_image
+            to_offsets[:, :, k] = (to_grid * scale).view(batch, groups, height, width, 2).movedim(4, 2)
+        return to_images.view_as(features), to_offsets, to_modulation
+
+
+def _sample(images: Tensor, grid: Tensor) -> Tensor:
+    return torch.grid_sampler_2d(images, grid, 0, 0, False)  # bilinear, zeros outside, pixel centres
+
+
+class LiteDCN(nn.Module):
+    """Lite deformable convolution: projection, :func:`dynamic_kernel`, projection (DKIC, section 3.2).
+
+    Offsets and modulation come from a depth-wise convolution each; softmax over the kernel's positions
+    normalises the modulation. Both start at zero: an average over the undisturbed kernel.
+
+    Args:
+        channels: C; features are (B, C, H, W) in and out.
+        groups: G; each group of C / G channels has positions and weights of its own.
+        kernel: side of the kernel: 1, 3 or 5.
+    """
+
+    def __init__(self, channels: int, groups: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.groups, self.positions = groups, kernel**2
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.offsets = self._from_depthwise(channels, 2 * groups * self.positions)
+        self.modulation = self._from_depthwise(channels, groups * self.positions)
+        self.output = nn.Conv2d(channels, channels, 1)
+
+    @staticmethod
+    def _from_depthwise(channels: int, out: int) -> nn.Sequential:
+        point = nn.Conv2d(channels, out, 1)
+        nn.init.zeros_(point.weight)
+        nn.init.zeros_(point.bias)  # type: ignore[arg-type]
+        return nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, groups=channels), point)
+
+    def forward(self, features: Tensor) -> Tensor:
+        offsets = self.offsets(features).unflatten(1, (self.groups, self.positions, 2))
+        modulation = self.modulation(features).unflatten(1, (self.groups, self.positions)).softmax(2)
+        value = self.value(features)
+        sampled = dynamic_kernel(value, offsets.to(value.dtype), modulation.to(value.dtype))
+        return self.output(sampled)  # type: ignore[no-any-return]

@@ -1,0 +1,142 @@
+"""A bank's levels as a codec: images to exact bitstreams and back."""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from codec.bank import Bank
+from codec.base import BitstreamError, Codec, CodecError, RGBImage
+from codec.bitstream import VERSION, Stream, pack, unpack
+from codec.dkic import DKIC, STRIDE
+from codec.entropy.coder import Tables
+from codec.entropy.latent_coder import LatentCoder
+from codec.entropy.tables import TOTAL
+
+
+@dataclass
+class LearnedCodec(Codec):
+    """The codec of a bank. Its streams decode to the same latents on every machine (see :mod:`codec.entropy.exact`).
+
+    Pixels may differ by one step where machines round the synthesis transform otherwise.
+    """
+
+    bank: Bank
+    name: str = field(init=False)
+    suffix: str = field(init=False)
+    version: str = field(init=False)
+    levels: tuple[str, ...] = field(init=False)
+    exact_pixels = False
+
+    def __post_init__(self) -> None:
+        self.name, self.suffix = self.bank.name, f".{self.bank.name}"
+        self.levels = tuple(level.label for level in self.bank.levels)
+        self.version = f"bank {self.bank.identity[:16]}, stream {VERSION}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_networks", "_tables")}
+
+    def encode(self, image: RGBImage, level: int) -> bytes:
+        return self.encoder(image)(level)
+
+    def encoder(self, image: RGBImage) -> Callable[[int], bytes]:
+        """Levels that share weights share one analysis of the image."""
+        pixels = torch.from_numpy(image).to(self._device).movedim(2, 0)[None].float() / 255
+        height, width = image.shape[:2]
+
+        @functools.cache
+        def latents(weights: str) -> tuple[Tensor, Tensor]:
+            with _memory_named(width, height), torch.inference_mode():
+                return self._network(weights)[0].latents(pixels)
+
+        if len({level.weights for level in self.bank.levels}) == 1:
+            latents(self.bank.levels[0].weights)
+
+        def encode(level: int) -> bytes:
+            setting = self.bank.levels[level]
+            _, coder = self._network(setting.weights)
+            payload = coder.encode(*latents(setting.weights), setting.gain)
+            return pack(Stream(self._mark, level, width, height, payload))
+
+        return encode
+
+    def decode(self, data: bytes) -> RGBImage:
+        stream = unpack(data)
+        latents = self._latents(stream)
+        setting = self.bank.levels[stream.level]
+        network, _ = self._network(setting.weights)
+        with _memory_named(stream.width, stream.height), torch.inference_mode():
+            level = torch.tensor([setting.gain], device=latents.device)
+            image = network.reconstruct(latents.float(), level, stream.height, stream.width)
+            bytes_ = (image[0].clamp(0, 1) * 255).round().to(torch.uint8)
+        return np.ascontiguousarray(bytes_.movedim(0, 2).cpu().numpy())
+
+    def decode_latents(self, data: bytes) -> Tensor:
+        """The latents (1, M, h, w) of a bitstream, float64, in the network's own units: the exact part of decoding.
+
+        Raises:
+            BitstreamError: as :meth:`decode`.
+        """
+        return self._latents(unpack(data))
+
+    def _latents(self, stream: Stream) -> Tensor:
+        if stream.bank != self._mark:
+            raise BitstreamError(
+                f"was made with the bank {stream.bank:04x}; this is {self.name}'s bank {self._mark:04x}."
+            )
+        if stream.level >= len(self.levels):
+            raise BitstreamError(f"is of level {stream.level}; {self.name} has 0 to {len(self.levels) - 1}.")
+        setting = self.bank.levels[stream.level]
+        size = (math.ceil(stream.height / STRIDE), math.ceil(stream.width / STRIDE))
+        hyper_size = (math.ceil(size[0] / 4), math.ceil(size[1] / 4))
+        _network, coder = self._network(setting.weights)
+        tables = coder.hyper_tables[setting.gain]
+        least = sum(math.log2(TOTAL / max(t.frequencies)) for t in tables.tables) * math.prod(hyper_size)
+        if 8 * len(stream.payload) + 64 < least:
+            raise BitstreamError(f"is too short for its {stream.width}x{stream.height} pixels.")
+        with _memory_named(stream.width, stream.height):
+            return coder.decode(stream.payload, setting.gain, size, hyper_size)
+
+    @property
+    def _mark(self) -> int:
+        return int(self.bank.identity[:4], 16)
+
+    @functools.cached_property
+    def _device(self) -> torch.device:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    @functools.cached_property
+    def _networks(self) -> dict[str, tuple[DKIC, LatentCoder]]:
+        return {}
+
+    def _network(self, weights: str) -> tuple[DKIC, LatentCoder]:
+        if weights not in self._networks:
+            network = self.bank.network(weights).to(self._device)
+            hyper, latent = self._tables
+            by_gain = [hyper[i] for i, level in enumerate(self.bank.levels) if level.weights == weights]
+            self._networks[weights] = network, LatentCoder(network.priors, by_gain, latent)
+        return self._networks[weights]
+
+    @functools.cached_property
+    def _tables(self) -> tuple[list[Tables], Tables]:
+        hyper, latent = self.bank.tables()
+        return [Tables(tables) for tables in hyper], Tables(latent)
+
+
+class _memory_named:
+    """Turns torch's want of memory into one sentence."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.size = f"{width}x{height}"
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        lacking = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+        if error is not None and lacking:
+            raise CodecError(f"{self.size} pixels need more memory than there is.") from error

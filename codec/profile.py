@@ -1,0 +1,60 @@
+"""What each part of a learned codec costs."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from codec.dkic import DKIC, count_parameters
+
+
+class Part(NamedTuple):
+    """One part's cost for one image."""
+
+    name: str
+    parameters: int
+    macs: int
+    """Multiply-adds of convolutions and matrix products."""
+    seconds: float
+    """The faster of two runs."""
+
+
+@torch.inference_mode()
+def profile_network(network: DKIC, height: int, width: int) -> list[Part]:
+    """Run each part on a random image of ``height`` and ``width``; the priors as decoding does, in float64."""
+    level = torch.zeros(1, dtype=torch.int64)
+    image = torch.rand(1, 3, height, width)
+    network = network.eval()
+    y, z = network.latents(image)
+    priors = network.priors.double()
+    hyper = z.double().round()
+    size = (y.shape[2], y.shape[3])
+    context = priors.context(hyper, level, *size)
+
+    def visit(channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
+        return means.round()
+
+    parts: list[tuple[str, list[nn.Module], Callable[[], object]]] = [
+        ("analysis", [network.analysis], lambda: network.latents(image)[0]),
+        ("hyper-analysis", [network.hyper_analysis], lambda: network.hyper_analysis(y)),
+        ("hyper-synthesis, float64", [priors.hyper_synthesis], lambda: priors.context(hyper, level, *size)),
+        ("space-channel model, float64", [priors.space_channel], lambda: priors.space_channel(context, visit)),
+        ("synthesis", [network.synthesis], lambda: network.reconstruct(y, level, height, width)),
+    ]
+    measured = [_measure(name, modules, run) for name, modules, run in parts]
+    whole = Part("all", count_parameters([network]), sum(p.macs for p in measured), sum(p.seconds for p in measured))
+    return [*measured, whole]
+
+
+def _measure(name: str, modules: list[nn.Module], run: Callable[[], object]) -> Part:
+    with FlopCounterMode(display=False) as counter:
+        run()
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return Part(name, count_parameters(modules), counter.get_total_flops() // 2, min(seconds))

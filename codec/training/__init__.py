@@ -1,0 +1,1 @@
+"""Training of the learned codecs. Nothing here is needed to encode or decode."""

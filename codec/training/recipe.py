@@ -1,0 +1,179 @@
+"""A recipe: every number of a training run, in one TOML file."""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from codec.base import CodecError
+from codec.dkic import CONFIGURATIONS, DKICConfig
+
+
+class RecipeError(CodecError):
+    """A recipe is missing, damaged, or asks for what can't be."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """Which network is trained."""
+
+    configuration: str = "compact"
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Fields of :class:`codec.dkic.DKICConfig` that differ from the configuration's."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What it is trained on."""
+
+    crop: int = 256
+    """Side of the random crops, pixels."""
+    batch: int = 16
+    half_size_over: int = 1200
+    """Images with a longer side than this are cropped at half size, too."""
+    validation: int = 8
+    """Images that are never trained on: every n-th by name, so many."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Weights of the distortion's terms, images from 0 to 1 (PO-DKIC, equation 3)."""
+
+    mse: float = 152.0
+    lpips: float = 1.0
+    gan: float = 0.15
+
+
+@dataclass(frozen=True)
+class Rate:
+    """The price of a bit per pixel, which turns around each level's target (PO-DKIC, equation 2)."""
+
+    targets: tuple[float, ...] = (0.15,)
+    """Bits per pixel of each level, rising."""
+    above: tuple[float, ...] = (1.0,)
+    """lambda-alpha of each level: while its rate is at least the target."""
+    below: tuple[float, ...] = (0.0625,)
+    """lambda-beta of each level."""
+    memory: float = 0.98
+    """The rate that is compared is a running mean over samples of the level, which keeps so much of its past."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How the weights move."""
+
+    name: str = "adam"
+    """``adam`` or ``adamw``."""
+    gain_factor: float = 10.0
+    """Learning rate of the gains, over that of the weights."""
+    clip: float = 1.0
+    """The largest norm that a gradient keeps."""
+    average: float = 0.999
+    """The exponential average of the weights, which is what a bank gets, keeps so much at each step."""
+    precision: str = "float32"
+    """``float32``, or ``bfloat16`` for mixed precision."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the run."""
+
+    steps: int
+    learning_rate: float = 1e-4
+    final_learning_rate: float = 1e-4
+    """Reached by the schedule at the stage's end."""
+    schedule: str = "constant"
+    """``constant`` (then a drop at ``drops``) or ``cosine``."""
+    drops: tuple[float, ...] = ()
+    """Fractions of the stage at which a constant learning rate falls to a tenth."""
+    warmup: int = 0
+    """Steps over which the learning rate rises from zero."""
+    adversarial: bool = False
+    """Whether the discriminator takes part."""
+    rate_factor: float = 1.0
+    """Multiplies both prices: the first stage's is higher (PO-DKIC, section 3.1)."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training run."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    seed: int = 0
+    network: Network = field(default_factory=Network)
+    data: Data = field(default_factory=Data)
+    loss: Loss = field(default_factory=Loss)
+    rate: Rate = field(default_factory=Rate)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+
+    def __post_init__(self) -> None:
+        if not self.stages or any(stage.steps < 1 for stage in self.stages):
+            raise RecipeError(f"The recipe {self.name} has no steps.")
+        if not len(self.rate.targets) == len(self.rate.above) == len(self.rate.below):
+            raise RecipeError(f"The recipe {self.name} needs a target and two prices for each level.")
+        if list(self.rate.targets) != sorted(self.rate.targets):
+            raise RecipeError(f"The recipe {self.name} must name its levels' targets rising.")
+        if self.optimizer.name not in ("adam", "adamw") or self.optimizer.precision not in ("float32", "bfloat16"):
+            raise RecipeError(f"The recipe {self.name} names an unknown optimizer or precision.")
+
+    @property
+    def config(self) -> DKICConfig:
+        """The network's configuration, with one gain for each level.
+
+        Raises:
+            RecipeError: it makes no network.
+        """
+        try:
+            base = dataclasses.asdict(CONFIGURATIONS[self.network.configuration])
+            return DKICConfig.from_dict({**base, **self.network.changes, "levels": len(self.rate.targets)})
+        except KeyError:
+            raise RecipeError(f"There is no configuration {self.network.configuration!r}.") from None
+        except (ValueError, TypeError) as error:
+            raise RecipeError(f"The recipe {self.name} makes no network: {error}") from error
+
+    @property
+    def steps(self) -> int:
+        """Of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    def stage_at(self, step: int) -> tuple[Stage, int]:
+        """The stage of a step, and the step's number within it."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage, step
+            step -= stage.steps
+        raise IndexError(step)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe from a TOML file.
+
+    Raises:
+        RecipeError: it can't be read, or holds what no recipe has.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: can't be read ({error.strerror}).") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: is no TOML file ({error}).") from error
+    try:
+        stages = tuple(_part(Stage, stage) for stage in content.pop("stages", []))
+        recipe: Recipe = _part(Recipe, {"name": path.stem, **content, "stages": stages})
+        return recipe
+    except (TypeError, AttributeError) as error:
+        raise RecipeError(f"{path}: is no recipe ({error}).") from error
+
+
+def _part(kind: Any, content: dict[str, Any]) -> Any:
+    types = get_type_hints(kind)
+    if unknown := content.keys() - types.keys():
+        raise RecipeError(f"Recipes have no {', '.join(sorted(unknown))} in {kind.__name__.lower()}.")
+    values = {}
+    for key, value in content.items():
+        if dataclasses.is_dataclass(types[key]):
+            value = _part(types[key], value)
+        values[key] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)

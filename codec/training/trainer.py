@@ -1,0 +1,328 @@
+"""The training loop: both stages, on any device, going on where it was killed."""
+
+import copy
+import csv
+import dataclasses
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from codec.bank import create_bank, write_checkpoint
+from codec.base import CodecError
+from codec.dkic import DKIC, Output
+from codec.image import read_image, write_file
+from codec.learned import LearnedCodec
+from codec.training.data import Photos
+from codec.training.discriminator import Discriminator
+from codec.training.losses import RatePrice, bits_per_pixel, discriminator_loss, generator_loss
+from codec.training.recipe import Recipe, Stage
+
+STATE, WEIGHTS, LOG = "state.pt", "weights.safetensors", "log.csv"
+_PATIENCE = 20
+"""Steps in a row without finite loss after which a run stops."""
+
+
+class TrainingError(CodecError):
+    """Training can't go on; what was saved last is kept."""
+
+
+class Report(NamedTuple):
+    """How a run goes, means since the last report."""
+
+    step: int
+    steps: int
+    seconds_left: float
+    loss: float
+    bpp: float
+    mse: float
+    lpips: float
+    gan: float
+    learning_rate: float
+
+
+class Evaluation(NamedTuple):
+    """One level on the validation images, from actual bitstreams."""
+
+    level: int
+    bpp: float
+    estimated_bpp: float
+    psnr: float
+    lpips: float
+
+
+class Trainer:
+    """One run of a recipe in one folder.
+
+    Each step's crops, levels and noise follow from the seed and the step's number alone, so that a run that was
+    killed goes on to the same weights as one that wasn't.
+
+    Args:
+        recipe: all numbers.
+        photos: the folder of training images.
+        folder: where state, weights and logs are kept; a run that is there is gone on with.
+        perceptual: LPIPS, which takes two batches of images (B, 3, H, W), -1 to 1.
+        device: by default the GPU, if there is one.
+
+    Raises:
+        TrainingError: the folder holds a run of another recipe or other images.
+    """
+
+    def __init__(
+        self, recipe: Recipe, photos: Path, folder: Path, perceptual: nn.Module, device: torch.device | None = None
+    ) -> None:
+        self.recipe, self.folder = recipe, folder
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        data = recipe.data
+        self.photos = Photos(photos, data.crop, data.validation, data.half_size_over)
+        self.perceptual = perceptual.to(self.device).requires_grad_(False)
+        torch.manual_seed(recipe.seed)
+        self.network = DKIC(recipe.config)
+        spread_gains(self.network)
+        self.network = self.network.to(self.device).to(memory_format=torch.channels_last)
+        self.discriminator = Discriminator(recipe.config.latent).to(self.device)
+        self.price = RatePrice(recipe.rate.targets, recipe.rate.above, recipe.rate.below, recipe.rate.memory)
+        self.price = self.price.to(self.device)
+        self.average = copy.deepcopy(self.network).requires_grad_(False)
+        self.optimizer = self._optimizer(self.network)
+        self.discriminator_optimizer = self._optimizer(self.discriminator)
+        self.step = 0
+        self.seconds = 0.0
+        self._skipped = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / STATE).exists():
+            self._restore()
+        write_file(folder / "run.json", (json.dumps(self.notes(), indent=1) + "\n").encode())
+
+    def _optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        gains = [p for name, p in module.named_parameters() if name.endswith("gains.log") or "gains." in name]
+        known = {id(p) for p in gains}
+        groups = [
+            {"params": [p for p in module.parameters() if id(p) not in known], "factor": 1.0},
+            {"params": gains, "factor": self.recipe.optimizer.gain_factor},
+        ]
+        kind = torch.optim.AdamW if self.recipe.optimizer.name == "adamw" else torch.optim.Adam
+        return kind([group for group in groups if group["params"]], betas=(0.9, 0.999))
+
+    def notes(self) -> dict[str, Any]:
+        """What a run's results are kept with: recipe, versions, data, hardware."""
+        gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
+        return {
+            "recipe": dataclasses.asdict(self.recipe),
+            "steps": self.step,
+            "hours": round(self.seconds / 3600, 3),
+            "hardware": gpu or f"{torch.get_num_threads()} threads, {platform.machine()}",
+            "versions": {name: version(name) for name in ("torch", "numpy")} | {"python": platform.python_version()},
+            "data": self.photos.fingerprint,
+        }
+
+    def run(
+        self,
+        report: Callable[[Report], None] = lambda report: None,
+        *,
+        report_every: int = 50,
+        save_every_seconds: float = 180.0,
+        stop_after_seconds: float = math.inf,
+    ) -> bool:
+        """Train until the recipe ends or the time is over, saving now and then and at the end.
+
+        Returns:
+            Whether the recipe has come to its end.
+
+        Raises:
+            TrainingError: the loss stays infinite; the last saved state is from before.
+        """
+        begin = saved = time.monotonic()
+        done_before, seen = self.step, []
+        while self.step < self.recipe.steps:
+            stage, number = self.recipe.stage_at(self.step)
+            seen.append(self._train_step(stage, number))
+            self.step += 1
+            now = time.monotonic()
+            over = now - begin >= stop_after_seconds
+            if self.step % report_every == 0 or self.step == self.recipe.steps or over:
+                self._log(seen, (now - begin) / (self.step - done_before), report)
+                seen = []
+            if now - saved >= save_every_seconds or over:
+                self.seconds += now - saved
+                saved = now
+                self.save()
+            if over:
+                break
+        else:
+            self.seconds += time.monotonic() - saved
+            self.save()
+        return self.step >= self.recipe.steps
+
+    def _train_step(self, stage: Stage, number: int) -> dict[str, float]:
+        recipe = self.recipe
+        torch.manual_seed(recipe.seed * 1_000_003 + self.step)
+        rate = learning_rate(stage, number)
+        for optimizer in (self.optimizer, self.discriminator_optimizer):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["factor"]
+        image = self.photos.batch(recipe.data.batch, recipe.seed, self.step).to(self.device)
+        image = image.contiguous(memory_format=torch.channels_last)
+        level = torch.randint(len(recipe.rate.targets), (len(image),)).to(self.device)
+        self.network.train()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.optimizer.precision == "bfloat16"):
+            output: Output = self.network(image, level)
+        decoded = output.x_hat.float()
+        rates = bits_per_pixel(output.likelihoods, image.shape[2] * image.shape[3])
+        price = stage.rate_factor * self.price(level, rates)
+        mse = (decoded - image).square().mean()
+        lpips = self.perceptual(decoded * 2 - 1, image * 2 - 1).mean()
+        loss = recipe.loss.mse * mse + recipe.loss.lpips * lpips + (price * rates).mean()
+        gan = torch.zeros(())
+        if stage.adversarial:
+            condition = output.y_hat.float().detach()
+            self.discriminator.requires_grad_(False)
+            gan = generator_loss(self.discriminator(image, condition), self.discriminator(decoded, condition))
+            self.discriminator.requires_grad_(True)
+            loss = loss + recipe.loss.gan * gan
+        if self._apply(loss, self.network, self.optimizer):
+            self._move_average()
+        if stage.adversarial:
+            real = self.discriminator(image, condition)
+            fake = self.discriminator(decoded.detach(), condition)
+            self._apply(discriminator_loss(real, fake), self.discriminator, self.discriminator_optimizer)
+        values = {"loss": loss, "bpp": rates.mean(), "mse": mse, "lpips": lpips, "gan": gan}
+        return {**{key: float(value.detach()) for key, value in values.items()}, "learning_rate": rate}
+
+    def _apply(self, loss: Tensor, module: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
+        """One step down the gradient; left out where that isn't finite, and the run ends if that goes on."""
+        optimizer.zero_grad(set_to_none=True)
+        norm = torch.tensor(math.nan)
+        if torch.isfinite(loss):
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = nn.utils.clip_grad_norm_(module.parameters(), self.recipe.optimizer.clip)
+        if not torch.isfinite(norm):
+            self._skipped += 1
+            if self._skipped >= _PATIENCE:
+                raise TrainingError(
+                    f"The loss wasn't finite for {_PATIENCE} steps before step {self.step}; {self.folder} holds the "
+                    "last good state. Lower the learning rate or the GAN's weight, then go on."
+                )
+            return False
+        self._skipped = 0
+        optimizer.step()
+        return True
+
+    @torch.no_grad()
+    def _move_average(self) -> None:
+        keep = min(self.recipe.optimizer.average, (1 + self.step) / (10 + self.step))
+        for mean, value in zip(self.average.parameters(), self.network.parameters(), strict=True):
+            mean.lerp_(value, 1 - keep)
+
+    def _log(self, seen: list[dict[str, float]], seconds_a_step: float, report: Callable[[Report], None]) -> None:
+        means = {key: sum(one[key] for one in seen) / len(seen) for key in seen[0]}
+        left = (self.recipe.steps - self.step) * seconds_a_step
+        line = Report(step=self.step, steps=self.recipe.steps, seconds_left=left, **means)
+        path = self.folder / LOG
+        new = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow([*Report._fields, *(f"level{i}_bpp" for i in range(len(self.recipe.rate.targets)))])
+            writer.writerow([f"{value:.6g}" for value in (*line, *self.price.rates.tolist())])
+        report(line)
+
+    def save(self) -> None:
+        """Write the state for going on and the averaged weights, each whole or not at all."""
+        state = {
+            "recipe": json.dumps(dataclasses.asdict(self.recipe)),
+            "data": self.photos.fingerprint,
+            "step": self.step,
+            "seconds": self.seconds,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "price": self.price.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
+        }
+        partial = self.folder / f".{STATE}.partial"
+        try:
+            torch.save(state, partial)
+            partial.replace(self.folder / STATE)
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)
+            raise TrainingError(f"{self.folder / STATE}: can't be written ({error}).") from error
+        write_checkpoint(self.folder / WEIGHTS, self.average, self.notes())
+
+    def _restore(self) -> None:
+        path = self.folder / STATE
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+        except Exception as error:  # of torch, about damaged files
+            raise TrainingError(f"{path}: is no state of a training run, or a damaged one.") from error
+        if state["data"] != self.photos.fingerprint:
+            raise TrainingError(f"{path}: is of a run on other images.")
+        theirs, ours = json.loads(state["recipe"]), json.loads(json.dumps(dataclasses.asdict(self.recipe)))
+        if (theirs["network"], theirs["rate"]["targets"]) != (ours["network"], ours["rate"]["targets"]):
+            raise TrainingError(f"{path}: is of a run with another network or other levels; choose another folder.")
+        for name in ("network", "average", "discriminator", "optimizer", "discriminator_optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        self.price.rates.copy_(state["price"]["rates"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+    def start_from(self, network: DKIC) -> None:
+        """Begin with the weights of a network of the same configuration instead of random ones.
+
+        Raises:
+            TrainingError: its configuration differs, or the run has begun.
+        """
+        if self.step or network.config != self.network.config:
+            raise TrainingError("Only a run that hasn't begun can start from weights, of its own configuration.")
+        self.network.load_state_dict(network.state_dict())
+        self.average.load_state_dict(network.state_dict())
+
+    def evaluate(self) -> Iterator[Evaluation]:
+        """The averaged weights on the validation images, by real bitstreams of a bank in the run's folder."""
+        bank = create_bank(self.folder / "bank", "trained", [self.average], notes=self.notes())
+        codec = LearnedCodec(bank)
+        images = [read_image(path) for path in self.photos.validation]
+        network = bank.network(bank.levels[0].weights)
+        for level in range(len(bank.levels)):
+            bits = estimated = pixels = 0.0
+            errors, distances = [], []
+            for image in images:
+                data = codec.encode(image, level)
+                decoded = codec.decode(data)
+                pair = [torch.from_numpy(one).movedim(2, 0)[None].float() / 255 for one in (image, decoded)]
+                with torch.no_grad():
+                    output = network(pair[0], torch.tensor([level]))
+                    distances.append(float(self.perceptual(*(2 * one.to(self.device) - 1 for one in pair))))
+                area = image.shape[0] * image.shape[1]
+                estimated += float(bits_per_pixel(output.likelihoods, area)) * area
+                bits, pixels = bits + 8 * len(data), pixels + area
+                errors.append(float((pair[0] - pair[1]).square().mean()))
+            psnr = float(np.mean([-10 * math.log10(max(error, 1e-10)) for error in errors]))
+            yield Evaluation(level, bits / pixels, estimated / pixels, psnr, float(np.mean(distances)))
+
+
+@torch.no_grad()
+def spread_gains(network: DKIC) -> None:
+    """Let the levels' gains rise evenly, so that levels differ from the first step."""
+    levels = network.config.levels
+    spread = torch.linspace(-1, 1, levels)[:, None] if levels > 1 else torch.zeros(1, 1)
+    network.priors.gains.log.data += 1.5 + spread * 1.2
+    network.priors.hyper_gains.log.data += 1.0 + spread * 0.4
+
+
+def learning_rate(stage: Stage, number: int) -> float:
+    """The learning rate at a step of a stage."""
+    rise = min(1.0, (number + 1) / stage.warmup) if stage.warmup else 1.0
+    done = number / stage.steps
+    if stage.schedule == "cosine":
+        low = stage.final_learning_rate
+        return rise * (low + (stage.learning_rate - low) * (1 + math.cos(math.pi * done)) / 2)
+    return rise * stage.learning_rate * 0.1 ** sum(done >= drop for drop in stage.drops)

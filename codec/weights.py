@@ -1,0 +1,86 @@
+"""Tensors in files, in the safetensors format: data only, so that a stranger's file can't run code.
+
+The format is small enough to be read here with torch alone, for decoders carry no library for it.
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from codec.base import CodecError
+from codec.image import write_file
+
+_TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+}
+_NAMES = {dtype: name for name, dtype in _TYPES.items()}
+
+
+class WeightsError(CodecError):
+    """A file of weights is missing, damaged, or not in the safetensors format."""
+
+
+def write_tensors(
+    path: str | os.PathLike[str], tensors: dict[str, Tensor], notes: dict[str, str] | None = None
+) -> None:
+    """Write tensors in the order of their names, whole or not at all; the same tensors give the same bytes.
+
+    Raises:
+        ImageError: the file can't be written.
+    """
+    header: dict[str, Any] = {"__metadata__": notes} if notes else {}
+    blobs, position = [], 0
+    for name, tensor in sorted(tensors.items()):
+        blob = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        header[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [position, position + len(blob)],
+        }
+        blobs.append(blob)
+        position += len(blob)
+    text = json.dumps(header, separators=(",", ":"), sort_keys=True).encode()
+    text += b" " * (-len(text) % 8)
+    write_file(path, len(text).to_bytes(8, "little") + text + b"".join(blobs))
+
+
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by name, and the notes.
+
+    Raises:
+        WeightsError: missing, unreadable, damaged, or of a type that weights here don't have.
+    """
+    try:
+        data = Path(path).read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])
+        notes = header.pop("__metadata__", {})
+        body = memoryview(data)[8 + length :]
+        return {name: _tensor(entry, body) for name, entry in header.items()}, notes
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: there is no such file.") from None
+    except OSError as error:
+        raise WeightsError(f"{path}: can't be read ({error.strerror}).") from error
+    except Exception as error:  # whatever damaged JSON leads to
+        raise WeightsError(f"{path}: is no safetensors file, or a damaged one.") from error
+
+
+def _tensor(entry: dict[str, Any], body: memoryview) -> Tensor:
+    dtype, shape, (start, stop) = _TYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+    if not 0 <= start <= stop <= len(body) or stop - start != math.prod(shape) * dtype.itemsize:
+        raise ValueError("offsets")
+    if start == stop:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(bytearray(body[start:stop]), dtype=dtype).reshape(shape)

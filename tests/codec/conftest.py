@@ -1,0 +1,75 @@
+"""A small learned codec, quickly fitted: everything that a trained one does, in milliseconds."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from codec import RGBImage, read_image
+from codec.bank import Bank, create_bank
+from codec.dkic import DKIC, DKICConfig
+from codec.learned import LearnedCodec
+from codec.training.data import Photos
+from codec.training.losses import bits_per_pixel
+
+TINY = DKICConfig(
+    channels=(16, 16, 32),
+    latent=32,
+    blocks=(0, 1, 1),
+    mlp_ratio=2,
+    hyper=16,
+    global_channels=32,
+    slices=(4, 4, 8, 16),
+    stages=(4, 2, 2, 1),
+    channel_widths=(16,),
+    parameter_widths=(32,),
+    context_kernel=3,
+    levels=3,
+)
+
+
+def network(config: DKICConfig = TINY, seed: int = 1) -> DKIC:
+    """Random weights whose kernels are bent, whose latents are a few steps wide, and whose levels differ."""
+    torch.manual_seed(seed)
+    made = DKIC(config).eval()
+    for name, parameter in made.named_parameters():
+        if ".offsets.1." in name or ".modulation.1." in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    made.priors.gains.log.data += 1 + torch.arange(config.levels)[:, None] * 0.7
+    made.priors.hyper_gains.log.data += 1
+    return made.requires_grad_(False)
+
+
+def fit(made: DKIC, photos: Path, steps: int) -> DKIC:
+    """Train for a few seconds, so that probabilities are about those of real latents."""
+    torch.manual_seed(0)
+    crops = Photos(photos, crop=64, validation=0, half_size_over=10_000)
+    made = made.train().requires_grad_(True)
+    optimizer = torch.optim.Adam(made.parameters(), 2e-3)
+    for step in range(steps):
+        image = crops.batch(4, 0, step)
+        output = made(image, torch.randint(made.config.levels, (4,)))
+        rate = bits_per_pixel(output.likelihoods, 64 * 64).mean()
+        loss = 100 * (output.x_hat - image).square().mean() + 0.3 * rate
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(made.parameters(), 1.0)
+        optimizer.step()
+    return made.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def bank(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    """Three levels of one network. Not to be changed."""
+    fitted = fit(network(), photos, 120)
+    return create_bank(tmp_path_factory.mktemp("banks") / "tiny", "tiny", [fitted])
+
+
+@pytest.fixture(scope="session")
+def codec(bank: Bank) -> LearnedCodec:
+    return LearnedCodec(bank)
+
+
+@pytest.fixture(scope="session")
+def photo(photos: Path) -> RGBImage:
+    return read_image(photos / "chelsea.png")

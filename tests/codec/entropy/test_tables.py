@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from codec.entropy.tables import (
+    LARGEST_SCALE,
+    SCALES,
+    SMALLEST_SCALE,
+    TOTAL,
+    FrequencyTable,
+    gaussian_tables,
+    make_tables,
+    pack_tables,
+    scale_of,
+    unpack_tables,
+)
+
+
+def test_tables_survive_their_tensors() -> None:
+    tables = gaussian_tables()
+    assert len(tables) == SCALES
+    assert unpack_tables(pack_tables(tables)) == tables
+
+
+def test_frequencies_follow_the_distribution() -> None:
+    scales = scale_of(torch.arange(SCALES, dtype=torch.float64))
+    assert scales[0] == pytest.approx(SMALLEST_SCALE)
+    assert scales[-1] == pytest.approx(LARGEST_SCALE)
+    for scale, table in zip(scales.tolist(), gaussian_tables(), strict=True):
+        values = torch.arange(len(table.frequencies) - 1) + table.first
+        upper, lower = (torch.special.ndtr((values + half) / scale) for half in (0.5, -0.5))
+        expected = TOTAL * (upper - lower)
+        found = torch.tensor(table.frequencies[:-1])
+        assert ((found - expected).abs() <= 2 + 0.02 * expected).all()
+
+
+def test_a_distribution_far_from_zero_has_its_table() -> None:
+    (table,) = make_tables(lambda points: torch.special.ndtr((points - 1000) / 2)[None])
+    assert table.first < 1000 < table.first + len(table.frequencies)
+    assert len(table.frequencies) < 40
+
+
+@pytest.mark.parametrize("frequencies", [(), (TOTAL,), (TOTAL, 0), (TOTAL - 2, 1)])
+def test_what_is_no_table_is_refused(frequencies: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="positive"):
+        FrequencyTable(0, frequencies)
+
+
+def test_tensors_that_describe_no_tables_are_refused() -> None:
+    packed = pack_tables(gaussian_tables())
+    packed["lengths"] = packed["lengths"] + 1
+    with pytest.raises(ValueError, match="lengths"):
+        unpack_tables(packed)

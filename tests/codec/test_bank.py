@@ -1,0 +1,175 @@
+"""Banks: folders that people make, copy, damage and point to."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from codec import RGBImage, get_codec, names
+from codec.bank import Bank, BankError, check_bank, create_bank, read_checkpoint, untrained_network, write_checkpoint
+from codec.learned import LearnedCodec
+from codec.registry import SEARCH_PATH
+from codec.weights import WeightsError, write_tensors
+from tests.codec.conftest import TINY, network
+from tests.conftest import run
+
+
+@pytest.fixture
+def copied(bank: Bank, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bank.folder, tmp_path / "copy"))
+
+
+def test_a_bank_is_the_same_codec_wherever_it_lies(bank: Bank, copied: Path, photo: RGBImage) -> None:
+    here, there = LearnedCodec(bank), LearnedCodec(Bank.load(copied))
+    assert there.fingerprint(1) == here.fingerprint(1)
+    assert there.decode(here.encode(photo, 1)).tolist() == here.decode(here.encode(photo, 1)).tolist()
+
+
+def test_the_same_network_makes_the_same_bytes(tmp_path: Path) -> None:
+    for name in "ab":
+        create_bank(tmp_path / name, "same", [network()])
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+
+
+def test_whatever_changes_latents_changes_the_fingerprint(bank: Bank, tmp_path: Path) -> None:
+    other = network()
+    other.priors.gains.log.data[1] += 1e-6
+    changed = LearnedCodec(create_bank(tmp_path / "gain", "tiny", [other]))
+    assert changed.fingerprint(0) != LearnedCodec(bank).fingerprint(0)
+
+
+def test_banks_are_known_by_name_and_by_folder(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert get_codec(str(bank.folder)).name == "tiny"
+    assert "tiny" not in names()
+    for place in (bank.folder, bank.folder.parent):
+        monkeypatch.setenv(SEARCH_PATH, str(place))
+        assert "tiny" in names()
+        assert get_codec("tiny").version == LearnedCodec(bank).version
+
+
+def damage(folder: Path, what: str) -> None:
+    manifest = folder / "manifest.json"
+    content = json.loads(manifest.read_text())
+    match what:
+        case "no JSON":
+            manifest.write_text("{")
+            return
+        case "format":
+            content["format"] = 99
+        case "setting":
+            content["configuration"]["colour"] = 1
+        case "gain":
+            content["levels"][0]["gain"] = 7
+        case "outside":
+            content["files"]["../../x"] = "0"
+        case "unlisted":
+            del content["files"]["tables.safetensors"]
+        case "name":
+            content["name"] = "a b/c"
+    manifest.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("no JSON", "no bank's manifest"),
+        ("format", "format 99"),
+        ("setting", "no setting colour"),
+        ("gain", "make no sense"),
+        ("outside", "outside its folder"),
+        ("unlisted", "doesn't list tables"),
+        ("name", "can't be a codec's name"),
+    ],
+)
+def test_a_damaged_manifest_is_one_sentence(copied: Path, what: str, says: str) -> None:
+    damage(copied, what)
+    with pytest.raises(BankError, match=says):
+        Bank.load(copied)
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "tables.safetensors"])
+def test_a_changed_file_is_found(copied: Path, file: str) -> None:
+    data = bytearray((copied / file).read_bytes())
+    data[-1] ^= 1
+    (copied / file).write_bytes(data)
+    (fault,) = check_bank(Bank.load(copied))
+    assert file in fault
+    assert "SHA-256" in fault
+    (copied / file).unlink()
+    assert "can't be read" in check_bank(Bank.load(copied))[0]
+
+
+def test_networks_that_make_no_bank_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BankError, match="one network with several gains"):
+        create_bank(tmp_path, "x", [network(), network()])
+    with pytest.raises(BankError, match="as many labels"):
+        create_bank(tmp_path, "x", [network()], ["only one"])
+
+
+def test_checkpoints_carry_their_configuration(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "w.safetensors", network(), {"steps": 7})
+    read, notes = read_checkpoint(tmp_path / "w.safetensors")
+    assert read.config == TINY
+    assert notes == {"steps": 7}
+    assert all(
+        torch.equal(a, b) for a, b in zip(read.state_dict().values(), network().state_dict().values(), strict=True)
+    )
+    write_tensors(tmp_path / "other.safetensors", {"x": torch.ones(1)})
+    with pytest.raises(WeightsError, match="no network"):
+        read_checkpoint(tmp_path / "other.safetensors")
+
+
+def test_the_command_line_makes_shows_and_checks_banks(tmp_path: Path) -> None:
+    weights, folder = tmp_path / "w.safetensors", tmp_path / "mine"
+    write_checkpoint(weights, network(), {"steps": 7})
+    labels = [part for label in ("low", "mid", "high") for part in ("--label", label)]
+    made = run("bank", "create", weights, "--name", "mine", "-o", folder, *labels)
+    assert made.code == 0, made.err
+    assert "3 levels" in made.out
+    shown = run("bank", "show", folder)
+    assert "high" in shown.out
+    assert "steps 7" in shown.out
+    assert run("bank", "check", folder).out == "mine: 3 levels, all sound\n"
+    (folder / "weights.safetensors").write_bytes(b"")
+    checked = run("bank", "check", folder)
+    assert checked.code == 1
+    assert "SHA-256" in checked.err
+    assert run("bank", "show", tmp_path / "nothing").code == 2
+    assert "Give either" in run("bank", "create", "--name", "x", "-o", tmp_path / "x").err
+    wrong = run("bank", "create", "--untrained", "huge", "--name", "x", "-o", tmp_path / "x")
+    assert "no configuration 'huge'" in wrong.err
+
+
+def test_untrained_networks_are_the_same_in_every_call() -> None:
+    first, second = (untrained_network("compact", 2).state_dict() for _ in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_bank_goes_the_whole_way(bank: Bank, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SEARCH_PATH, str(bank.folder))
+    table, entry, stream = tmp_path / "run.db", tmp_path / "entry", tmp_path / "chelsea.tiny"
+    steps = [
+        ("encode", photos / "chelsea.png", "-c", "tiny", "-l", 1, "-o", stream),
+        ("decode", stream, "-o", tmp_path / "chelsea.png"),
+        ("tables", "build", photos, "-c", bank.folder, "-c", "jpeg", "-m", "psnr", "-o", table, "-j", 2),
+        ("submit", table, "--target", "2", "-o", entry),
+        ("verify", entry),
+    ]
+    for step in steps:
+        ran = run(*step)
+        assert ran.code == 0, (step, ran.err)
+    foreign = tmp_path / "foreign.tiny"
+    foreign.write_bytes(b"\x01\xff\xff" + stream.read_bytes()[3:])
+    refused = run("decode", foreign)
+    assert refused.code == 2
+    assert refused.err.startswith(str(foreign))
+
+
+def test_profile_lists_the_parts(bank: Bank) -> None:
+    ran = run("codec", "profile", bank.folder, "--width", 64, "--height", 48)
+    assert ran.code == 0, ran.err
+    for part in ("analysis", "hyper-synthesis", "space-channel", "synthesis", "all"):
+        assert part in ran.out

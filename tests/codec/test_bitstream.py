@@ -1,0 +1,40 @@
+import pytest
+
+from codec import BitstreamError
+from codec.bitstream import Stream, pack, unpack
+from codec.image import MAX_PIXELS
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, MAX_PIXELS), (768, 512), (16_384, 10_000), (127, 128), (129, 16_385)])
+def test_headers_come_back_in_twelve_bytes(size: tuple[int, int]) -> None:
+    stream = Stream(0xBEEF, 255, *size, b"payload")
+    data = pack(stream)
+    assert unpack(data) == stream
+    assert len(data) - len(b"payload") <= 12
+
+
+def test_each_damaged_bit_is_noticed() -> None:
+    data = pack(Stream(1, 2, 300, 200, b"payload"))
+    for bit in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(BitstreamError):
+            unpack(bytes(damaged))
+    for length in range(len(data)):
+        with pytest.raises(BitstreamError):
+            unpack(data[:length])
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "is empty"),
+        (b"\x09rest", "format version 9, not 1"),
+        (b"\x01\0\0\0", "ends within its header"),
+        (b"\x01\0\0\0" + b"\xff" * 40, "doesn't end"),
+        (pack(Stream(1, 0, MAX_PIXELS, 2, b"")), "over the limit"),
+    ],
+)
+def test_the_cause_is_named(data: bytes, says: str) -> None:
+    with pytest.raises(BitstreamError, match=says):
+        unpack(data)
