@@ -44,7 +44,7 @@ class DKICConfig:
     """N: features at 1/2, 1/4 and 1/8 of the image's size."""
     latent: int = 320
     """M: channels of the latents y."""
-    blocks: tuple[int, int, int] = (2, 2, 2)
+    blocks: tuple[int, int, int] = (1, 2, 4)
     """Dynamic residual blocks in the group at each of the three sizes."""
     block: str = "drb"
     """``drb``, or ``rbb`` to replace them by residual bottlenecks (table 2)."""
@@ -53,7 +53,7 @@ class DKICConfig:
     """Side of the dynamic kernel: 1, 3 or 5 (table 2)."""
     group_channels: int = 16
     """Channels that share positions and weights in the dynamic kernel."""
-    mlp_ratio: float = 4
+    mlp_ratio: float = 2
     norm: NormPlacement = "after"
     hyper: int = 320
     """Channels of the hyper-prior's features and of z."""
@@ -62,7 +62,7 @@ class DKICConfig:
     slices: tuple[int, ...] = (16, 16, 32, 64, 192)
     stages: tuple[int, ...] = (4, 4, 2, 2, 2)
     channel_widths: tuple[int, ...] = (384, 256)
-    parameter_widths: tuple[int, ...] = (640, 512)
+    parameter_widths: tuple[int, ...] = (896, 512)
     context_kernel: int = 5
     levels: int = 1
     """Quality levels that share the weights, told apart by gains; 1 where each level has weights of its own."""
@@ -95,7 +95,6 @@ COMPACT = DKICConfig(
     channels=(48, 96, 144),
     latent=192,
     blocks=(0, 1, 2),
-    mlp_ratio=2,
     hyper=96,
     global_channels=192,
     slices=(16, 16, 32, 64, 64),

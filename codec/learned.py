@@ -46,7 +46,7 @@ class LearnedCodec(Codec):
 
     def encoder(self, image: RGBImage) -> Callable[[int], bytes]:
         """Levels that share weights share one analysis of the image."""
-        pixels = torch.from_numpy(image).to(self._device).movedim(2, 0)[None].float() / 255
+        pixels = torch.from_numpy(image).to(self._device).movedim(2, 0)[None].float() / 255  # channels last
         height, width = image.shape[:2]
 
         @functools.cache
@@ -117,6 +117,8 @@ class LearnedCodec(Codec):
     def _network(self, weights: str) -> tuple[DKIC, LatentCoder]:
         if weights not in self._networks:
             network = self.bank.network(weights).to(self._device)
+            for transform in (network.analysis, network.synthesis):
+                transform.to(memory_format=torch.channels_last)  # what convolutions are fastest with
             hyper, latent = self._tables
             by_gain = [hyper[i] for i, level in enumerate(self.bank.levels) if level.weights == weights]
             self._networks[weights] = network, LatentCoder(network.priors, by_gain, latent)

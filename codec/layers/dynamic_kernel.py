@@ -84,17 +84,14 @@ def _positions(offsets: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
 
 def _grid(offsets: Tensor, k: int, rows: slice) -> Tensor:
     """Position ``k`` of the kernel in the coordinates of ``grid_sample``: (B * G, rows, W, 2)."""
-    batch, groups, kernel, _, height, width = offsets.shape
+    kernel, height, width = offsets.shape[2], *offsets.shape[4:]
     side = round(kernel**0.5)
-    band = offsets[:, :, k, :, rows]
-    grid = offsets.new_empty(batch, groups, rows.stop - rows.start, width, 2)
-    for axis, (size, start, shift) in enumerate(((width, 0, k % side), (height, rows.start, k // side))):
-        length = grid.shape[3 - axis]
-        centres = torch.arange(start, start + length, dtype=offsets.dtype, device=offsets.device)
-        centres = centres + (shift - side // 2 + 0.5)
-        torch.add(band[:, :, axis], centres if axis == 0 else centres[:, None], out=grid[..., axis])
-        grid[..., axis].mul_(2 / size).sub_(1)
-    return grid.flatten(0, 1)
+    scale = offsets.new_tensor([2 / width, 2 / height])
+    x = torch.arange(width, dtype=offsets.dtype, device=offsets.device) + (k % side - side // 2 + 0.5)
+    y = torch.arange(rows.start, rows.stop, dtype=offsets.dtype, device=offsets.device)
+    y = y + (k // side - side // 2 + 0.5)
+    undisturbed = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, width)], -1) * scale - 1
+    return torch.addcmul(undisturbed, offsets[:, :, k, :, rows].flatten(0, 1).movedim(1, 3), scale)
 
 
 class _DynamicKernel(torch.autograd.Function):
@@ -108,10 +105,10 @@ class _DynamicKernel(torch.autograd.Function):
         step = max(1, _BAND // width)
         for start in range(0, height, step):
             rows = slice(start, min(start + step, height))
-            band = images.new_zeros(*images.shape[:2], rows.stop - rows.start, width)
-            for k in range(kernel):
-                weight = modulation[:, :, k, rows].flatten(0, 1)[:, None]
-                band.addcmul_(_sample(images, _grid(offsets, k, rows)), weight)
+            weights = modulation[:, :, :, None, rows].flatten(0, 1)
+            band = _sample(images, _grid(offsets, 0, rows)).mul_(weights[:, 0])
+            for k in range(1, kernel):
+                band.addcmul_(_sample(images, _grid(offsets, k, rows)), weights[:, k])
             out[:, :, rows] = band
         return out.view(batch, channels, height, width)
 

@@ -61,7 +61,7 @@ def fit(made: DKIC, photos: Path, steps: int) -> DKIC:
 @pytest.fixture(scope="session")
 def bank(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Bank:
     """Three levels of one network. Not to be changed."""
-    fitted = fit(network(), photos, 120)
+    fitted = fit(network(), photos, 200)
     return create_bank(tmp_path_factory.mktemp("banks") / "tiny", "tiny", [fitted])
 
 

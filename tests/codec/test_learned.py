@@ -44,18 +44,17 @@ def priors(codec: LearnedCodec) -> nn.Module:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (16, 16), (17, 16), (63, 65), (112, 112)])
-def test_any_size_comes_back_near_what_the_network_says(
-    size: tuple[int, int], codec: LearnedCodec, photo: RGBImage
-) -> None:
+def test_any_size_comes_back_within_half_a_step(size: tuple[int, int], codec: LearnedCodec, photo: RGBImage) -> None:
     image = np.ascontiguousarray(photo[: size[0], : size[1]])
-    pixels = torch.from_numpy(image).movedim(2, 0)[None].float() / 255
-    for level in range(3):
-        decoded = codec.decode(codec.encode(image, level))
-        output = codec.bank.network("weights.safetensors")(pixels, torch.tensor([level]))
-        expected = (output.x_hat[0].clamp(0, 1) * 255).movedim(0, 2).numpy()
-        assert decoded.shape == image.shape
-        # means are rounded to a grid, which leaves the picture within a step or two of the unrounded network
-        assert np.abs(decoded - expected).mean() < 2
+    model = codec.bank.network("weights.safetensors")
+    y, _ = model.latents(torch.from_numpy(image).movedim(2, 0)[None].float() / 255)
+    for number in range(3):
+        level = torch.tensor([number])
+        stream = codec.encode(image, number)
+        latents = codec.decode_latents(stream)
+        assert ((latents - y) * model.priors.gains(level)).abs().max() <= 0.5 + 1e-3
+        expected = model.reconstruct(latents.float(), level, *size)[0].clamp(0, 1).movedim(0, 2).numpy() * 255
+        assert np.abs(codec.decode(stream) - expected).max() <= 0.501
 
 
 def test_a_stream_is_no_longer_than_the_model_estimates(codec: LearnedCodec, large: RGBImage) -> None:
@@ -92,8 +91,8 @@ def networks_of(parameters: nn.Module) -> list[nn.Module]:
     found: list[nn.Module] = [parameters.hyper_synthesis]  # type: ignore[list-item]
     for group in (space_channel.channel_contexts, space_channel.parameter_networks):
         found += list(group)  # type: ignore[arg-type]
-    for contexts in space_channel.spatial_contexts:
-        found += list(contexts)  # type: ignore[arg-type]
+    for contexts in space_channel.spatial_contexts:  # type: ignore[union-attr]
+        found += list(contexts)
     return found
 
 
@@ -175,21 +174,22 @@ def test_a_naive_coder_breaks_under_noise_of_float32s_own_size(
     naive = LearnedCodec(bank)
     priors(naive).float()
     latents = naive._network("weights.safetensors")[0].latents
-    pixels = torch.from_numpy(np.tile(large, (2, 2, 1))).movedim(2, 0)[None].float() / 255
+    wide = np.array(Image.fromarray(large).resize((1536, 1536), Image.Resampling.BICUBIC))
+    pixels = torch.from_numpy(wide).movedim(2, 0)[None].float() / 255
     y, z = latents(pixels)
     monkeypatch.setattr(Tensor, "double", Tensor.float)
-    stream = coder(naive).encode(y, z, 1)
-    size, hyper_size = (64, 64), (16, 16)
-    expected = coder(naive).decode(stream, 1, size, hyper_size)
+    stream = coder(naive).encode(y, z, 2)
+    size, hyper_size = (96, 96), (24, 24)
+    expected = coder(naive).decode(stream, 2, size, hyper_size)
 
     def breaks(seed: int) -> bool:
         with changed_outputs(networks_of(priors(naive)), noisy(1e-6, seed, relative=True)):
             try:
-                return bool((coder(naive).decode(stream, 1, size, hyper_size) - expected).abs().max() > 0.1)
+                return bool((coder(naive).decode(stream, 2, size, hyper_size) - expected).abs().max() > 0.1)
             except BitstreamError:
                 return True
 
-    assert any(breaks(seed) for seed in range(40))  # about one machine in five
+    assert any(breaks(seed) for seed in range(20))
 
 
 @pytest.mark.slow
@@ -236,7 +236,7 @@ def test_decoding_needs_neither_compressai_nor_pandas(
     script = (
         "import sys, codec; from pathlib import Path;"
         "image = codec.get_codec(sys.argv[1]).decode(Path(sys.argv[2]).read_bytes());"
-        "heavy = {'compressai', 'lpips', 'pandas', 'torchvision', 'safetensors', 'scipy', 'pulp'} & sys.modules.keys();"
+        "heavy = {'compressai', 'lpips', 'pandas', 'torchvision', 'safetensors', 'scipy'} & sys.modules.keys();"
         "print(image.shape, sorted(heavy))"
     )
     done = subprocess.run(
