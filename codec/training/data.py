@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from codec.base import CodecError, RGBImage
-from codec.image import SUFFIXES, read_image
+from codec.image import SUFFIXES, ImageError, read_image
 
 
 class Photos:
@@ -24,22 +24,31 @@ class Photos:
         half_size_over: images with a longer side than this are there at half size, too.
 
     Raises:
-        CodecError: an image can't be read, or there are too few.
+        CodecError: there is no such folder, or it holds no image that fits.
     """
 
     def __init__(self, folder: str | os.PathLike[str], crop: int, validation: int, half_size_over: int) -> None:
-        paths = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES)
-        every = max(1, len(paths) // validation) if validation else len(paths) + 1
-        self.validation = paths[every // 2 :: every][:validation]
+        try:
+            paths = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES)
+        except OSError as error:
+            raise CodecError(f"{folder}: can't be read as a folder ({error.strerror}).") from error
+        self.left_out: list[str] = []
+        """One sentence for each image that can't be read."""
+        readable: dict[Path, RGBImage] = {}
+        for path in paths:
+            try:
+                readable[path] = read_image(path)
+            except ImageError as error:
+                self.left_out.append(str(error))
+        every = max(1, len(readable) // validation) if validation else len(readable) + 1
+        self.validation = list(readable)[every // 2 :: every][:validation]
         self.crop = crop
         digest = hashlib.sha256()
         self._images: list[RGBImage] = []
-        for path in paths:
-            if path in self.validation:
-                continue
-            image = read_image(path)
-            digest.update(image.tobytes())
-            self._images += [one for one in self._sizes(image, half_size_over) if min(one.shape[:2]) >= crop]
+        for path, image in readable.items():
+            if path not in self.validation:
+                digest.update(image.tobytes())
+                self._images += [one for one in self._sizes(image, half_size_over) if min(one.shape[:2]) >= crop]
         if not self._images:
             raise CodecError(f"{folder}: holds no images of at least {crop} pixels a side to train on.")
         self.fingerprint = digest.hexdigest()

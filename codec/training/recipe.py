@@ -167,6 +167,25 @@ def read_recipe(path: Path) -> Recipe:
         raise RecipeError(f"{path}: is no recipe ({error}).") from error
 
 
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with this package."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of a TOML file, or of a name in :func:`recipe_names`.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    if name in recipe_names():
+        return read_recipe(RECIPES / f"{name}.toml")
+    return read_recipe(Path(name))
+
+
 def _part(kind: Any, content: dict[str, Any]) -> Any:
     types = get_type_hints(kind)
     if unknown := content.keys() - types.keys():

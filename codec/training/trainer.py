@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codec.bank import create_bank, write_checkpoint
+from codec.bank import Bank, write_checkpoint
 from codec.base import CodecError
 from codec.dkic import DKIC, Output
 from codec.image import read_image, write_file
@@ -285,9 +285,8 @@ class Trainer:
         self.network.load_state_dict(network.state_dict())
         self.average.load_state_dict(network.state_dict())
 
-    def evaluate(self) -> Iterator[Evaluation]:
-        """The averaged weights on the validation images, by real bitstreams of a bank in the run's folder."""
-        bank = create_bank(self.folder / "bank", "trained", [self.average], notes=self.notes())
+    def evaluate(self, bank: Bank) -> Iterator[Evaluation]:
+        """Each level of a bank with one network on the validation images, by real bitstreams."""
         codec = LearnedCodec(bank)
         images = [read_image(path) for path in self.photos.validation]
         network = bank.network(bank.levels[0].weights)

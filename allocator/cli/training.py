@@ -1,0 +1,123 @@
+"""The command that trains learned codecs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from allocator.cli.app import Backbone, app, console, use_backbones
+
+if TYPE_CHECKING:
+    import torch
+
+    from codec.bank import Bank
+    from codec.training.trainer import Report, Trainer
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="A TOML file, or the name of a recipe that comes with this package.", show_default=False),
+    ] = None,
+    photos: Annotated[Path | None, typer.Option("--photos", help="The folder of training images.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder; gone on with if it's there.")] = Path(
+        "allocator-run"
+    ),
+    start: Annotated[Path | None, typer.Option(metavar="WEIGHTS", help="Weights to begin with.")] = None,
+    hours: Annotated[float | None, typer.Option(min=0.0, help="Stop, saved, after so long.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="By default torch's.")] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Try the whole way in under a minute.")] = False,
+    lpips_backbone: Backbone = None,
+) -> None:
+    """Train a learned codec by a recipe, and make a bank of it; the same command goes on after a stop."""
+    import math
+
+    import torch
+
+    from codec.bank import create_bank, read_checkpoint
+    from codec.base import CodecError
+    from codec.training.recipe import find_recipe, recipe_names
+    from codec.training.trainer import Trainer
+
+    use_backbones(lpips_backbone)
+    if threads:
+        torch.set_num_threads(threads)
+    if smoke:
+        recipe, photos = "smoke", photos or _photos()
+    if recipe is None or photos is None:
+        raise CodecError(f"Give a recipe ({', '.join(recipe_names())}, or a TOML file) and --photos, or --smoke.")
+    found = find_recipe(recipe)
+    trainer = Trainer(found, photos, out, _perceptual(needed=found.loss.lpips > 0 and not smoke))
+    for sentence in trainer.photos.left_out:
+        typer.echo(f"left out: {sentence}", err=True)
+    if start and not trainer.step:
+        trainer.start_from(read_checkpoint(start)[0])
+    typer.echo(f"{out}: {found.name}, step {trainer.step:,} of {found.steps:,}, on {trainer.device}")
+    try:
+        finished = _run(trainer, math.inf if hours is None else 3600 * hours)
+    except KeyboardInterrupt:
+        trainer.save()
+        typer.echo(f"Interrupted at step {trainer.step:,}, saved; the same command goes on.", err=True)
+        raise typer.Exit(130) from None
+    if not finished:
+        typer.echo(f"Stopped at step {trainer.step:,}, saved; the same command goes on.")
+    bank = create_bank(out / "bank", found.name, [trainer.average], notes=trainer.notes())
+    _show(trainer, bank)
+    typer.echo(f"{bank.folder}: bank {bank.name}; give it as --codec {bank.folder}")
+
+
+def _run(trainer: "Trainer", seconds: float) -> bool:
+    from datetime import timedelta
+
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (BarColumn(bar_width=20), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=console(stderr=True)) as bars:
+        task = bars.add_task("starting", total=trainer.recipe.steps, completed=trainer.step)
+
+        def show(report: "Report") -> None:
+            left = timedelta(seconds=round(report.seconds_left))
+            losses = f"loss {report.loss:.3f} bpp {report.bpp:.3f} lpips {report.lpips:.3f}"
+            text = f"step {report.step:,} {losses}, {left} left"
+            bars.update(task, completed=report.step, description=text)
+
+        return trainer.run(show, stop_after_seconds=seconds)
+
+
+def _show(trainer: "Trainer", bank: "Bank") -> None:
+    from rich.table import Table
+
+    grid = Table("level", "bpp", "estimated", "PSNR", "LPIPS", title="Validation images, actual bytes")
+    for one in trainer.evaluate(bank):
+        grid.add_row(
+            str(one.level), f"{one.bpp:.4f}", f"{one.estimated_bpp:.4f}", f"{one.psnr:.2f}", f"{one.lpips:.4f}"
+        )
+    console().print(grid)
+
+
+def _photos() -> Path:
+    import skimage.data
+
+    return Path(skimage.data.__file__).parent
+
+
+def _perceptual(needed: bool) -> "torch.nn.Module":
+    """LPIPS by the given or cached backbone; where none is needed, one with random weights does."""
+    from allocator.metrics import MetricError
+    from allocator.metrics.lpips import LPIPS, of_backbone
+
+    try:
+        metric: LPIPS = of_backbone()
+    except MetricError:
+        if needed:
+            raise
+        import warnings
+
+        import lpips
+
+        typer.echo("LPIPS's weights can't be had; random ones take their place in this trial.", err=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return lpips.LPIPS(net="squeeze", pnet_rand=True, verbose=False)  # type: ignore[no-any-return]
+    return metric.model  # type: ignore[no-any-return]

@@ -1,0 +1,57 @@
+import math
+
+import pytest
+import torch
+
+from codec.dkic import Likelihoods
+from codec.training.discriminator import Discriminator
+from codec.training.losses import RatePrice, bits_per_pixel, discriminator_loss, generator_loss
+
+
+def test_bits_are_minus_binary_logarithms_a_pixel() -> None:
+    likelihoods = Likelihoods(y=torch.tensor([[0.5, 0.25], [1.0, 0.125]]), z=torch.tensor([[[0.5]], [[1.0]]]))
+    assert bits_per_pixel(likelihoods, 4).tolist() == [1.0, 0.75]
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def test_relativistic_average_losses_by_hand() -> None:
+    real, fake = [2.0, 0.5], [-1.0, 0.25]
+    mean_real, mean_fake = sum(real) / 2, sum(fake) / 2
+    looks_real = [sigmoid(x - mean_fake) for x in real]
+    looks_fake = [sigmoid(x - mean_real) for x in fake]
+    wanted = -sum(map(math.log, looks_real)) / 2 - sum(math.log(1 - x) for x in looks_fake) / 2
+    assert float(discriminator_loss(torch.tensor(real), torch.tensor(fake))) == pytest.approx(wanted, rel=1e-5)
+    wanted = -sum(math.log(1 - x) for x in looks_real) / 2 - sum(map(math.log, looks_fake)) / 2
+    assert float(generator_loss(torch.tensor(real), torch.tensor(fake))) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_two_sides_pull_in_opposite_directions() -> None:
+    real, fake = torch.zeros(4, requires_grad=True), torch.zeros(4, requires_grad=True)
+    by_discriminator = torch.autograd.grad(discriminator_loss(real, fake), [real, fake])
+    by_generator = torch.autograd.grad(generator_loss(real, fake), [real, fake])
+    assert (by_discriminator[0] < 0).all()  # a step against the gradient raises what real patches get
+    assert (by_discriminator[1] > 0).all()
+    assert (by_generator[0] > 0).all()
+    assert (by_generator[1] < 0).all()
+
+
+def test_the_price_turns_at_the_target() -> None:
+    price = RatePrice(targets=(0.1, 0.5), above=(2.0, 1.0), below=(0.2, 0.1), memory=0.5)
+    level = torch.tensor([0, 1])
+    assert price(level, torch.tensor([0.2, 0.3])).tolist() == pytest.approx([2.0, 0.1])
+    assert price.rates.tolist() == pytest.approx([0.15, 0.4])
+    assert price(level, torch.tensor([0.0, 0.6])).tolist() == pytest.approx([0.2, 1.0])
+
+
+def test_the_discriminator_sees_the_image_and_its_latents() -> None:
+    torch.manual_seed(0)
+    judge = Discriminator(8, (8, 16, 16)).eval()
+    image, latents = torch.rand(1, 3, 64, 64), torch.randn(1, 8, 4, 4)
+    outputs = judge(image, latents)
+    assert outputs.shape[:2] == (1, 1)
+    assert outputs.shape[2] > 4  # patches, not images
+    assert not torch.equal(outputs, judge(image, -latents))
+    assert not torch.equal(outputs, judge(1 - image, latents))

@@ -1,0 +1,173 @@
+"""Training as a person meets it: killed, gone on with, run away, and turned into a bank."""
+
+import csv
+import dataclasses
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from codec import CodecError
+from codec.bank import Bank, check_bank, create_bank, read_checkpoint
+from codec.training.data import Photos
+from codec.training.recipe import Recipe, find_recipe
+from codec.training.trainer import LOG, STATE, Report, Trainer, TrainingError
+from tests.conftest import run, started
+
+
+class Blurred(nn.Module):
+    """A perceptual distance in a line."""
+
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(one - other, 4).square().mean((1, 2, 3))
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return find_recipe("smoke")
+
+
+def trainer(recipe: Recipe, photos: Path, folder: Path) -> Trainer:
+    return Trainer(recipe, photos, folder, Blurred())
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return read_checkpoint(folder / "weights.safetensors")[0].state_dict()
+
+
+@pytest.mark.parametrize("stop", [5, 14])  # in the first stage, and in the adversarial one
+def test_a_run_that_stops_ends_with_the_same_weights(recipe: Recipe, photos: Path, tmp_path: Path, stop: int) -> None:
+    assert trainer(recipe, photos, tmp_path / "through").run()
+    first = trainer(recipe, photos, tmp_path / "stopped")
+    while first.step < stop:
+        assert not first.run(stop_after_seconds=0.0)
+    second = trainer(recipe, photos, tmp_path / "stopped")
+    assert second.step == stop
+    assert second.run()
+    through, stopped = weights(tmp_path / "through"), weights(tmp_path / "stopped")
+    assert all(torch.equal(through[key], stopped[key]) for key in through)
+
+
+def test_a_killed_run_keeps_its_last_saved_state(photos: Path, tmp_path: Path) -> None:
+    run_folder = tmp_path / "run"
+    longer = tmp_path / "longer.toml"
+    smoke = (Path(__file__).parents[3] / "codec/training/recipes/smoke.toml").read_text()
+    longer.write_text(smoke.replace("steps = 12", "steps = 12000"))
+    arguments = ("train", longer, "--photos", photos, "-o", run_folder, "--threads", 1)
+    without_lpips = {"ALLOCATOR_LPIPS_BACKBONE": ""}
+    text = longer.read_text() + "\n[loss]\nlpips = 0.0\n"
+    longer.write_text(text)
+    with started(*arguments, "--hours", 0.0003, env=without_lpips) as process:
+        assert process.wait(120) == 0
+    assert (run_folder / STATE).exists()
+    with started(*arguments, env=without_lpips) as process:
+        time.sleep(8)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert "Interrupted at step" in process.stderr.read()  # type: ignore[union-attr]
+    state = torch.load(run_folder / STATE, weights_only=True)
+    assert 0 < state["step"] < 12_000
+    assert read_checkpoint(run_folder / "weights.safetensors")[1]["steps"] == state["step"]
+
+
+def test_a_run_on_other_images_or_of_another_network_is_refused(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
+    trainer(recipe, photos, tmp_path / "run").run(stop_after_seconds=0.0)
+    fewer = Path(shutil.copytree(photos, tmp_path / "fewer"))
+    (fewer / "rocket.png").unlink()
+    with pytest.raises(TrainingError, match="other images"):
+        trainer(recipe, fewer, tmp_path / "run")
+    wider = dataclasses.replace(recipe.network, changes={**recipe.network.changes, "hyper": 32})
+    with pytest.raises(TrainingError, match="another network"):
+        trainer(dataclasses.replace(recipe, network=wider), photos, tmp_path / "run")
+    (tmp_path / "run" / STATE).write_bytes(b"no state")
+    with pytest.raises(TrainingError, match="damaged"):
+        trainer(recipe, photos, tmp_path / "run")
+
+
+def test_a_loss_that_runs_away_stops_the_run_and_spares_the_weights(
+    recipe: Recipe, photos: Path, tmp_path: Path
+) -> None:
+    class Infinite(nn.Module):
+        def forward(self, one: Tensor, other: Tensor) -> Tensor:
+            return (one - other).sum() * torch.inf
+
+    long = dataclasses.replace(recipe, stages=(dataclasses.replace(recipe.stages[0], steps=50),))
+    first = trainer(long, photos, tmp_path)
+    first.run(stop_after_seconds=0.0)
+    before = weights(tmp_path)
+    with pytest.raises(TrainingError, match="wasn't finite for 20 steps"):
+        Trainer(long, photos, tmp_path, Infinite()).run()
+    after = weights(tmp_path)
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_what_is_logged_can_be_read(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
+    reports: list[Report] = []
+    trainer(recipe, photos, tmp_path).run(reports.append, report_every=4)
+    rows = list(csv.DictReader((tmp_path / LOG).open()))
+    assert [int(row["step"]) for row in rows] == [4, 8, 12, 16, 20]
+    assert [report.step for report in reports] == [4, 8, 12, 16, 20]
+    assert float(rows[0]["gan"]) == 0 < float(rows[-1]["gan"])
+    assert {"level0_bpp", "level1_bpp"} <= rows[0].keys()
+
+
+def test_evaluation_uses_the_bytes_of_a_bank(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
+    run_ = trainer(recipe, photos, tmp_path)
+    bank = create_bank(tmp_path / "bank", "tried", [run_.average])
+    lines = list(run_.evaluate(bank))
+    assert [line.level for line in lines] == [0, 1]
+    assert all(line.bpp > 0 and line.lpips >= 0 and np.isfinite(line.psnr) for line in lines)
+
+
+def test_training_starts_from_weights(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
+    trainer(recipe, photos, tmp_path / "first").run()
+    network, _ = read_checkpoint(tmp_path / "first" / "weights.safetensors")
+    second = trainer(recipe, photos, tmp_path / "second")
+    second.start_from(network)
+    assert all(torch.equal(a, b) for a, b in zip(second.network.parameters(), network.parameters(), strict=True))
+    second.run(stop_after_seconds=0.0)
+    with pytest.raises(TrainingError, match="hasn't begun"):
+        second.start_from(network)
+
+
+def test_the_smoke_run_ends_with_a_sound_bank(photos: Path, tmp_path: Path) -> None:
+    ran = run("train", "--smoke", "--photos", photos, "-o", tmp_path / "run")
+    assert ran.code == 0, ran.err
+    assert check_bank(Bank.load(tmp_path / "run" / "bank")) == []
+    again = run("train", "--smoke", "--photos", photos, "-o", tmp_path / "run")
+    assert "step 20 of 20" in again.out
+
+
+def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text("[loss]\nlpips = 0.0\n[[stages]]\nsteps = 1")
+    for arguments, says in {
+        ("train",): "Give a recipe (",
+        ("train", str(recipe), "--photos", str(tmp_path / "nothing")): "can't be read as a folder",
+        ("train", str(recipe), "--photos", str(tmp_path)): "holds no images",
+    }.items():
+        ran = run(*arguments, "-o", tmp_path / "run")
+        assert ran.code == 2
+        assert says in ran.err
+
+
+def test_crops_follow_from_seed_and_step(photos: Path) -> None:
+    one, two = (Photos(photos, crop=64, validation=1, half_size_over=100) for _ in range(2))
+    assert torch.equal(one.batch(4, 7, 3), two.batch(4, 7, 3))
+    assert not torch.equal(one.batch(4, 7, 3), one.batch(4, 7, 4))
+    assert len(one.validation) == 1
+    with pytest.raises(CodecError, match="at least 4000 pixels"):
+        Photos(photos, crop=4000, validation=0, half_size_over=10_000)
+
+
+def test_unreadable_images_are_left_out_and_named(photos: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "photos"))
+    (folder / "broken.png").write_bytes(b"no image")
+    found = Photos(folder, crop=64, validation=0, half_size_over=10_000)
+    assert len(found.left_out) == 1
+    assert "broken.png" in found.left_out[0]
