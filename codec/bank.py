@@ -7,23 +7,24 @@ Levels share one file of weights and differ by gains, or have a file each; to ev
 import copy
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from codec.base import CodecError
+from codec.base import CodecError, is_codec_name
 from codec.dkic import CONFIGURATIONS, DKIC, DKICConfig
-from codec.entropy.tables import FrequencyTable, gaussian_tables, make_tables, pack_tables, unpack_tables
+from codec.entropy.tables import SCALES, FrequencyTable, gaussian_tables, make_tables, pack_tables, unpack_tables
 from codec.image import is_safe_name, write_file
-from codec.registry import BANK_MANIFEST
-from codec.weights import WeightsError, read_tensors, write_tensors
+from codec.registry import BANK_MANIFEST, CODECS
+from codec.weights import WeightsError, parse_tensors, read_tensors, write_tensors
 
 FORMAT = 1
 TABLES = "tables.safetensors"
@@ -86,20 +87,20 @@ class Bank:
                 dict(content["files"]),
                 dict(content.get("notes", {})),
             )
+            bank._validate()
         except FileNotFoundError:
             raise BankError(f"{folder}: holds no bank (there is no {BANK_MANIFEST}).") from None
         except OSError as error:
             raise BankError(f"{path}: can't be read ({error.strerror}).") from error
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise BankError(f"{path}: is no bank's manifest, or a damaged one ({error}).") from error
-        bank._validate()
         return bank
 
     def _validate(self) -> None:
         wanted = {level.weights for level in self.levels} | {TABLES}
         if not 0 < len(self.levels) <= MAX_LEVELS or not all(0 <= x.gain < self.config.levels for x in self.levels):
             raise BankError(f"{self.folder}: its levels make no sense.")
-        if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", self.name):
+        if not is_codec_name(self.name):
             raise BankError(
                 f"{self.folder}: {self.name!r} can't be a codec's name; use letters, digits, -, +, _ and ."
             )
@@ -117,12 +118,13 @@ class Bank:
         """
         path = self.folder / name
         try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            data = path.read_bytes()
         except OSError as error:
             raise BankError(f"{path}: can't be read ({error.strerror}).") from error
+        digest = hashlib.sha256(data).hexdigest()
         if digest != self.files[name]:
             raise BankError(f"{path}: isn't the file that the manifest describes (its SHA-256 differs).")
-        return read_tensors(path)[0]
+        return parse_tensors(data, path)[0]
 
     def network(self, weights: str) -> DKIC:
         """The network with one of the bank's files of weights, in float32, for evaluation.
@@ -151,11 +153,11 @@ class Bank:
                 unpack_tables({key.partition(".")[2]: t for key, t in tensors.items() if key.startswith(part)})
                 for part in ("hyper.", "latent.")
             )
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise BankError(f"{self.folder / TABLES}: holds no tables ({error}).") from error
         channels = self.config.hyper
-        if len(hyper) != channels * len(self.levels):
-            raise BankError(f"{self.folder / TABLES}: has no tables for every level.")
+        if len(hyper) != channels * len(self.levels) or len(latent) != SCALES:
+            raise BankError(f"{self.folder / TABLES}: lacks tables.")
         return [hyper[i : i + channels] for i in range(0, len(hyper), channels)], latent
 
 
@@ -187,6 +189,10 @@ def create_bank(
         raise BankError(
             "A bank is one network with several gains, or several networks of one configuration, each with one."
         )
+    if not is_codec_name(name) or name in importlib.metadata.entry_points(group=CODECS).names:
+        raise BankError(
+            f"{name!r} can't be a bank's name; use letters, digits, -, +, _ and ., and no other codec's name."
+        )
     count = max(gains, len(networks))
     labels = labels or [f"g{i}" for i in range(count)]
     if len(labels) != count or len(set(labels)) != count:
@@ -196,6 +202,8 @@ def create_bank(
     every_table: list[FrequencyTable] = []
     for network, file in zip(networks, names, strict=True):
         tensors = {key: _stored(key, value, half) for key, value in network.state_dict().items()}
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+            raise BankError(f"{file} would hold weights that aren't finite.")
         write_tensors(target / file, tensors)
         stored = DKIC(config)
         stored.load_state_dict({key: value.float() for key, value in tensors.items()})
@@ -258,16 +266,16 @@ def check_bank(bank: Bank) -> list[str]:
             if not all(bool(tensor.isfinite().all()) for tensor in bank.network(file).state_dict().values()):
                 faults.append(f"{bank.folder / file}: has weights that aren't finite.")
         codec = LearnedCodec(bank)
-        import numpy as np
-
         ramp = np.add.outer(np.arange(37), np.arange(51) * 2).astype(np.uint8)
         image = np.stack([ramp, ramp[::-1], 255 - ramp], 2)
         encode = codec.encoder(image)
         for level in range(len(bank.levels)):
             if codec.decode(encode(level)).shape != image.shape:
                 faults.append(f"{bank.folder}: level {level} decodes to another size.")
-    except (BankError, WeightsError, CodecError) as error:
+    except CodecError as error:
         faults.append(str(error))
+    except Exception as error:  # whatever a stranger's weights lead to
+        faults.append(f"{bank.folder}: fails with {type(error).__name__} ({error}).")
     return faults
 
 

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -12,6 +13,11 @@ from numpy.typing import NDArray
 
 RGBImage: TypeAlias = NDArray[np.uint8]
 """Pixels as uint8 of shape (height, width, 3), sRGB, 0 to 255."""
+
+
+def is_codec_name(name: str) -> bool:
+    """Whether a name can be typed, and be the ending of a file."""
+    return bool(re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name))
 
 
 class CodecError(Exception):

@@ -15,9 +15,10 @@ import zlib
 from typing import NamedTuple
 
 from codec.base import BitstreamError
-from codec.image import MAX_PIXELS
 
 VERSION = 1
+MAX_PIXELS = 1 << 26
+"""The most pixels of a learned bitstream: networks need some 200 bytes for each, and strangers may claim any size."""
 
 
 class Stream(NamedTuple):
@@ -42,7 +43,7 @@ def unpack(data: bytes) -> Stream:
     """The inverse of :func:`pack`; nothing larger than ``data`` is allocated.
 
     Raises:
-        BitstreamError: another version, damaged, truncated, or of a size over :data:`codec.image.MAX_PIXELS`.
+        BitstreamError: another version, damaged, truncated, or of a size over :data:`MAX_PIXELS`.
     """
     if not data:
         raise BitstreamError("is empty.")
@@ -79,6 +80,8 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift
-        if byte < 0x80:
+        if byte < 0x80 and (byte or not shift):  # a size has one spelling
             return value, position
+        if not byte:
+            break
     raise BitstreamError("is damaged (a size in its header doesn't end).")

@@ -1,4 +1,4 @@
-"""DKIC as a CompressAI model: trained, evaluated and compared by CompressAI's own tools. Needs the package."""
+"""DKIC as a CompressAI model, evaluated and compared by CompressAI's own tools. Needs the package."""
 
 import copy
 import math
@@ -53,9 +53,18 @@ class DKICModel(CompressionModel):  # type: ignore[misc]
 
     def update(self, *args: Any, **options: Any) -> bool:
         """Make the integer tables from the weights as they are now; needed before :meth:`compress`."""
-        hyper = [Tables(tables) for tables in make_hyper_tables(self.network)]
+        hyper = {gain: Tables(tables) for gain, tables in enumerate(make_hyper_tables(self.network))}
         self._coder = LatentCoder(copy.deepcopy(self.network.priors), hyper, Tables(gaussian_tables()))
         return True
+
+    def load_state_dict(self, *args: Any, **options: Any) -> Any:
+        """Load weights; tables made before no longer hold."""
+        self._coder = None
+        return super().load_state_dict(*args, **options)
+
+    def _apply(self, *args: Any, **options: Any) -> Any:
+        self._coder = None  # it has a copy of the weights on the old device
+        return super()._apply(*args, **options)
 
     def compress(self, x: Tensor) -> dict[str, Any]:
         """One string for each image of (B, 3, H, W), and the images' size."""
@@ -78,8 +87,8 @@ class DKICModel(CompressionModel):  # type: ignore[misc]
         images = []
         with torch.inference_mode():
             for string in strings[0]:
-                latents = self._ready.decode(string, self.level, size, hyper_size).float()
-                images.append(self.network.reconstruct(latents, self._levels(latents), height, width))
+                latents, _ = self._ready.decode(string, self.level, size, hyper_size)
+                images.append(self.network.reconstruct(latents.float(), self._levels(latents), height, width))
         return {"x_hat": torch.cat(images).clamp(0, 1)}
 
     @property

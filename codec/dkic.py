@@ -10,7 +10,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,10 @@ from codec.layers.blocks import (
 
 STRIDE = 16
 """Pixels of the image to one position of the latents, along each side."""
+
+
+_WIDEST = 1 << 14
+"""No setting is larger: a stranger's bank can't ask for any amount of memory."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,24 @@ class DKICConfig:
     """Quality levels that share the weights, told apart by gains; 1 where each level has weights of its own."""
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            numbers = value if isinstance(value, tuple) else (value,)
+            least = 0 if field.name == "blocks" else 1
+            if field.name not in ("block", "aggregation", "norm", "mlp_ratio") and not all(
+                isinstance(number, int) and least <= number <= _WIDEST for number in numbers
+            ):
+                raise ValueError(f"{field.name} can't be {value!r}.")
+        if len(self.channels) != 3 or len(self.blocks) != 3 or not 0 < self.mlp_ratio <= 64:
+            raise ValueError("channels and blocks have three values, and mlp_ratio is positive.")
+        if self.kernel % 2 == 0 or self.context_kernel % 2 == 0:
+            raise ValueError("Kernels have odd sides.")
         if sum(self.slices) != self.latent or len(self.slices) != len(self.stages):
             raise ValueError(f"The slices {self.slices} don't make {self.latent} channels with {self.stages} stages.")
         if self.block not in ("drb", "rbb"):
             raise ValueError(f"There is no block {self.block!r}.")
+        if self.norm not in get_args(NormPlacement) or self.aggregation not in get_args(Aggregation):
+            raise ValueError(f"There is no norm {self.norm!r} or no aggregation {self.aggregation!r}.")
         for channels in (*self.channels, self.hyper):
             if channels % self.group_channels:
                 raise ValueError(f"{channels} channels don't divide into groups of {self.group_channels}.")
@@ -282,11 +300,12 @@ class DKIC(nn.Module):
             level: (B,) int64; the first level if left out.
         """
         level = level if level is not None else torch.zeros(len(image), dtype=torch.int64, device=image.device)
-        y, z = self.latents(image)
+        y, z = (latents.float() for latents in self.latents(image))
         hyper_gain = self.priors.hyper_gains(level)
         z_hat = self._rounded(z * hyper_gain) / hyper_gain
         z_seen = z + self._noise(z) / hyper_gain if self.training else z_hat
-        z_likelihood = self.hyper_prior.likelihood(z_seen, 1 / hyper_gain)
+        with torch.autocast(image.device.type, enabled=False):  # differences of probabilities
+            z_likelihood = self.hyper_prior.likelihood(z_seen, 1 / hyper_gain)
 
         gain, shift = self.priors.gains(level).flatten(2), self.priors.scale_shift(level).flatten(2)
         flat = y.flatten(2)
@@ -294,7 +313,7 @@ class DKIC(nn.Module):
 
         def visit(channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
             wanted = flat[:, channels, positions] * gain[:, channels]
-            means = means * gain[:, channels]
+            means, scales = means.float() * gain[:, channels], scales.float()
             residual = wanted - means
             rounded = self._rounded(residual)
             seen = residual + self._noise(residual) if self.training else rounded

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from codec.bank import Bank
 from codec.base import BitstreamError, Codec, CodecError, RGBImage
-from codec.bitstream import VERSION, Stream, pack, unpack
+from codec.bitstream import MAX_PIXELS, VERSION, Stream, pack, unpack
 from codec.dkic import DKIC, STRIDE
 from codec.entropy.coder import Tables
 from codec.entropy.latent_coder import LatentCoder
@@ -46,8 +46,10 @@ class LearnedCodec(Codec):
 
     def encoder(self, image: RGBImage) -> Callable[[int], bytes]:
         """Levels that share weights share one analysis of the image."""
-        pixels = torch.from_numpy(image).to(self._device).movedim(2, 0)[None].float() / 255  # channels last
         height, width = image.shape[:2]
+        if height * width > MAX_PIXELS:
+            raise CodecError(f"{self.name} can't encode {width}x{height} pixels; {MAX_PIXELS:,} are the most.")
+        pixels = torch.from_numpy(image).to(self._device).movedim(2, 0)[None].float() / 255  # channels last
 
         @functools.cache
         def latents(weights: str) -> tuple[Tensor, Tensor]:
@@ -60,14 +62,15 @@ class LearnedCodec(Codec):
         def encode(level: int) -> bytes:
             setting = self.bank.levels[level]
             _, coder = self._network(setting.weights)
-            payload = coder.encode(*latents(setting.weights), setting.gain)
+            with _memory_named(width, height):
+                payload = coder.encode(*latents(setting.weights), setting.gain)
             return pack(Stream(self._mark, level, width, height, payload))
 
         return encode
 
     def decode(self, data: bytes) -> RGBImage:
         stream = unpack(data)
-        latents = self._latents(stream)
+        latents, _ = self._latents(stream)
         setting = self.bank.levels[stream.level]
         network, _ = self._network(setting.weights)
         with _memory_named(stream.width, stream.height), torch.inference_mode():
@@ -77,14 +80,14 @@ class LearnedCodec(Codec):
         return np.ascontiguousarray(bytes_.movedim(0, 2).cpu().numpy())
 
     def decode_latents(self, data: bytes) -> Tensor:
-        """The latents (1, M, h, w) of a bitstream, float64, in the network's own units: the exact part of decoding.
+        """What every machine decodes alike: int64 (M, h * w), in 1/256 of a quantisation step.
 
         Raises:
             BitstreamError: as :meth:`decode`.
         """
-        return self._latents(unpack(data))
+        return self._latents(unpack(data))[1]
 
-    def _latents(self, stream: Stream) -> Tensor:
+    def _latents(self, stream: Stream) -> tuple[Tensor, Tensor]:
         if stream.bank != self._mark:
             raise BitstreamError(
                 f"was made with the bank {stream.bank:04x}; this is {self.name}'s bank {self._mark:04x}."
@@ -120,7 +123,7 @@ class LearnedCodec(Codec):
             for transform in (network.analysis, network.synthesis):
                 transform.to(memory_format=torch.channels_last)  # what convolutions are fastest with
             hyper, latent = self._tables
-            by_gain = [hyper[i] for i, level in enumerate(self.bank.levels) if level.weights == weights]
+            by_gain = {level.gain: hyper[i] for i, level in enumerate(self.bank.levels) if level.weights == weights}
             self._networks[weights] = network, LatentCoder(network.priors, by_gain, latent)
         return self._networks[weights]
 

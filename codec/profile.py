@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from codec.dkic import DKIC, count_parameters
+from codec.dkic import DKIC, STRIDE, count_parameters
+from codec.layers.blocks import edge_pad
 
 
 class Part(NamedTuple):
@@ -38,7 +39,7 @@ def profile_network(network: DKIC, height: int, width: int) -> list[Part]:
         return means.round()
 
     parts: list[tuple[str, list[nn.Module], Callable[[], object]]] = [
-        ("analysis", [network.analysis], lambda: network.latents(image)[0]),
+        ("analysis", [network.analysis], lambda: network.analysis(edge_pad(image, STRIDE) - 0.5)),
         ("hyper-analysis", [network.hyper_analysis], lambda: network.hyper_analysis(y)),
         ("hyper-synthesis, float64", [priors.hyper_synthesis], lambda: priors.context(hyper, level, *size)),
         ("space-channel model, float64", [priors.space_channel], lambda: priors.space_channel(context, visit)),

@@ -67,35 +67,42 @@ def create(group: str, name: str, passing: type[Exception] = CodecError) -> Any:
 
 
 def get_codec(name: str) -> Codec:
-    """The codec called ``name``: a bank's folder, a known bank, or an entry point.
+    """The codec called ``name``: an entry point, a known bank, or a bank's folder.
 
     Raises:
         UnknownName: there is no such codec, or importing it fails.
         BankError: the bank is damaged.
     """
-    folder = Path(name) if Path(name, BANK_MANIFEST).is_file() else bank_folders().get(name)
-    if folder:
-        from codec.bank import Bank
-        from codec.learned import LearnedCodec
-
-        return LearnedCodec(Bank.load(folder))
+    if name not in importlib.metadata.entry_points(group=CODECS).names:
+        folder = bank_folders().get(name, Path(name))
+        if (folder / BANK_MANIFEST).is_file():
+            return _of_bank(folder.resolve(), (folder / BANK_MANIFEST).stat().st_mtime_ns)
     codec: Codec = create(CODECS, name)
     return codec
 
 
+@functools.lru_cache(maxsize=8)
+def _of_bank(folder: Path, changed: int) -> Codec:
+    """A bank's codec, kept with its weights until the bank is ``changed``."""
+    from codec.bank import Bank
+    from codec.learned import LearnedCodec
+
+    return LearnedCodec(Bank.load(folder))
+
+
 def codec_for_file(name: str) -> Codec:
-    """The codec whose bitstreams end like the file name ``name``.
+    """The codec whose bitstreams end like the file name ``name``; of several the one with the longest ending.
 
     Raises:
         UnknownName: no registered codec has that suffix.
     """
-    for bank in bank_folders():
-        if name.endswith(f".{bank}"):
-            return get_codec(bank)
-    for suffix, codec in _by_suffix().items():
-        if name.endswith(suffix):
-            return codec
-    raise UnknownName(f"{name}: no codec writes files with this ending; known are {', '.join(sorted(_by_suffix()))}.")
+    banks = {f".{bank}" for bank in bank_folders()}
+    endings = [suffix for suffix in banks | _by_suffix().keys() if name.endswith(suffix)]
+    if not endings:
+        known = ", ".join(sorted(banks | _by_suffix().keys()))
+        raise UnknownName(f"{name}: no codec writes files with this ending; known are {known}.")
+    suffix = max(endings, key=len)
+    return _by_suffix()[suffix] if suffix in _by_suffix() else get_codec(suffix[1:])
 
 
 @functools.cache

@@ -64,15 +64,21 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     """
     try:
         data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: there is no such file.") from None
+    except OSError as error:
+        raise WeightsError(f"{path}: can't be read ({error.strerror}).") from error
+    return parse_tensors(data, path)
+
+
+def parse_tensors(data: bytes, path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """As :func:`read_tensors`, for the bytes of the file at ``path``."""
+    try:
         length = int.from_bytes(data[:8], "little")
         header = json.loads(data[8 : 8 + length])
         notes = header.pop("__metadata__", {})
         body = memoryview(data)[8 + length :]
         return {name: _tensor(entry, body) for name, entry in header.items()}, notes
-    except FileNotFoundError:
-        raise WeightsError(f"{path}: there is no such file.") from None
-    except OSError as error:
-        raise WeightsError(f"{path}: can't be read ({error.strerror}).") from error
     except Exception as error:  # whatever damaged JSON leads to
         raise WeightsError(f"{path}: is no safetensors file, or a damaged one.") from error
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from allocator.errors import AllocatorError
 from allocator.metrics import Metric, get_metric
 from codec import CodecError, ImageError, get_codec, pixels_sha256, read_image
+from codec.registry import SEARCH_PATH
 from submissions.archive import unpack
 from submissions.submit import ARCHIVE, MANIFEST, Entry, Manifest
 
@@ -78,7 +79,9 @@ def verify(folder: Path) -> Verdict:
 
 def _decode_apart(archive: Path, scratch: Path, verdict: Verdict) -> None:
     command = [sys.executable, "-m", "submissions.decode", str(archive.resolve()), str(scratch)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=scratch, env=os.environ, check=False)
+    banks = os.environ.get(SEARCH_PATH, "").split(os.pathsep)  # the decoder has another working directory
+    env = {**os.environ, SEARCH_PATH: os.pathsep.join(str(Path(one).resolve()) for one in banks if one)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=scratch, env=env, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         verdict.failures += lines if done.returncode == 1 else [f"The decoder failed: {(lines or ['killed'])[-1]}"]

@@ -54,12 +54,10 @@ def train(
     if start and not trainer.step:
         trainer.start_from(read_checkpoint(start)[0])
     typer.echo(f"{out}: {found.name}, step {trainer.step:,} of {found.steps:,}, on {trainer.device}")
-    try:
-        finished = _run(trainer, math.inf if hours is None else 3600 * hours)
-    except KeyboardInterrupt:
-        trainer.save()
+    finished = _run(trainer, math.inf if hours is None else 3600 * hours)
+    if trainer.interrupted and not finished:
         typer.echo(f"Interrupted at step {trainer.step:,}, saved; the same command goes on.", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(130)
     if not finished:
         typer.echo(f"Stopped at step {trainer.step:,}, saved; the same command goes on.")
     bank = create_bank(out / "bank", found.name, [trainer.average], notes=trainer.notes())

@@ -71,6 +71,7 @@ class SymbolDecoder:
     """
 
     def __init__(self, data: bytes) -> None:
+        self.bits = 8 * len(data)
         words = np.frombuffer(data + b"\0" * (-len(data) % 4), ">u4").astype(np.uint32)
         self._coder = constriction.stream.queue.RangeDecoder(words)
 

@@ -77,8 +77,8 @@ class ReadCloseCalls:
         import numpy as np
 
         number = int(self.coder.decode(np.zeros(1, np.int64), _NONE_CLOSE)[0])
-        if not 0 <= number <= count:
-            raise BitstreamError("is damaged (more close calls than latents).")
+        if not 0 <= number <= min(count, self.coder.bits):
+            raise BitstreamError("is damaged (more close calls than there can be).")
         places, ups = [], []
         for _ in range(number):
             place = 0

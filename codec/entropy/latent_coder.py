@@ -1,7 +1,7 @@
 """Latents to bytes and back, exactly, for any network that has priors."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -33,11 +33,11 @@ class LatentCoder:
 
     Args:
         priors: a module; kept in float64 from here on.
-        hyper_tables: of each level, the tables of each channel of the hyper-latents.
+        hyper_tables: of each gain, the tables of each channel of the hyper-latents.
         latent_tables: of each scale.
     """
 
-    def __init__(self, priors: nn.Module, hyper_tables: list[Tables], latent_tables: Tables) -> None:
+    def __init__(self, priors: nn.Module, hyper_tables: Mapping[int, Tables], latent_tables: Tables) -> None:
         self.priors: Priors = priors.double().eval().requires_grad_(False)  # type: ignore[assignment]
         self.hyper_tables, self.latent_tables = hyper_tables, latent_tables
         self.close_calls = 0
@@ -58,13 +58,19 @@ class LatentCoder:
             coder.encode(exact.to(torch.int32).numpy(), scales.numpy(), self.latent_tables)
             return exact
 
-        _, check = self._decoded(hyper, level, latents.shape[2:], Rounding(calls), symbols)
+        *_, check = self._decoded(hyper, level, latents.shape[2:], Rounding(calls), symbols)
         coder.encode_uniform(check, _CHECKS)
         self.close_calls = calls.listed
         return coder.finish()
 
-    def decode(self, data: bytes, level: int, size: tuple[int, int], hyper_size: tuple[int, int]) -> Tensor:
-        """The latents (1, M, h, w), float64, in the network's own units, of ``size`` (h, w).
+    def decode(
+        self, data: bytes, level: int, size: tuple[int, int], hyper_size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Decode latents of ``size`` (h, w).
+
+        Returns:
+            The latents (1, M, h, w), float64, in the network's own units; and what every machine decodes alike, the
+            same before the level's gain is taken away: int64 (M, h * w), in units of 1 / GRID of a quantisation step.
 
         Raises:
             BitstreamError: the bytes are no such stream.
@@ -78,11 +84,11 @@ class LatentCoder:
         def symbols(channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
             return torch.from_numpy(coder.decode(scales.numpy(), self.latent_tables)).double()
 
-        latents, check = self._decoded(hyper, level, size, Rounding(ReadCloseCalls(coder)), symbols)
+        latents, exact, check = self._decoded(hyper, level, size, Rounding(ReadCloseCalls(coder)), symbols)
         if coder.decode_uniform(_CHECKS) != check:
             raise BitstreamError("doesn't decode to the latents that were encoded; it is damaged.")
         coder.finish()
-        return latents
+        return latents, exact
 
     @property
     def _device(self) -> torch.device:
@@ -97,11 +103,12 @@ class LatentCoder:
         size: tuple[int, ...],
         rounding: Rounding,
         symbols: Callable[[slice, Tensor, Tensor, Tensor], Tensor],
-    ) -> tuple[Tensor, int]:
-        """What both sides do: predict, round, take the symbols, add, go on. Gives latents and their check."""
+    ) -> tuple[Tensor, Tensor, int]:
+        """What both sides do: predict, round, take the symbols, add, go on. Gives latents twice, and their check."""
         levels = torch.tensor([level], device=hyper.device)
         gain = self.priors.gains(levels).flatten(2)
         shift = self.priors.scale_shift(levels).flatten(2)
+        everything = torch.empty(gain.shape[1], size[0] * size[1], dtype=torch.int64)
         check = zlib.crc32(_array(hyper).astype("<i4").tobytes())
 
         def visit(channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
@@ -113,10 +120,11 @@ class LatentCoder:
             values = symbols(channels, positions, predicted.means, predicted.scales)
             exact = (values * GRID).long() + predicted.means
             check = zlib.crc32(exact.numpy().astype("<i8").tobytes(), check)
+            everything[channels, positions.cpu()] = exact.view(means.shape[1:])
             return (exact.double() / GRID).view(means.shape).to(means.device) / gain[:, channels]
 
         context = self.priors.context(hyper / self.priors.hyper_gains(levels), levels, *size)
-        return self.priors.space_channel(context, visit), check % _CHECKS
+        return self.priors.space_channel(context, visit), everything, check % _CHECKS
 
 
 def _bounded(values: Tensor) -> Tensor:

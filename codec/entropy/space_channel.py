@@ -28,8 +28,9 @@ def stage_map(height: int, width: int, stages: int) -> Tensor:
 
 @functools.lru_cache(maxsize=32)
 def _positions(height: int, width: int, stages: int) -> tuple[Tensor, ...]:
-    order = stage_map(height, width, stages).flatten()
-    return tuple((order == stage).nonzero()[:, 0] for stage in range(stages))
+    with torch.inference_mode(False):  # kept for training, too
+        order = stage_map(height, width, stages).flatten()
+        return tuple((order == stage).nonzero()[:, 0] for stage in range(stages))
 
 
 class SpaceChannelModel(nn.Module):

@@ -1,6 +1,6 @@
 """Residual blocks of the DKIC transforms (DKIC, section 3.2 and figure 2)."""
 
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -88,8 +88,6 @@ class DynamicResidualBlock(nn.Module):
         aggregation: Aggregation = "dynamic",
     ) -> None:
         super().__init__()
-        if norm not in get_args(NormPlacement) or aggregation not in get_args(Aggregation):
-            raise ValueError(f"There is no norm {norm!r} or no aggregation {aggregation!r}.")
         self.aggregation: nn.Module = (
             LiteDCN(channels, groups, kernel)
             if aggregation == "dynamic"

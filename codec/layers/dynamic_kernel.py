@@ -28,9 +28,12 @@ def dynamic_kernel(features: Tensor, offsets: Tensor, modulation: Tensor) -> Ten
     Returns:
         (B, C, H, W).
     """
-    if features.is_cuda and not torch.is_grad_enabled():
-        fused: Tensor = _fused()(features, offsets, modulation)
-        return fused
+    if features.is_cuda and not torch.is_grad_enabled() and _compiled:
+        try:
+            fused: Tensor = _compiled[0](features, offsets, modulation)
+            return fused
+        except Exception:  # no compiler on this machine: whatever kind of error that is
+            _compiled.clear()
     result: Tensor = _DynamicKernel.apply(features, offsets, modulation)
     return result
 
@@ -58,14 +61,8 @@ def dynamic_kernel_gathered(features: Tensor, offsets: Tensor, modulation: Tenso
     return out.reshape(features.shape)
 
 
-def _fused() -> Any:
-    global _compiled
-    if _compiled is None:
-        _compiled = torch.compile(dynamic_kernel_gathered, dynamic=True)
-    return _compiled
-
-
-_compiled: Any = None
+_compiled: list[Any] = [torch.compile(dynamic_kernel_gathered, dynamic=True)]
+"""The fused form; emptied where it can't be compiled."""
 
 
 def _positions(offsets: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
@@ -170,5 +167,7 @@ class LiteDCN(nn.Module):
         offsets = self.offsets(features).unflatten(1, (self.groups, self.positions, 2))
         modulation = self.modulation(features).unflatten(1, (self.groups, self.positions)).softmax(2)
         value = self.value(features)
-        sampled = dynamic_kernel(value, offsets.to(value.dtype), modulation.to(value.dtype))
+        with torch.autocast(value.device.type, enabled=False):  # positions need more than bfloat16's 8 bits
+            wide = torch.promote_types(value.dtype, torch.float32)
+            sampled = dynamic_kernel(value.to(wide), offsets.to(wide), modulation.to(wide))
         return self.output(sampled)  # type: ignore[no-any-return]

@@ -39,7 +39,8 @@ class RatePrice(nn.Module):
     def forward(self, level: Tensor, rates: Tensor) -> Tensor:
         """The price for each sample (B,) of levels (B,), after its rate (B,) has entered the level's mean."""
         for index, rate in zip(level.tolist(), rates.detach(), strict=True):
-            self.rates[index] = self.memory * self.rates[index] + (1 - self.memory) * rate
+            if torch.isfinite(rate):
+                self.rates[index] = self.memory * self.rates[index] + (1 - self.memory) * rate
         return torch.where(self.rates >= self.targets, self.above, self.below)[level]
 
 

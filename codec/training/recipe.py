@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from codec.base import CodecError
+from codec.base import CodecError, is_codec_name
 from codec.dkic import CONFIGURATIONS, DKICConfig
 
 
@@ -117,6 +117,10 @@ class Recipe:
             raise RecipeError(f"The recipe {self.name} must name its levels' targets rising.")
         if self.optimizer.name not in ("adam", "adamw") or self.optimizer.precision not in ("float32", "bfloat16"):
             raise RecipeError(f"The recipe {self.name} names an unknown optimizer or precision.")
+        if any(stage.schedule not in ("constant", "cosine") for stage in self.stages):
+            raise RecipeError(f"The recipe {self.name} names an unknown schedule.")
+        if not is_codec_name(self.name):
+            raise RecipeError(f"{self.name!r} can't be a codec's name; use letters, digits, -, +, _ and .")
 
     @property
     def config(self) -> DKICConfig:

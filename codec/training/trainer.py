@@ -1,11 +1,14 @@
 """The training loop: both stages, on any device, going on where it was killed."""
 
+import contextlib
 import copy
 import csv
 import dataclasses
 import json
 import math
 import platform
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -96,8 +99,13 @@ class Trainer:
         self.discriminator_optimizer = self._optimizer(self.discriminator)
         self.step = 0
         self.seconds = 0.0
-        self._skipped = 0
-        folder.mkdir(parents=True, exist_ok=True)
+        self.interrupted = False
+        """Whether the last :meth:`run` ended by an interrupt."""
+        self._skipped = {id(self.network): 0, id(self.discriminator): 0}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"{folder}: can't be made a folder ({error.strerror}).") from error
         if (folder / STATE).exists():
             self._restore()
         write_file(folder / "run.json", (json.dumps(self.notes(), indent=1) + "\n").encode())
@@ -132,7 +140,9 @@ class Trainer:
         save_every_seconds: float = 180.0,
         stop_after_seconds: float = math.inf,
     ) -> bool:
-        """Train until the recipe ends or the time is over, saving now and then and at the end.
+        """Train until the recipe ends, the time is over or Ctrl-C is pressed; save now and then and at the end.
+
+        An interrupt waits for the end of the step, so that what is saved is exactly what a run without it has then.
 
         Returns:
             Whether the recipe has come to its end.
@@ -140,14 +150,26 @@ class Trainer:
         Raises:
             TrainingError: the loss stays infinite; the last saved state is from before.
         """
+        with _interrupts_noted() as interrupts:
+            return self._run(report, report_every, save_every_seconds, stop_after_seconds, interrupts)
+
+    def _run(
+        self,
+        report: Callable[[Report], None],
+        report_every: int,
+        save_every_seconds: float,
+        stop_after_seconds: float,
+        interrupts: list[int],
+    ) -> bool:
         begin = saved = time.monotonic()
-        done_before, seen = self.step, []
+        done_before, seen = self.step, list[dict[str, float]]()
         while self.step < self.recipe.steps:
             stage, number = self.recipe.stage_at(self.step)
             seen.append(self._train_step(stage, number))
             self.step += 1
             now = time.monotonic()
-            over = now - begin >= stop_after_seconds
+            self.interrupted = bool(interrupts)
+            over = now - begin >= stop_after_seconds or self.interrupted
             if self.step % report_every == 0 or self.step == self.recipe.steps or over:
                 self._log(seen, (now - begin) / (self.step - done_before), report)
                 seen = []
@@ -205,14 +227,14 @@ class Trainer:
             loss.backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(module.parameters(), self.recipe.optimizer.clip)
         if not torch.isfinite(norm):
-            self._skipped += 1
-            if self._skipped >= _PATIENCE:
+            self._skipped[id(module)] += 1
+            if self._skipped[id(module)] >= _PATIENCE:
                 raise TrainingError(
                     f"The loss wasn't finite for {_PATIENCE} steps before step {self.step}; {self.folder} holds the "
                     "last good state. Lower the learning rate or the GAN's weight, then go on."
                 )
             return False
-        self._skipped = 0
+        self._skipped[id(module)] = 0
         optimizer.step()
         return True
 
@@ -232,7 +254,8 @@ class Trainer:
             writer = csv.writer(file)
             if new:
                 writer.writerow([*Report._fields, *(f"level{i}_bpp" for i in range(len(self.recipe.rate.targets)))])
-            writer.writerow([f"{value:.6g}" for value in (*line, *self.price.rates.tolist())])
+            numbers = [*line[2:], *self.price.rates.tolist()]
+            writer.writerow([line.step, line.steps, *(f"{value:.6g}" for value in numbers)])
         report(line)
 
     def save(self) -> None:
@@ -261,18 +284,27 @@ class Trainer:
     def _restore(self) -> None:
         path = self.folder / STATE
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            theirs = json.loads(state["recipe"])
         except Exception as error:  # of torch, about damaged files
             raise TrainingError(f"{path}: is no state of a training run, or a damaged one.") from error
         if state["data"] != self.photos.fingerprint:
             raise TrainingError(f"{path}: is of a run on other images.")
-        theirs, ours = json.loads(state["recipe"]), json.loads(json.dumps(dataclasses.asdict(self.recipe)))
-        if (theirs["network"], theirs["rate"]["targets"]) != (ours["network"], ours["rate"]["targets"]):
-            raise TrainingError(f"{path}: is of a run with another network or other levels; choose another folder.")
+        ours = json.loads(json.dumps(dataclasses.asdict(self.recipe)))
+        if differing := [key for key in ours if key not in ("name", "stages") and theirs.get(key) != ours[key]]:
+            raise TrainingError(
+                f"{path}: is of a run with another {', '.join(differing)}; only the stages may change. "
+                "Choose another folder, and --start to begin with its weights."
+            )
         for name in ("network", "average", "discriminator", "optimizer", "discriminator_optimizer"):
             getattr(self, name).load_state_dict(state[name])
         self.price.rates.copy_(state["price"]["rates"])
         self.step, self.seconds = state["step"], state["seconds"]
+        log = self.folder / LOG
+        if log.exists():  # what was done after the last save is done again
+            head, *rows = log.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [row for row in rows if int(row.partition(",")[0]) <= self.step]
+            write_file(log, "".join([head, *kept]).encode())
 
     def start_from(self, network: DKIC) -> None:
         """Begin with the weights of a network of the same configuration instead of random ones.
@@ -289,6 +321,8 @@ class Trainer:
         """Each level of a bank with one network on the validation images, by real bitstreams."""
         codec = LearnedCodec(bank)
         images = [read_image(path) for path in self.photos.validation]
+        if not images:
+            return
         network = bank.network(bank.levels[0].weights)
         for level in range(len(bank.levels)):
             bits = estimated = pixels = 0.0
@@ -306,6 +340,20 @@ class Trainer:
                 errors.append(float((pair[0] - pair[1]).square().mean()))
             psnr = float(np.mean([-10 * math.log10(max(error, 1e-10)) for error in errors]))
             yield Evaluation(level, bits / pixels, estimated / pixels, psnr, float(np.mean(distances)))
+
+
+@contextlib.contextmanager
+def _interrupts_noted() -> Iterator[list[int]]:
+    """Interrupts are only collected; outside of the main thread nothing changes."""
+    noted: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+    before = signal.signal(signal.SIGINT, lambda number, frame: noted.append(number))
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @torch.no_grad()

@@ -34,11 +34,12 @@ def test_the_same_network_makes_the_same_bytes(tmp_path: Path) -> None:
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
 
 
-def test_whatever_changes_latents_changes_the_fingerprint(bank: Bank, tmp_path: Path) -> None:
+def test_whatever_changes_latents_changes_the_fingerprint(tmp_path: Path) -> None:
     other = network()
     other.priors.gains.log.data[1] += 1e-6
-    changed = LearnedCodec(create_bank(tmp_path / "gain", "tiny", [other]))
-    assert changed.fingerprint(0) != LearnedCodec(bank).fingerprint(0)
+    banks = [create_bank(tmp_path / str(i), "tiny", [one]) for i, one in enumerate((network(), other))]
+    before, after = map(LearnedCodec, banks)
+    assert before.fingerprint(0) != after.fingerprint(0)
 
 
 def test_banks_are_known_by_name_and_by_folder(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,6 +62,10 @@ def damage(folder: Path, what: str) -> None:
             content["format"] = 99
         case "setting":
             content["configuration"]["colour"] = 1
+        case "norm":
+            content["configuration"]["norm"] = "between"
+        case "label":
+            content["levels"][0]["gain"] = "first"
         case "gain":
             content["levels"][0]["gain"] = 7
         case "outside":
@@ -79,6 +84,8 @@ def damage(folder: Path, what: str) -> None:
         ("format", "format 99"),
         ("setting", "no setting colour"),
         ("gain", "make no sense"),
+        ("label", "no bank's manifest"),
+        ("norm", "no norm 'between'"),
         ("outside", "outside its folder"),
         ("unlisted", "doesn't list tables"),
         ("name", "can't be a codec's name"),
@@ -107,6 +114,13 @@ def test_networks_that_make_no_bank_are_refused(tmp_path: Path) -> None:
         create_bank(tmp_path, "x", [network(), network()])
     with pytest.raises(BankError, match="as many labels"):
         create_bank(tmp_path, "x", [network()], ["only one"])
+    for name in ("hevc", "a b"):
+        with pytest.raises(BankError, match="can't be a bank's name"):
+            create_bank(tmp_path, name, [network()])
+    broken = network()
+    broken.synthesis.last.weight.data[0] = torch.inf
+    with pytest.raises(BankError, match="aren't finite"):
+        create_bank(tmp_path, "x", [broken])
 
 
 def test_checkpoints_carry_their_configuration(tmp_path: Path) -> None:

@@ -104,7 +104,20 @@ def test_levels_may_be_mixed_in_a_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"slices": (4, 4)}, {"block": "mlp"}, {"channels": (16, 16, 40)}, {"stages": (1,)}, {"colour": 1}]
+    "fields",
+    [
+        {"slices": (4, 4)},
+        {"block": "mlp"},
+        {"norm": "between"},
+        {"channels": (16, 16, 40)},
+        {"channels": (16, 16, -32)},
+        {"group_channels": 0},
+        {"blocks": (1, 1)},
+        {"hyper": "16"},
+        {"context_kernel": 2},
+        {"stages": (1,)},
+        {"colour": 1},
+    ],
 )
 def test_configurations_that_make_no_network_are_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"\w"):

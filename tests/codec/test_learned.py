@@ -4,10 +4,10 @@ import contextlib
 import os
 import pickle
 import random
+import resource
 import subprocess
 import sys
 import time
-import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -51,10 +51,13 @@ def test_any_size_comes_back_within_half_a_step(size: tuple[int, int], codec: Le
     for number in range(3):
         level = torch.tensor([number])
         stream = codec.encode(image, number)
-        latents = codec.decode_latents(stream)
-        assert ((latents - y) * model.priors.gains(level)).abs().max() <= 0.5 + 1e-3
-        expected = model.reconstruct(latents.float(), level, *size)[0].clamp(0, 1).movedim(0, 2).numpy() * 255
-        assert np.abs(codec.decode(stream) - expected).max() <= 0.501
+        gain = model.priors.gains(level).double()
+        latents = codec.decode_latents(stream).view(y.shape) / exact.GRID
+        assert (latents - y * gain).abs().max() <= 0.5 + 1e-3
+        expected = (
+            model.reconstruct((latents / gain).float(), level, *size)[0].clamp(0, 1).movedim(0, 2).numpy() * 255
+        )
+        assert np.abs(codec.decode(stream) - expected).max() <= 0.51
 
 
 def test_a_stream_is_no_longer_than_the_model_estimates(codec: LearnedCodec, large: RGBImage) -> None:
@@ -180,12 +183,13 @@ def test_a_naive_coder_breaks_under_noise_of_float32s_own_size(
     monkeypatch.setattr(Tensor, "double", Tensor.float)
     stream = coder(naive).encode(y, z, 2)
     size, hyper_size = (96, 96), (24, 24)
-    expected = coder(naive).decode(stream, 2, size, hyper_size)
+    gain = priors(naive).gains(torch.tensor([2]))  # type: ignore[operator]
 
     def breaks(seed: int) -> bool:
         with changed_outputs(networks_of(priors(naive)), noisy(1e-6, seed, relative=True)):
             try:
-                return bool((coder(naive).decode(stream, 2, size, hyper_size) - expected).abs().max() > 0.1)
+                latents, _ = coder(naive).decode(stream, 2, size, hyper_size)
+                return bool(((latents - y) * gain).abs().max() > 1)  # half a step is what rounding takes
             except BitstreamError:
                 return True
 
@@ -264,8 +268,8 @@ def test_another_bank_another_level_and_too_few_bytes_are_refused_by_name(
         other.decode(pack(stream))
     with pytest.raises(BitstreamError, match="level 3; tiny has 0 to 2"):
         codec.decode(pack(stream._replace(level=3)))
-    with pytest.raises(BitstreamError, match="too short for its 13000x13000 pixels"):
-        codec.decode(pack(stream._replace(width=13_000, height=13_000)))
+    with pytest.raises(BitstreamError, match="too short for its 8000x8000 pixels"):
+        codec.decode(pack(stream._replace(width=8_000, height=8_000)))
 
 
 def test_a_payload_that_fits_its_checksum_but_not_the_latents_is_refused(
@@ -317,32 +321,27 @@ def _refitted(data: bytes) -> bytes:
 
 def assert_strangers_bytes_do_no_harm(codec: LearnedCodec, image: RGBImage, count: int) -> None:
     streams = [codec.encode(image, level) for level in range(3)] + [codec.encode(image[:40, :56], 0)]
-    tracemalloc.start()
-    slowest, wrong, sentences = 0.0, 0, True
     right = [codec.decode(stream) for stream in streams]
-    codec.decode(streams[2])
-    _, normal_memory = tracemalloc.get_traced_memory()
     start = time.perf_counter()
     for _ in range(5):
         codec.decode(streams[2])
     normal = (time.perf_counter() - start) / 5
-    tracemalloc.reset_peak()
-    late = 0
-    for data in mutations(streams, count):
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    slowest, late, wrong, sentences = 0.0, 0, 0, True
+    for mutated in mutations(streams, count):
         start = time.perf_counter()
         try:
-            decoded = codec.decode(data)
+            decoded = codec.decode(mutated)
             wrong += not any(np.array_equal(decoded, one) for one in right)
         except BitstreamError as error:
             sentences &= str(error).endswith(".")
         slowest = max(slowest, took := time.perf_counter() - start)
         late += took > 2 * normal + 0.05
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
     assert sentences
     assert wrong <= 2  # a check of 16 bits lets one forgery in 65,536 pass
     assert late <= count // 500, f"{late} of {count} took longer than twice the normal time, up to {slowest} s"
-    assert peak <= 1.5 * normal_memory + 1e6
+    assert grown < 100, f"memory grew by {grown} MiB"
 
 
 def test_strangers_bytes_give_an_image_or_one_sentence(codec: LearnedCodec, photo: RGBImage) -> None:

@@ -29,11 +29,6 @@ def test_channel_norm_sees_one_position_at_a_time() -> None:
     torch.testing.assert_close(out.std(1, correction=0), torch.ones(2, 3, 4), atol=1e-3, rtol=0)
 
 
-def test_an_unknown_norm_is_refused() -> None:
-    with pytest.raises(ValueError, match="no norm 'between'"):
-        DynamicResidualBlock(16, 2, norm="between")  # type: ignore[arg-type]
-
-
 def test_bottleneck_keeps_the_shape() -> None:
     assert ResidualBottleneck(16)(torch.randn(1, 16, 5, 6)).shape == (1, 16, 5, 6)
 

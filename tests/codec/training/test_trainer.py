@@ -53,26 +53,31 @@ def test_a_run_that_stops_ends_with_the_same_weights(recipe: Recipe, photos: Pat
     assert all(torch.equal(through[key], stopped[key]) for key in through)
 
 
-def test_a_killed_run_keeps_its_last_saved_state(photos: Path, tmp_path: Path) -> None:
-    run_folder = tmp_path / "run"
-    longer = tmp_path / "longer.toml"
-    smoke = (Path(__file__).parents[3] / "codec/training/recipes/smoke.toml").read_text()
-    longer.write_text(smoke.replace("steps = 12", "steps = 12000"))
-    arguments = ("train", longer, "--photos", photos, "-o", run_folder, "--threads", 1)
-    without_lpips = {"ALLOCATOR_LPIPS_BACKBONE": ""}
-    text = longer.read_text() + "\n[loss]\nlpips = 0.0\n"
-    longer.write_text(text)
-    with started(*arguments, "--hours", 0.0003, env=without_lpips) as process:
+def test_killed_and_interrupted_it_ends_with_the_same_weights(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
+    """SIGKILL loses what wasn't saved, Ctrl-C nothing; both end where a run without them ends."""
+    text = (Path(__file__).parents[3] / "codec/training/recipes/smoke.toml").read_text()
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace("steps = 12", "steps = 60") + "\n[loss]\nlpips = 0.0\n")
+    arguments = ("train", path, "--photos", photos, "--threads", 1)
+    here, through = tmp_path / "stopped", tmp_path / "through"
+    with started(*arguments, "-o", through) as process:
         assert process.wait(120) == 0
-    assert (run_folder / STATE).exists()
-    with started(*arguments, env=without_lpips) as process:
-        time.sleep(8)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
-        assert "Interrupted at step" in process.stderr.read()  # type: ignore[union-attr]
-    state = torch.load(run_folder / STATE, weights_only=True)
-    assert 0 < state["step"] < 12_000
-    assert read_checkpoint(run_folder / "weights.safetensors")[1]["steps"] == state["step"]
+    with started(*arguments, "-o", here, "--hours", 0.0) as process:
+        assert process.wait(60) == 0
+    for stop in (signal.SIGKILL, signal.SIGINT):
+        with started(*arguments, "-o", here) as process:
+            assert process.stdout
+            assert ", step 1 of 68" in process.stdout.readline()
+            time.sleep(1)
+            process.send_signal(stop)
+            assert process.wait(60) == (130 if stop == signal.SIGINT else -signal.SIGKILL)
+            if stop == signal.SIGINT:
+                assert process.stderr
+                assert "Interrupted at step" in process.stderr.read()
+    with started(*arguments, "-o", here) as process:
+        assert process.wait(120) == 0
+    expected, found = weights(through), weights(here)
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
 def test_a_run_on_other_images_or_of_another_network_is_refused(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
@@ -82,6 +87,8 @@ def test_a_run_on_other_images_or_of_another_network_is_refused(recipe: Recipe, 
     with pytest.raises(TrainingError, match="other images"):
         trainer(recipe, fewer, tmp_path / "run")
     wider = dataclasses.replace(recipe.network, changes={**recipe.network.changes, "hyper": 32})
+    with pytest.raises(TrainingError, match="another seed"):
+        trainer(dataclasses.replace(recipe, seed=9), photos, tmp_path / "run")
     with pytest.raises(TrainingError, match="another network"):
         trainer(dataclasses.replace(recipe, network=wider), photos, tmp_path / "run")
     (tmp_path / "run" / STATE).write_bytes(b"no state")
@@ -122,6 +129,27 @@ def test_evaluation_uses_the_bytes_of_a_bank(recipe: Recipe, photos: Path, tmp_p
     lines = list(run_.evaluate(bank))
     assert [line.level for line in lines] == [0, 1]
     assert all(line.bpp > 0 and line.lpips >= 0 and np.isfinite(line.psnr) for line in lines)
+
+
+def test_one_network_that_never_learns_stops_the_run(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
+    """The discriminator's steps succeed all the while."""
+    stages = (dataclasses.replace(recipe.stages[1], steps=60),)
+    wrong = trainer(dataclasses.replace(recipe, stages=stages), photos, tmp_path)
+    wrong.perceptual.forward = lambda one, other: one.sum() * torch.nan
+    with pytest.raises(TrainingError, match="wasn't finite"):
+        wrong.run()
+    assert wrong.step == 19
+
+
+def test_mixed_precision_trains(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
+    """It goes the way of full precision, within bfloat16's 8 bits."""
+    half = dataclasses.replace(recipe, optimizer=dataclasses.replace(recipe.optimizer, precision="bfloat16"))
+    ways: list[list[Report]] = [[], []]
+    for one, reports in zip((recipe, half), ways, strict=True):
+        assert trainer(one, photos, tmp_path / one.optimizer.precision).run(reports.append, report_every=5)
+    for full, mixed in zip(*ways, strict=True):
+        assert mixed.loss == pytest.approx(full.loss, rel=0.03)
+        assert mixed.bpp == pytest.approx(full.bpp, rel=0.03)
 
 
 def test_training_starts_from_weights(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
