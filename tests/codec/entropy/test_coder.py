@@ -45,7 +45,7 @@ def test_noise_ends_in_an_error_or_in_numbers() -> None:
     random = np.random.default_rng(1)
     refused = 0
     for _ in range(300):
-        decoder = SymbolDecoder(random.bytes(random.integers(0, 60)))
+        decoder = SymbolDecoder(random.bytes(int(random.integers(0, 60))))
         try:
             symbols = decoder.decode(random.integers(0, 64, 200), GAUSSIANS)
             assert np.abs(symbols).max() <= MAX_SYMBOL
