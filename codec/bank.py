@@ -23,7 +23,7 @@ from codec.base import CodecError, is_codec_name
 from codec.dkic import CONFIGURATIONS, DKIC, DKICConfig
 from codec.entropy.tables import SCALES, FrequencyTable, gaussian_tables, make_tables, pack_tables, unpack_tables
 from codec.image import is_safe_name, write_file
-from codec.registry import BANK_MANIFEST, CODECS
+from codec.registry import BANK_MANIFEST, CODECS, bank_folder
 from codec.weights import WeightsError, parse_tensors, read_tensors, write_tensors
 
 FORMAT = 1
@@ -169,12 +169,14 @@ def create_bank(
     notes: dict[str, Any] | None = None,
     half: bool = True,
 ) -> Bank:
-    """Write a bank: one network whose gains are the levels, or a network for each level.
+    """Write a bank.
 
     Args:
         folder: made if missing; an older bank there is replaced.
         name: the codec's name.
-        networks: all of one configuration; fewest bytes first.
+        networks: one network whose gains are the levels; or one for each level, fewest bytes first, all of one
+            configuration. A network that stands there more than once is stored once; where networks have gains for
+            all levels, each level uses its own.
         labels: of the levels, fewest bytes first; by default ``g0``, ``g1``, ...
         notes: how it was trained, kept in the manifest.
         half: store weights with 16 bits, which is what a decoder then computes with, too.
@@ -184,41 +186,47 @@ def create_bank(
         ImageError: a file can't be written.
     """
     config = networks[0].config
-    gains = config.levels
-    if len(networks) > 1 and (gains > 1 or any(network.config != config for network in networks)):
-        raise BankError(
-            "A bank is one network with several gains, or several networks of one configuration, each with one."
-        )
+    networks = list(networks) * (config.levels if len(networks) == 1 else 1)
+    count = len(networks)
+    if config.levels not in (1, count) or any(network.config != config for network in networks):
+        raise BankError("A bank is one network with several gains, or a network of one configuration for each level.")
     if not is_codec_name(name) or name in importlib.metadata.entry_points(group=CODECS).names:
         raise BankError(
             f"{name!r} can't be a bank's name; use letters, digits, -, +, _ and ., and no other codec's name."
         )
-    count = max(gains, len(networks))
     labels = labels or [f"g{i}" for i in range(count)]
     if len(labels) != count or len(set(labels)) != count:
         raise BankError(f"A bank of {count} levels needs as many labels, all different.")
     target = Path(folder)
-    names = ["weights.safetensors"] if gains == count else [f"weights-{i:02}.safetensors" for i in range(count)]
-    every_table: list[FrequencyTable] = []
-    for network, file in zip(networks, names, strict=True):
+    different = list({id(network): network for network in networks}.values())
+    files = (
+        ["weights.safetensors"]
+        if len(different) == 1
+        else [f"weights-{i:02}.safetensors" for i in range(len(different))]
+    )
+    tables: dict[str, list[list[FrequencyTable]]] = {}
+    for network, file in zip(different, files, strict=True):
         tensors = {key: _stored(key, value, half) for key, value in network.state_dict().items()}
         if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
             raise BankError(f"{file} would hold weights that aren't finite.")
         write_tensors(target / file, tensors)
         stored = DKIC(config)
         stored.load_state_dict({key: value.float() for key, value in tensors.items()})
-        every_table += [table for tables in make_hyper_tables(stored) for table in tables]
+        tables[file] = make_hyper_tables(stored)
+    file_of = {id(network): file for network, file in zip(different, files, strict=True)}
+    levels = tuple(
+        Level(label, file_of[id(network)], i if config.levels > 1 else 0)
+        for i, (label, network) in enumerate(zip(labels, networks, strict=True))
+    )
+    every_table = [table for level in levels for table in tables[level.weights][level.gain]]
     packed = {"hyper": pack_tables(every_table), "latent": pack_tables(gaussian_tables())}
     write_tensors(target / TABLES, {f"{part}.{key}": t for part, group in packed.items() for key, t in group.items()})
     bank = Bank(
         folder=target,
         name=name,
         config=config,
-        levels=tuple(
-            Level(label, names[0] if len(names) == 1 else names[i], i if len(names) == 1 else 0)
-            for i, label in enumerate(labels)
-        ),
-        files={file: hashlib.sha256((target / file).read_bytes()).hexdigest() for file in [*names, TABLES]},
+        levels=levels,
+        files={file: hashlib.sha256((target / file).read_bytes()).hexdigest() for file in [*files, TABLES]},
         notes=notes or {},
     )
     bank._validate()
@@ -317,3 +325,16 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[DKIC, dict[str, Any]]
         return network, json.loads(texts["notes"])
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise WeightsError(f"{path}: holds no network of a known configuration.") from error
+
+
+def read_network(source: str) -> tuple[DKIC, dict[str, Any]]:
+    """The network and notes of a file of weights, or what the levels of a bank share (its first level's).
+
+    Raises:
+        WeightsError: the file can't be read, or is of something else.
+        BankError: there is no such file and no such bank, or it is damaged.
+    """
+    if Path(source).is_file():
+        return read_checkpoint(source)
+    bank = Bank.load(bank_folder(source))
+    return bank.network(bank.levels[0].weights), bank.notes

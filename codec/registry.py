@@ -44,6 +44,11 @@ def bank_folders() -> dict[str, Path]:
     return found
 
 
+def bank_folder(name: str) -> Path:
+    """The folder of the bank that ``name`` names, or is the path of; it may hold none."""
+    return bank_folders().get(name, Path(name))
+
+
 def create(group: str, name: str, passing: type[Exception] = CodecError) -> Any:
     """Call the entry point ``name`` of ``group`` and return what it makes; errors of type ``passing`` pass.
 
@@ -74,7 +79,7 @@ def get_codec(name: str) -> Codec:
         BankError: the bank is damaged.
     """
     if name not in importlib.metadata.entry_points(group=CODECS).names:
-        folder = bank_folders().get(name, Path(name))
+        folder = bank_folder(name)
         if (folder / BANK_MANIFEST).is_file():
             return _of_bank(folder.resolve(), (folder / BANK_MANIFEST).stat().st_mtime_ns)
     codec: Codec = create(CODECS, name)

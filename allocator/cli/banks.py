@@ -1,11 +1,15 @@
 """Commands for the banks of learned codecs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from allocator.cli.app import app, console
+
+if TYPE_CHECKING:
+    from codec.bank import Bank
+    from codec.dkic import DKIC
 
 banks = typer.Typer(help="Make and check the banks of learned codecs.", no_args_is_help=True)
 app.add_typer(banks, name="bank")
@@ -20,12 +24,16 @@ def create(
     out: Annotated[Path, typer.Option("--out", "-o", help="The bank's folder; replaced if it's there.")],
     name: Annotated[str, typer.Option(help="The codec's name on the command line and in tables.")],
     weights: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
-            help="Files of weights as training saves them: one whose gains are the levels, or one a level, "
-            "fewest bytes first.",
+            help="Weights as training saves them (or a bank, for what its levels share): one whose gains are the "
+            "levels, or one a level, fewest bytes first.",
             show_default=False,
         ),
+    ] = None,
+    own: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LEVEL=WEIGHTS", help="Weights of a level's own, beside those that the others share."),
     ] = None,
     untrained: Annotated[
         str | None,
@@ -36,16 +44,23 @@ def create(
     full: Annotated[bool, typer.Option("--full", help="Keep 32 bits a weight, not 16.")] = False,
 ) -> None:
     """Make a bank from weights."""
-    from codec.bank import create_bank, read_checkpoint, untrained_network
+    from codec.bank import create_bank, read_network, untrained_network
     from codec.base import CodecError
 
     if bool(weights) == bool(untrained):
         raise CodecError("Give either files of weights or --untrained.")
     if untrained:
-        networks, notes = [untrained_network(untrained, levels)], {"trained": "not at all"}
+        read: list[tuple[DKIC, dict[str, Any]]] = [(untrained_network(untrained, levels), {"trained": "not at all"})]
     else:
-        read = [read_checkpoint(path) for path in weights or []]
-        networks, notes = [network for network, _ in read], read[0][1]
+        read = [read_network(source) for source in weights or []]
+    networks, notes = [network for network, _ in read], dict(read[0][1])
+    if own:
+        networks *= networks[0].config.levels if len(networks) == 1 else 1
+    for one in own or []:
+        level, _, source = one.partition("=")
+        if not (level.isdecimal() and int(level) < len(networks)) or not source:
+            raise CodecError(f"--own {one}: give a level from 0 to {len(networks) - 1}, =, and a file of weights.")
+        networks[int(level)], notes[f"level {level}"] = read_network(source)
     bank = create_bank(out, name, networks, label, notes, half=not full)
     typer.echo(f"{out}: bank {bank.name} {bank.identity[:4]} with {len(bank.levels)} levels, {_size(out):,} bytes")
 
@@ -118,11 +133,11 @@ def profile(
     console().print(grid)
 
 
-def _bank(name: str):  # type: ignore[no-untyped-def]
+def _bank(name: str) -> "Bank":
     from codec.bank import Bank
-    from codec.registry import bank_folders
+    from codec.registry import bank_folder
 
-    return Bank.load(bank_folders().get(name, Path(name)))
+    return Bank.load(bank_folder(name))
 
 
 def _size(folder: Path) -> int:

@@ -24,21 +24,29 @@ def train(
     out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder; gone on with if it's there.")] = Path(
         "allocator-run"
     ),
-    start: Annotated[Path | None, typer.Option(metavar="WEIGHTS", help="Weights to begin with.")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WEIGHTS", help="Begin with a run's weights.safetensors, or with a bank (name or folder)."
+        ),
+    ] = None,
     hours: Annotated[float | None, typer.Option(min=0.0, help="Stop, saved, after so long.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="By default torch's.")] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="Try the whole way in under a minute.")] = False,
     lpips_backbone: Backbone = None,
 ) -> None:
-    """Train a learned codec by a recipe, and make a bank of it; the same command goes on after a stop."""
+    """Train a learned codec by a recipe, and make a bank of it; the same command goes on after a stop.
+
+    On several GPUs: torchrun --standalone --nproc-per-node N -m allocator train ...
+    """
     import math
 
     import torch
 
-    from codec.bank import create_bank, read_checkpoint
+    from codec.bank import create_bank, read_network
     from codec.base import CodecError
     from codec.training.recipe import find_recipe, recipe_names
-    from codec.training.trainer import Trainer
+    from codec.training.trainer import EVENTS, Trainer, has_tensorboard
 
     use_backbones(lpips_backbone)
     if threads:
@@ -49,12 +57,21 @@ def train(
         raise CodecError(f"Give a recipe ({', '.join(recipe_names())}, or a TOML file) and --photos, or --smoke.")
     found = find_recipe(recipe)
     trainer = Trainer(found, photos, out, _perceptual(needed=found.loss.lpips > 0 and not smoke))
-    for sentence in trainer.photos.left_out:
-        typer.echo(f"left out: {sentence}", err=True)
+    speaks = not trainer.processes.rank
     if start and not trainer.step:
-        trainer.start_from(read_checkpoint(start)[0])
-    typer.echo(f"{out}: {found.name}, step {trainer.step:,} of {found.steps:,}, on {trainer.device}")
+        trainer.start_from(read_network(start)[0])
+    if speaks:
+        for sentence in trainer.photos.left_out:
+            typer.echo(f"left out: {sentence}", err=True)
+        place = (
+            f"{trainer.processes.count} x {trainer.device.type}" if trainer.processes.count > 1 else trainer.device
+        )
+        typer.echo(f"{out}: {found.name}, step {trainer.step:,} of {found.steps:,}, on {place}")
+        if has_tensorboard():
+            typer.echo(f"Watch it: tensorboard --logdir {out / EVENTS}")
     finished = _run(trainer, math.inf if hours is None else 3600 * hours)
+    if not speaks:
+        raise typer.Exit(130 if trainer.interrupted and not finished else 0)
     if trainer.interrupted and not finished:
         typer.echo(f"Interrupted at step {trainer.step:,}, saved; the same command goes on.", err=True)
         raise typer.Exit(130)
@@ -71,7 +88,7 @@ def _run(trainer: "Trainer", seconds: float) -> bool:
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = (BarColumn(bar_width=20), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=console(stderr=True)) as bars:
+    with Progress(*columns, console=console(stderr=True), disable=trainer.processes.rank > 0) as bars:
         task = bars.add_task("starting", total=trainer.recipe.steps, completed=trainer.step)
 
         def show(report: "Report") -> None:

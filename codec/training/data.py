@@ -19,7 +19,7 @@ class Photos:
 
     Args:
         folder: searched for images, not its subfolders.
-        crop: side of the crops; smaller images are left out.
+        crop: side of the largest crops; smaller images are left out.
         validation: so many images, evenly by name, are never cropped.
         half_size_over: images with a longer side than this are there at half size, too.
 
@@ -42,7 +42,6 @@ class Photos:
                 self.left_out.append(str(error))
         every = max(1, len(readable) // validation) if validation else len(readable) + 1
         self.validation = list(readable)[every // 2 :: every][:validation]
-        self.crop = crop
         digest = hashlib.sha256()
         self._images: list[RGBImage] = []
         for path, image in readable.items():
@@ -62,13 +61,13 @@ class Photos:
             return [image]
         return [image, np.asarray(Image.fromarray(image).reduce(2))]
 
-    def batch(self, size: int, seed: int, step: int) -> Tensor:
-        """Crops (size, 3, crop, crop), 0 to 1, flipped at random."""
+    def batch(self, size: int, crop: int, seed: int, step: int) -> Tensor:
+        """Crops (size, 3, crop, crop), 0 to 1, flipped at random; ``crop`` at most the photos' own."""
         random = np.random.default_rng((seed, step))
         crops = []
         for index in random.choice(len(self._images), size, p=self._chances):
             image = self._images[index]
-            top, left = (random.integers(side - self.crop + 1) for side in image.shape[:2])
-            crop = image[top : top + self.crop, left : left + self.crop]
-            crops.append(crop[:, ::-1] if random.random() < 0.5 else crop)
+            top, left = (random.integers(side - crop + 1) for side in image.shape[:2])
+            part = image[top : top + crop, left : left + crop]
+            crops.append(part[:, ::-1] if random.random() < 0.5 else part)
         return torch.from_numpy(np.stack(crops)).movedim(3, 1).float() / 255

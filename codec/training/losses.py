@@ -36,11 +36,14 @@ class RatePrice(nn.Module):
         self.rates: Tensor
         self.memory = memory
 
-    def forward(self, level: Tensor, rates: Tensor) -> Tensor:
-        """The price for each sample (B,) of levels (B,), after its rate (B,) has entered the level's mean."""
-        for index, rate in zip(level.tolist(), rates.detach(), strict=True):
+    def observe(self, level: Tensor, rates: Tensor) -> None:
+        """Let the rates (B,) of samples at levels (B,) enter their levels' means."""
+        for index, rate in zip(level.tolist(), rates, strict=True):
             if torch.isfinite(rate):
                 self.rates[index] = self.memory * self.rates[index] + (1 - self.memory) * rate
+
+    def forward(self, level: Tensor) -> Tensor:
+        """The price for each sample (B,) of levels (B,)."""
         return torch.where(self.rates >= self.targets, self.above, self.below)[level]
 
 

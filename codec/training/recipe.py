@@ -64,7 +64,7 @@ class Optimizer:
     """How the weights move."""
 
     name: str = "adam"
-    """``adam`` or ``adamw``."""
+    """``adam``, ``adamw``, or ``muon``: Muon for the weights of convolutions, Adam for the rest."""
     gain_factor: float = 10.0
     """Learning rate of the gains, over that of the weights."""
     clip: float = 1.0
@@ -93,6 +93,12 @@ class Stage:
     """Whether the discriminator takes part."""
     rate_factor: float = 1.0
     """Multiplies both prices: the first stage's is higher (PO-DKIC, section 3.1)."""
+    crop: int | None = None
+    """In place of the data's: large patches late in a run teach what lies far apart."""
+    batch: int | None = None
+    """In place of the data's."""
+    loss: Loss | None = None
+    """In place of the recipe's."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,8 @@ class Recipe:
     name: str
     stages: tuple[Stage, ...]
     seed: int = 0
+    level: int | None = None
+    """The only level that is trained: for weights of its own, begun with those that all levels share."""
     network: Network = field(default_factory=Network)
     data: Data = field(default_factory=Data)
     loss: Loss = field(default_factory=Loss)
@@ -115,7 +123,12 @@ class Recipe:
             raise RecipeError(f"The recipe {self.name} needs a target and two prices for each level.")
         if list(self.rate.targets) != sorted(self.rate.targets):
             raise RecipeError(f"The recipe {self.name} must name its levels' targets rising.")
-        if self.optimizer.name not in ("adam", "adamw") or self.optimizer.precision not in ("float32", "bfloat16"):
+        if self.level is not None and not 0 <= self.level < len(self.rate.targets):
+            raise RecipeError(f"The recipe {self.name} has no level {self.level}.")
+        if self.optimizer.name not in ("adam", "adamw", "muon") or self.optimizer.precision not in (
+            "float32",
+            "bfloat16",
+        ):
             raise RecipeError(f"The recipe {self.name} names an unknown optimizer or precision.")
         if any(stage.schedule not in ("constant", "cosine") for stage in self.stages):
             raise RecipeError(f"The recipe {self.name} names an unknown schedule.")
@@ -198,5 +211,7 @@ def _part(kind: Any, content: dict[str, Any]) -> Any:
     for key, value in content.items():
         if dataclasses.is_dataclass(types[key]):
             value = _part(types[key], value)
+        elif key == "loss":
+            value = _part(Loss, value)
         values[key] = tuple(value) if isinstance(value, list) else value
     return kind(**values)

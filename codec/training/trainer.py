@@ -4,6 +4,7 @@ import contextlib
 import copy
 import csv
 import dataclasses
+import importlib.util
 import json
 import math
 import platform
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,15 +22,20 @@ from torch import Tensor, nn
 
 from codec.bank import Bank, write_checkpoint
 from codec.base import CodecError
-from codec.dkic import DKIC, Output
+from codec.dkic import DKIC, Gains, Output
 from codec.image import read_image, write_file
 from codec.learned import LearnedCodec
 from codec.training.data import Photos
 from codec.training.discriminator import Discriminator
 from codec.training.losses import RatePrice, bits_per_pixel, discriminator_loss, generator_loss
+from codec.training.muon import Muon, mixes_channels
+from codec.training.processes import Processes
 from codec.training.recipe import Recipe, Stage
 
-STATE, WEIGHTS, LOG = "state.pt", "weights.safetensors", "log.csv"
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+STATE, WEIGHTS, LOG, EVENTS = "state.pt", "weights.safetensors", "log.csv", "events"
 _PATIENCE = 20
 """Steps in a row without finite loss after which a run stops."""
 
@@ -73,19 +79,23 @@ class Trainer:
         photos: the folder of training images.
         folder: where state, weights and logs are kept; a run that is there is gone on with.
         perceptual: LPIPS, which takes two batches of images (B, 3, H, W), -1 to 1.
-        device: by default the GPU, if there is one.
+        processes: this process among those that share the run; by default those of torch's launcher.
 
     Raises:
         TrainingError: the folder holds a run of another recipe or other images.
     """
 
     def __init__(
-        self, recipe: Recipe, photos: Path, folder: Path, perceptual: nn.Module, device: torch.device | None = None
+        self, recipe: Recipe, photos: Path, folder: Path, perceptual: nn.Module, processes: Processes | None = None
     ) -> None:
         self.recipe, self.folder = recipe, folder
-        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.processes = processes or Processes.joined()
+        self.device = self.processes.device
+        for stage in recipe.stages:
+            self.processes.share(stage.batch or recipe.data.batch)
         data = recipe.data
-        self.photos = Photos(photos, data.crop, data.validation, data.half_size_over)
+        largest = max(stage.crop or data.crop for stage in recipe.stages)
+        self.photos = Photos(photos, largest, data.validation, data.half_size_over)
         self.perceptual = perceptual.to(self.device).requires_grad_(False)
         torch.manual_seed(recipe.seed)
         self.network = DKIC(recipe.config)
@@ -95,12 +105,13 @@ class Trainer:
         self.price = RatePrice(recipe.rate.targets, recipe.rate.above, recipe.rate.below, recipe.rate.memory)
         self.price = self.price.to(self.device)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.optimizer = self._optimizer(self.network)
-        self.discriminator_optimizer = self._optimizer(self.discriminator)
+        self.optimizers = self._optimizers(self.network)
+        self.discriminator_optimizers = self._optimizers(self.discriminator)
         self.step = 0
         self.seconds = 0.0
         self.interrupted = False
         """Whether the last :meth:`run` ended by an interrupt."""
+        self._board: SummaryWriter | None = None
         self._skipped = {id(self.network): 0, id(self.discriminator): 0}
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -108,17 +119,29 @@ class Trainer:
             raise TrainingError(f"{folder}: can't be made a folder ({error.strerror}).") from error
         if (folder / STATE).exists():
             self._restore()
-        write_file(folder / "run.json", (json.dumps(self.notes(), indent=1) + "\n").encode())
+        if not self.processes.rank:
+            write_file(folder / "run.json", (json.dumps(self.notes(), indent=1) + "\n").encode())
 
-    def _optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
-        gains = [p for name, p in module.named_parameters() if name.endswith("gains.log") or "gains." in name]
-        known = {id(p) for p in gains}
+    def _optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
+        kind = self.recipe.optimizer.name
+        gains, matrices, others = list[nn.Parameter](), list[nn.Parameter](), list[nn.Parameter]()
+        for part in module.modules():
+            for parameter in part.parameters(recurse=False):
+                if isinstance(part, Gains):
+                    gains.append(parameter)
+                elif kind == "muon" and mixes_channels(part, parameter):
+                    matrices.append(parameter)
+                else:
+                    others.append(parameter)
         groups = [
-            {"params": [p for p in module.parameters() if id(p) not in known], "factor": 1.0},
+            {"params": others, "factor": 1.0},
             {"params": gains, "factor": self.recipe.optimizer.gain_factor},
         ]
-        kind = torch.optim.AdamW if self.recipe.optimizer.name == "adamw" else torch.optim.Adam
-        return kind([group for group in groups if group["params"]], betas=(0.9, 0.999))
+        adam = torch.optim.AdamW if kind == "adamw" else torch.optim.Adam
+        optimizers: list[torch.optim.Optimizer] = [adam([group for group in groups if group["params"]], fused=True)]
+        if matrices:
+            optimizers.append(Muon([{"params": matrices, "factor": 1.0}]))
+        return optimizers
 
     def notes(self) -> dict[str, Any]:
         """What a run's results are kept with: recipe, versions, data, hardware."""
@@ -128,6 +151,7 @@ class Trainer:
             "steps": self.step,
             "hours": round(self.seconds / 3600, 3),
             "hardware": gpu or f"{torch.get_num_threads()} threads, {platform.machine()}",
+            "processes": self.processes.count,
             "versions": {name: version(name) for name in ("torch", "numpy")} | {"python": platform.python_version()},
             "data": self.photos.fingerprint,
         }
@@ -150,8 +174,23 @@ class Trainer:
         Raises:
             TrainingError: the loss stays infinite; the last saved state is from before.
         """
-        with _interrupts_noted() as interrupts:
+        with _interrupts_noted() as interrupts, self._tensorboard():
             return self._run(report, report_every, save_every_seconds, stop_after_seconds, interrupts)
+
+    @contextlib.contextmanager
+    def _tensorboard(self) -> Iterator[None]:
+        """Scalars for TensorBoard in the run's folder, where it is installed; what will be done again is dropped."""
+        if self.processes.rank or not has_tensorboard():
+            yield
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._board = SummaryWriter(str(self.folder / EVENTS), purge_step=self.step + 1)
+        try:
+            yield
+        finally:
+            self._board.close()
+            self._board = None
 
     def _run(
         self,
@@ -168,8 +207,8 @@ class Trainer:
             seen.append(self._train_step(stage, number))
             self.step += 1
             now = time.monotonic()
-            self.interrupted = bool(interrupts)
-            over = now - begin >= stop_after_seconds or self.interrupted
+            self.interrupted = self.processes.any(bool(interrupts))
+            over = self.interrupted or self.processes.any(now - begin >= stop_after_seconds)
             if self.step % report_every == 0 or self.step == self.recipe.steps or over:
                 self._log(seen, (now - begin) / (self.step - done_before), report)
                 seen = []
@@ -185,46 +224,63 @@ class Trainer:
         return self.step >= self.recipe.steps
 
     def _train_step(self, stage: Stage, number: int) -> dict[str, float]:
-        recipe = self.recipe
+        recipe, weights = self.recipe, stage.loss or self.recipe.loss
         torch.manual_seed(recipe.seed * 1_000_003 + self.step)
         rate = learning_rate(stage, number)
-        for optimizer in (self.optimizer, self.discriminator_optimizer):
+        for optimizer in (*self.optimizers, *self.discriminator_optimizers):
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
-        image = self.photos.batch(recipe.data.batch, recipe.seed, self.step).to(self.device)
+        batch = self.photos.batch(
+            stage.batch or recipe.data.batch, stage.crop or recipe.data.crop, recipe.seed, self.step
+        )
+        level = torch.randint(len(recipe.rate.targets), (len(batch),))
+        if recipe.level is not None:
+            level.fill_(recipe.level)
+        share = self.processes.share(len(batch))
+        if self.processes.rank:
+            torch.manual_seed((self.processes.rank << 40) + recipe.seed * 1_000_003 + self.step)  # noise of its own
+        image, level = batch[share].to(self.device), level[share].to(self.device)
         image = image.contiguous(memory_format=torch.channels_last)
-        level = torch.randint(len(recipe.rate.targets), (len(image),)).to(self.device)
         self.network.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.optimizer.precision == "bfloat16"):
+        with self._mixed_precision():
             output: Output = self.network(image, level)
         decoded = output.x_hat.float()
-        rates = bits_per_pixel(output.likelihoods, image.shape[2] * image.shape[3])
-        price = stage.rate_factor * self.price(level, rates)
+        pixels = image.shape[2] * image.shape[3]
+        rates = bits_per_pixel(output.likelihoods, pixels)
+        actual = bits_per_pixel(output.rounded, pixels)
+        self.price.observe(self.processes.gather(level), self.processes.gather(actual))
+        price = stage.rate_factor * self.price(level)
         mse = (decoded - image).square().mean()
-        lpips = self.perceptual(decoded * 2 - 1, image * 2 - 1).mean()
-        loss = recipe.loss.mse * mse + recipe.loss.lpips * lpips + (price * rates).mean()
+        with self._mixed_precision():
+            lpips = self.perceptual(decoded * 2 - 1, image * 2 - 1).float().mean()
+        loss = weights.mse * mse + weights.lpips * lpips + (price * rates).mean()
         gan = torch.zeros(())
         if stage.adversarial:
             condition = output.y_hat.float().detach()
             self.discriminator.requires_grad_(False)
             gan = generator_loss(self.discriminator(image, condition), self.discriminator(decoded, condition))
             self.discriminator.requires_grad_(True)
-            loss = loss + recipe.loss.gan * gan
-        if self._apply(loss, self.network, self.optimizer):
+            loss = loss + weights.gan * gan
+        if self._apply(loss, self.network, self.optimizers):
             self._move_average()
         if stage.adversarial:
             real = self.discriminator(image, condition)
             fake = self.discriminator(decoded.detach(), condition)
-            self._apply(discriminator_loss(real, fake), self.discriminator, self.discriminator_optimizer)
-        values = {"loss": loss, "bpp": rates.mean(), "mse": mse, "lpips": lpips, "gan": gan}
-        return {**{key: float(value.detach()) for key, value in values.items()}, "learning_rate": rate}
+            self._apply(discriminator_loss(real, fake), self.discriminator, self.discriminator_optimizers)
+        terms = torch.stack([value.detach().to(self.device) for value in (loss, actual.mean(), mse, lpips, gan)])
+        means = self.processes.gather(terms[None]).mean(0).tolist()
+        return {**dict(zip(("loss", "bpp", "mse", "lpips", "gan"), means, strict=True)), "learning_rate": rate}
 
-    def _apply(self, loss: Tensor, module: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
+    def _mixed_precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.optimizer.precision == "bfloat16")
+
+    def _apply(self, loss: Tensor, module: nn.Module, optimizers: list[torch.optim.Optimizer]) -> bool:
         """One step down the gradient; left out where that isn't finite, and the run ends if that goes on."""
-        optimizer.zero_grad(set_to_none=True)
+        module.zero_grad(set_to_none=True)
         norm = torch.tensor(math.nan)
-        if torch.isfinite(loss):
+        if not self.processes.any(not bool(torch.isfinite(loss))):
             loss.backward()  # type: ignore[no-untyped-call]
+            self.processes.average_gradients(module)
             norm = nn.utils.clip_grad_norm_(module.parameters(), self.recipe.optimizer.clip)
         if not torch.isfinite(norm):
             self._skipped[id(module)] += 1
@@ -235,7 +291,8 @@ class Trainer:
                 )
             return False
         self._skipped[id(module)] = 0
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         return True
 
     @torch.no_grad()
@@ -248,6 +305,9 @@ class Trainer:
         means = {key: sum(one[key] for one in seen) / len(seen) for key in seen[0]}
         left = (self.recipe.steps - self.step) * seconds_a_step
         line = Report(step=self.step, steps=self.recipe.steps, seconds_left=left, **means)
+        report(line)
+        if self.processes.rank:
+            return
         path = self.folder / LOG
         new = not path.exists()
         with path.open("a", newline="", encoding="utf-8") as file:
@@ -256,10 +316,15 @@ class Trainer:
                 writer.writerow([*Report._fields, *(f"level{i}_bpp" for i in range(len(self.recipe.rate.targets)))])
             numbers = [*line[2:], *self.price.rates.tolist()]
             writer.writerow([line.step, line.steps, *(f"{value:.6g}" for value in numbers)])
-        report(line)
+        if self._board:
+            rates = {f"level{i}_bpp": rate for i, rate in enumerate(self.price.rates.tolist())}
+            for key, value in {**means, **rates}.items():
+                self._board.add_scalar(key, value, self.step)
 
     def save(self) -> None:
         """Write the state for going on and the averaged weights, each whole or not at all."""
+        if self.processes.rank:
+            return
         state = {
             "recipe": json.dumps(dataclasses.asdict(self.recipe)),
             "data": self.photos.fingerprint,
@@ -269,8 +334,7 @@ class Trainer:
             "average": self.average.state_dict(),
             "discriminator": self.discriminator.state_dict(),
             "price": self.price.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
+            "optimizers": [one.state_dict() for one in (*self.optimizers, *self.discriminator_optimizers)],
         }
         partial = self.folder / f".{STATE}.partial"
         try:
@@ -296,8 +360,12 @@ class Trainer:
                 f"{path}: is of a run with another {', '.join(differing)}; only the stages may change. "
                 "Choose another folder, and --start to begin with its weights."
             )
-        for name in ("network", "average", "discriminator", "optimizer", "discriminator_optimizer"):
+        for name in ("network", "average", "discriminator"):
             getattr(self, name).load_state_dict(state[name])
+        for optimizer, kept in zip(
+            (*self.optimizers, *self.discriminator_optimizers), state["optimizers"], strict=True
+        ):
+            optimizer.load_state_dict(kept)
         self.price.rates.copy_(state["price"]["rates"])
         self.step, self.seconds = state["step"], state["seconds"]
         log = self.folder / LOG
@@ -354,6 +422,11 @@ def _interrupts_noted() -> Iterator[list[int]]:
         yield noted
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def has_tensorboard() -> bool:
+    """Whether runs can be logged for TensorBoard."""
+    return importlib.util.find_spec("tensorboard") is not None
 
 
 @torch.no_grad()

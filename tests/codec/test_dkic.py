@@ -67,6 +67,16 @@ def test_training_reaches_every_parameter() -> None:
     assert untouched == []
 
 
+def test_training_counts_the_bits_that_would_be_coded() -> None:
+    """Beside the differentiable stand-in, which is noisy and higher where latents are nearly always zero."""
+    model, image, level = network(), torch.rand(2, 3, 64, 64), torch.tensor([0, 2])
+    coded = model.eval()(image, level).likelihoods
+    output = model.train()(image, level)
+    for one, other in zip(coded, output.rounded, strict=True):
+        assert torch.allclose(one, other)
+    assert not torch.allclose(output.likelihoods.y, output.rounded.y)
+
+
 def test_a_few_steps_lower_the_loss() -> None:
     torch.manual_seed(0)
     model = DKIC(TINY).train()

@@ -41,9 +41,13 @@ def test_the_two_sides_pull_in_opposite_directions() -> None:
 def test_the_price_turns_at_the_target() -> None:
     price = RatePrice(targets=(0.1, 0.5), above=(2.0, 1.0), below=(0.2, 0.1), memory=0.5)
     level = torch.tensor([0, 1])
-    assert price(level, torch.tensor([0.2, 0.3])).tolist() == pytest.approx([2.0, 0.1])
+    price.observe(level, torch.tensor([0.2, 0.3]))
     assert price.rates.tolist() == pytest.approx([0.15, 0.4])
-    assert price(level, torch.tensor([0.0, 0.6])).tolist() == pytest.approx([0.2, 1.0])
+    assert price(level).tolist() == pytest.approx([2.0, 0.1])
+    price.observe(level, torch.tensor([0.0, 0.6]))
+    assert price(level).tolist() == pytest.approx([0.2, 1.0])
+    price.observe(level, torch.tensor([torch.nan, torch.inf]))  # of a step that is left out
+    assert price.rates.tolist() == pytest.approx([0.075, 0.5])
 
 
 def test_the_discriminator_sees_the_image_and_its_latents() -> None:

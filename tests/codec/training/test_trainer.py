@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from codec import CodecError
-from codec.bank import Bank, check_bank, create_bank, read_checkpoint
+from codec import CodecError, RGBImage
+from codec.bank import Bank, check_bank, create_bank, read_checkpoint, read_network
+from codec.learned import LearnedCodec
 from codec.training.data import Photos
-from codec.training.recipe import Recipe, find_recipe
-from codec.training.trainer import LOG, STATE, Report, Trainer, TrainingError
+from codec.training.recipe import Loss, Recipe, find_recipe, read_recipe
+from codec.training.trainer import EVENTS, LOG, STATE, WEIGHTS, Report, Trainer, TrainingError
 from tests.conftest import run, started
 
 
@@ -37,11 +38,15 @@ def trainer(recipe: Recipe, photos: Path, folder: Path) -> Trainer:
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
-    return read_checkpoint(folder / "weights.safetensors")[0].state_dict()
+    return read_checkpoint(folder / WEIGHTS)[0].state_dict()
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
 @pytest.mark.parametrize("stop", [5, 14])  # in the first stage, and in the adversarial one
-def test_a_run_that_stops_ends_with_the_same_weights(recipe: Recipe, photos: Path, tmp_path: Path, stop: int) -> None:
+def test_a_run_that_stops_ends_with_the_same_weights(
+    recipe: Recipe, photos: Path, tmp_path: Path, stop: int, optimizer: str
+) -> None:
+    recipe = dataclasses.replace(recipe, optimizer=dataclasses.replace(recipe.optimizer, name=optimizer))
     assert trainer(recipe, photos, tmp_path / "through").run()
     first = trainer(recipe, photos, tmp_path / "stopped")
     while first.step < stop:
@@ -123,6 +128,62 @@ def test_what_is_logged_can_be_read(recipe: Recipe, photos: Path, tmp_path: Path
     assert {"level0_bpp", "level1_bpp"} <= rows[0].keys()
 
 
+def test_tensorboard_shows_each_step_once(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
+    """Also after a kill, when what came after the last save is done again."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    first = trainer(recipe, photos, tmp_path)
+    first.save()
+    first.run(report_every=4, stop_after_seconds=0.0)
+    saved = (tmp_path / STATE).read_bytes()
+    trainer(recipe, photos, tmp_path).run(report_every=4)
+    (tmp_path / STATE).write_bytes(saved)
+    trainer(recipe, photos, tmp_path).run(report_every=4)
+    events = accumulator.EventAccumulator(str(tmp_path / EVENTS)).Reload()
+    assert [event.step for event in events.Scalars("lpips")] == [1, 4, 8, 12, 16, 20]
+    assert {"loss", "bpp", "mse", "gan", "learning_rate", "level1_bpp"} <= set(events.Tags()["scalars"])
+
+
+def test_a_stage_has_crops_and_weights_of_its_own(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("[[stages]]\nsteps = 2\n[[stages]]\nsteps = 2\ncrop = 96\nbatch = 3\n[stages.loss]\nmse = 0.0\n")
+    _, later = read_recipe(path).stages
+    assert (later.crop, later.batch, later.loss) == (96, 3, Loss(mse=0.0))
+    free = dataclasses.replace(later, loss=Loss(0.0, 0.0, 0.0), rate_factor=0.0)
+    changed = dataclasses.replace(recipe, stages=(dataclasses.replace(recipe.stages[0], steps=2), free))
+    seen: list[tuple[int, ...]] = []
+    reports: list[Report] = []
+    watched = trainer(changed, photos, tmp_path / "run")
+    watched.network.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape)))
+    watched.run(reports.append, report_every=1)
+    assert seen == [(2, 3, 64, 64)] * 2 + [(3, 3, 96, 96)] * 2
+    assert [report.loss == 0 for report in reports] == [False, False, True, True]
+    huge = dataclasses.replace(recipe, stages=(dataclasses.replace(free, crop=4000),))
+    with pytest.raises(CodecError, match="at least 4000 pixels"):
+        trainer(huge, photos, tmp_path / "huge")
+
+
+def test_a_level_gets_weights_of_its_own_in_the_same_bank(
+    recipe: Recipe, photos: Path, photo: RGBImage, tmp_path: Path
+) -> None:
+    shared, tuned = tmp_path / "shared", tmp_path / "tuned"
+    first = trainer(recipe, photos, shared)
+    first.run()
+    before = LearnedCodec(create_bank(shared / "bank", "smoke", [first.average]))
+    second = trainer(dataclasses.replace(recipe, level=1), photos, tuned)
+    second.start_from(read_network(str(shared / "bank"))[0])
+    second.run()
+    own = f"1={tuned / WEIGHTS}"
+    made = run("bank", "create", shared / "bank", "--own", own, "--name", "mixed", "-o", tmp_path / "mixed")
+    assert made.code == 0, made.err
+    mixed = Bank.load(tmp_path / "mixed")
+    assert check_bank(mixed) == []
+    after = LearnedCodec(mixed)
+    pairs = [[codec.decode(codec.encode(photo, level)) for codec in (before, after)] for level in range(2)]
+    assert [np.array_equal(one, other) for one, other in pairs] == [True, False]
+    wrong = run("bank", "create", shared / "bank", "--own", "2=x", "--name", "mixed", "-o", tmp_path / "wrong")
+    assert "give a level from 0 to 1" in wrong.err
+
+
 def test_evaluation_uses_the_bytes_of_a_bank(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
     run_ = trainer(recipe, photos, tmp_path)
     bank = create_bank(tmp_path / "bank", "tried", [run_.average])
@@ -186,8 +247,9 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
 
 def test_crops_follow_from_seed_and_step(photos: Path) -> None:
     one, two = (Photos(photos, crop=64, validation=1, half_size_over=100) for _ in range(2))
-    assert torch.equal(one.batch(4, 7, 3), two.batch(4, 7, 3))
-    assert not torch.equal(one.batch(4, 7, 3), one.batch(4, 7, 4))
+    assert torch.equal(one.batch(4, 64, 7, 3), two.batch(4, 64, 7, 3))
+    assert not torch.equal(one.batch(4, 64, 7, 3), one.batch(4, 64, 7, 4))
+    assert one.batch(2, 48, 7, 3).shape == (2, 3, 48, 48)
     assert len(one.validation) == 1
     with pytest.raises(CodecError, match="at least 4000 pixels"):
         Photos(photos, crop=4000, validation=0, half_size_over=10_000)

@@ -1,0 +1,5 @@
+"""``python -m allocator``, for launchers that start modules."""
+
+from allocator.cli import main
+
+main()
