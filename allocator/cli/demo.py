@@ -20,7 +20,7 @@ TARGETS = ("0.075", "0.15", "0.3")
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write.")] = Path("allocator-demo"),
     codec: Annotated[
-        list[str] | None, typer.Option("--codec", "-c", metavar="NAME", help="By default avif and hevc.")
+        list[str] | None, typer.Option("--codec", "-c", metavar="NAME", help="By default po-dkic and hevc.")
     ] = None,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes; by default one a core.")] = None,
     lpips_backbone: Backbone = None,
@@ -41,7 +41,7 @@ def demo(
     use_backbones(lpips_backbone)
     photos = _photos()
     metric = _perceptual()
-    codecs = [get_codec(name) for name in dict.fromkeys(codec or ["avif", "hevc"])]
+    codecs = [get_codec(name) for name in dict.fromkeys(codec or ["po-dkic", "hevc"])]
     levels = sum(len(codec.levels) for codec in codecs)
     names = " and ".join(codec.name for codec in codecs)
     typer.echo(f"Measuring {len(photos)} photos at {levels} levels of {names}.")
@@ -52,31 +52,36 @@ def demo(
         raise AllocatorError(f"{out}: can't be made a folder ({error.strerror}).") from error
     build_with_progress(table, photos, codecs, [metric, get_metric("psnr")], jobs=jobs)
     better = "higher" if metric.higher_is_better else "lower"
-    grid = Grid(title=f"Mean {metric.name} ({better} is better) of the same budget, spent in three ways")
-    for heading in ("target\nbpp", "budget\nbytes", "used\nbytes", "allocated\nby image", "best single\nlevel"):
+    grid = Grid(title=f"Mean {metric.name} ({better} is better) of the same budget, spent in several ways")
+    alone = [codec.name for codec in codecs] if len(codecs) > 1 else []
+    for heading in (
+        "target\nbpp",
+        "used\nbytes",
+        "allocated\nby image",
+        *(f"{name}\nalone" for name in alone),
+        "best single\nlevel",
+        "equal rate\nfor each",
+    ):
         grid.add_column(heading, justify="right")
-    grid.add_column("equal rate\nfor each", justify="right")
-    grid.add_column("verified")
     with Table(table) as opened:
         points = read_points(opened)
         objective = find_objective(opened, [metric.name])
         for target in TARGETS:
-            allocation = allocate(points, make_budget(points, "pooled", target=Fraction(target)), objective)
+            budget = make_budget(points, "pooled", target=Fraction(target))
+            allocation = allocate(points, budget, objective)
             folder = out / target
             submit(opened, allocation, folder)
             verdict = verify(folder)
             if not verdict.passed:
                 raise AllocatorError("\n".join(verdict.failures))
             decode(folder / ARCHIVE, folder / "images")
-            grid.add_row(
-                target,
-                f"{int(allocation.budget.limit):,}",
-                f"{allocation.bytes:,}",
-                f"{allocation.value:.4f}",
-                *(_value(baseline) for baseline in (allocation.single, allocation.equal)),
-                f"{verdict.images} decode",
-            )
+            parts = [_allocated(points[points["codec"] == name], budget, objective) for name in alone]
+            ways = [allocation, *parts, allocation.single, allocation.equal]
+            grid.add_row(target, f"{allocation.bytes:,} of {int(budget.limit):,}", *map(_value, ways))
     console().print(grid)
+    typer.echo(
+        f"Verified: all {len(photos)} images of the {len(TARGETS)} submissions decode from their archives alone."
+    )
     typer.echo(f"Look at   {photos[0]}")
     typer.echo(f"beside    {out / TARGETS[0] / 'images' / photos[0].stem}.png")
     typer.echo(f"Upload    {out / TARGETS[0] / ARCHIVE}")
@@ -102,6 +107,15 @@ def _perceptual() -> "Metric":
     except MetricError as error:
         typer.echo(f"Optimising MS-SSIM instead of LPIPS: {error}")
         return get_metric("ms-ssim")
+
+
+def _allocated(points: Any, budget: Any, objective: Any) -> Any:
+    from allocator.allocation import AllocationError, allocate
+
+    try:
+        return allocate(points, budget, objective)
+    except AllocationError:
+        return None
 
 
 def _value(baseline: Any) -> str:

@@ -1,0 +1,136 @@
+"""A learned bank beside classical codecs at the challenge's rates, by LPIPS and MS-SSIM of the allocation.
+
+    ALLOCATOR_LPIPS_BACKBONE=... python benchmarks/perceptual.py FOLDER [--bank NAME] [--table FILE] [--pictures DIR]
+
+Builds the table of the bank, HEVC 4:4:4 and AVIF (or continues it), then prints Markdown: every codec allocated by
+LPIPS at each target, what allocation adds, and every level of the bank.
+
+With --pictures it writes crops of six images, each the original, HEVC and the bank side by side. The rule: every
+fourth image by name, its centre of 256x256 pixels; the bank at the level that the allocation gives that image at 0.15
+bits per pixel; HEVC at its first level with at least as many bytes.
+"""
+
+import argparse
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from allocator.allocation import Allocation, AllocationError, allocate, make_budget, read_points
+from allocator.build import build
+from allocator.metrics import get_metric
+from allocator.metrics.lpips import of_backbone
+from allocator.objective import Objective, find_objective
+from allocator.tables import Table
+from codec import RGBImage, get_codec, read_image
+
+TARGETS = ("0.075", "0.15", "0.3")
+RIVAL, OTHERS = "hevc", ("avif",)
+CROP, SHOWN_AT = 256, "0.15"
+
+
+def spend(frame: pd.DataFrame, target: str, objective: Objective) -> Allocation | None:
+    try:
+        return allocate(frame, make_budget(frame, "pooled", target=Fraction(target)), objective)
+    except AllocationError:
+        return None
+
+
+def compare(table: Table, bank: str, metric: str) -> None:
+    print(f"\n| codec | target bpp | {metric} | of {RIVAL}'s | MS-SSIM | best single level | equal rate |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    objective = find_objective(table, [metric])
+    frames = {codec: read_points(table, [codec]) for codec in (RIVAL, *OTHERS, bank)}
+    for target in TARGETS:
+        rival = spend(frames[RIVAL], target, objective)
+        for codec, frame in frames.items():
+            found = spend(frame, target, objective)
+            if found is None:
+                print(f"| {codec} | {target} | not reachable | | | | |")
+                continue
+            ratio = f"{found.value / rival.value:.3f}" if rival else ""
+            simple = [
+                f"{b.value:.4f} ({found.value / b.value - 1:+.1%})" if b else "" for b in (found.single, found.equal)
+            ]
+            print(
+                f"| {codec} | {target} | {found.value:.4f} | {ratio} | {found.chosen['ms-ssim'].mean():.4f} "
+                f"| {simple[0]} | {simple[1]} |"
+            )
+
+
+def show_levels(table: Table, bank: str, metric: str) -> None:
+    frame = read_points(table, [bank])
+    objective = find_objective(table, [metric])
+    rates = (
+        frame.groupby("level")["bytes"].sum()
+        * 8
+        / frame.groupby("level")[["width", "height"]].apply(lambda one: float((one["width"] * one["height"]).sum()))
+    )
+    chosen: set[int] = set()
+    for target in np.geomspace(rates.min() * 1.02, rates.max() * 0.98, 40):
+        found = spend(frame, f"{target:.5f}", objective)
+        chosen |= set(found.chosen["level"]) if found else set()
+    print(
+        f"\n| level | bpp | {metric} | MS-SSIM | PSNR | images where the next is no better | chosen at some target |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    values = frame.pivot_table(index="image", columns="level", values=metric)
+    means = frame.groupby("level")[[metric, "ms-ssim", "psnr"]].mean()
+    for level, row in means.iterrows():
+        worse = int((values[level + 1] >= values[level]).sum()) if level + 1 in values else 0
+        print(
+            f"| {level} | {rates[level]:.4f} | {row[metric]:.4f} | {row['ms-ssim']:.4f} | {row['psnr']:.2f} "
+            f"| {worse} of {len(values)} | {'yes' if level in chosen else 'no'} |"
+        )
+
+
+def centre(image: RGBImage) -> RGBImage:
+    top, left = ((side - CROP) // 2 for side in image.shape[:2])
+    return image[top : top + CROP, left : left + CROP]
+
+
+def write_pictures(table: Table, bank: str, metric: str, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    allocation = spend(read_points(table, [bank]), SHOWN_AT, find_objective(table, [metric]))
+    assert allocation, f"{bank} can't reach {SHOWN_AT}"
+    rivals = read_points(table, [RIVAL])
+    print(f"\n| picture | {RIVAL} bpp | {metric} | {bank} bpp | {metric} |\n| --- | --- | --- | --- | --- |")
+    for _, ours in allocation.chosen.iloc[3::4].head(6).iterrows():
+        of_image = rivals[rivals["image"] == ours["image"]].sort_values("bytes")
+        theirs = of_image[of_image["bytes"] >= ours["bytes"]].iloc[0]
+        parts = [centre(read_image(Path(ours["path"])))]
+        for point in (theirs, ours):
+            stream = table.bitstream(point["sha256"], point["fingerprint"])
+            assert stream is not None
+            parts.append(centre(get_codec(point["codec"]).decode(stream)))
+        path = folder / f"{ours['image']}.webp"
+        Image.fromarray(np.concatenate(parts, 1)).save(path, quality=95, method=6)
+        print(
+            f"| {path.name} | {theirs['bpp']:.4f} | {theirs[metric]:.4f} | {ours['bpp']:.4f} | {ours[metric]:.4f} |"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--bank", default="po-dkic")
+    parser.add_argument("--table", type=Path)
+    parser.add_argument("--pictures", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        path = arguments.table or Path(scratch, "run.db")
+        metric = of_backbone()
+        codecs = [get_codec(name) for name in (RIVAL, *OTHERS, arguments.bank)]
+        build(path, [arguments.folder], codecs, [metric, get_metric("ms-ssim"), get_metric("psnr")])
+        with Table(path) as table:
+            compare(table, codecs[-1].name, metric.name)
+            show_levels(table, codecs[-1].name, metric.name)
+            if arguments.pictures:
+                write_pictures(table, codecs[-1].name, metric.name, arguments.pictures)
+
+
+if __name__ == "__main__":
+    main()
