@@ -44,6 +44,8 @@ class Codec(ABC):
     """The setting of each level, fewest bytes first: ``("crf50", "crf48", ...)``."""
     exact_pixels: bool = True
     """Whether every machine decodes a bitstream to the very same pixels; else a few may differ by a step."""
+    requirements: Sequence[str] = ()
+    """Distributions that decoding imports, beside torch, numpy and Pillow: a submission brings them along."""
 
     @abstractmethod
     def encode(self, image: RGBImage, level: int) -> bytes:
@@ -65,7 +67,23 @@ class Codec(ABC):
             BitstreamError: ``data`` isn't such a bitstream, or not a whole one.
         """
 
-    def fingerprint(self, level: int) -> str:
-        """32 hex digits that change whenever this level's bytes or pixels might."""
-        identity = json.dumps([self.name, level, self.levels[level], self.version])
+    def between(self, level: int) -> Sequence[str]:
+        """Settings finer than the levels, between one and the next, fewest bytes first; by default there are none."""
+        return ()
+
+    def encoder_between(self, image: RGBImage, level: int) -> Callable[[int], bytes]:
+        """Encodes an image with one of the settings of :meth:`between`, given by its index."""
+        raise NotImplementedError(f"{self.name} has nothing between its levels.")
+
+    def decode_memory(self, data: bytes) -> int:
+        """About how many bytes of memory decoding takes beyond an idle process.
+
+        Raises:
+            BitstreamError: as :meth:`decode`, where a look at the header tells.
+        """
+        return 256 << 20
+
+    def fingerprint(self, level: int, setting: str | None = None) -> str:
+        """32 hex digits that change whenever the bytes or pixels of a level (or a setting beside it) might."""
+        identity = json.dumps([self.name, level, setting or self.levels[level], self.version])
         return hashlib.sha256(identity.encode()).hexdigest()[:32]

@@ -133,8 +133,16 @@ class Gains(nn.Module):
         self.log = nn.Parameter(torch.zeros(levels, channels))
 
     def forward(self, level: Tensor) -> Tensor:
-        """The factors (B, channels, 1, 1) of levels (B,), int64."""
-        return self.log[level].exp()[:, :, None, None]
+        """The factors (B, channels, 1, 1) of levels (B,): int64, or floating, where they lie between two levels."""
+        return self.logarithms(level).exp()[:, :, None, None]
+
+    def logarithms(self, level: Tensor) -> Tensor:
+        """The factors' logarithms, (B, channels)."""
+        if not level.is_floating_point():
+            return self.log[level]
+        low = level.long()
+        high = (low + 1).clamp_max(len(self.log) - 1)
+        return torch.lerp(self.log[low], self.log[high], (level - low).to(self.log.dtype)[:, None])
 
 
 class DynamicGroup(nn.Sequential):
@@ -247,7 +255,7 @@ class Priors(nn.Module):
 
     def scale_shift(self, level: Tensor) -> Tensor:
         """What a level's gain adds to fractional scale indices: (B, M, 1, 1)."""
-        return self.gains.log[level][:, :, None, None] / SCALE_STEP
+        return self.gains.logarithms(level)[:, :, None, None] / SCALE_STEP
 
 
 class Likelihoods(NamedTuple):

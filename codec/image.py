@@ -1,5 +1,6 @@
 """Image files to 8-bit RGB and back."""
 
+import contextlib
 import hashlib
 import io
 import os
@@ -30,11 +31,13 @@ class ImageError(CodecError):
 
 
 def register_formats() -> None:
-    """Teach Pillow HEIF and JPEG XL; cheap when repeated."""
-    import pillow_heif
-    import pillow_jxl  # noqa: F401  (registers itself)
+    """Teach Pillow HEIF and JPEG XL where they are installed: a submission brings only what it needs."""
+    with contextlib.suppress(ImportError):
+        import pillow_jxl  # noqa: F401  (registers itself)
+    with contextlib.suppress(ImportError):
+        import pillow_heif
 
-    pillow_heif.register_heif_opener()
+        pillow_heif.register_heif_opener()
 
 
 def read_image(path: str | os.PathLike[str]) -> RGBImage:

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codec.bank import Bank
+from codec.bank import Bank, Level
 from codec.base import BitstreamError, Codec, CodecError, RGBImage
 from codec.bitstream import MAX_PIXELS, VERSION, Stream, pack, unpack
 from codec.dkic import DKIC, STRIDE
@@ -32,6 +32,7 @@ class LearnedCodec(Codec):
     version: str = field(init=False)
     levels: tuple[str, ...] = field(init=False)
     exact_pixels = False
+    requirements = ("constriction",)
 
     def __post_init__(self) -> None:
         self.name, self.suffix = self.bank.name, f".{self.bank.name}"
@@ -46,6 +47,27 @@ class LearnedCodec(Codec):
 
     def encoder(self, image: RGBImage) -> Callable[[int], bytes]:
         """Levels that share weights share one analysis of the image."""
+        encode = self._encoder(image)
+        return lambda level: encode(level, 0)
+
+    def between(self, level: int) -> Sequence[str]:
+        """Gains between those of two levels that share weights, on a logarithmic scale."""
+        here, above = (self.bank.levels[i : i + 1] for i in (level, level + 1))
+        if not above or (here[0].weights, here[0].gain + 1) != (above[0].weights, above[0].gain):
+            return ()
+        return tuple(f"{self.levels[level]}+{step}/{self._steps}" for step in range(1, self._steps))
+
+    def encoder_between(self, image: RGBImage, level: int) -> Callable[[int], bytes]:
+        encode = self._encoder(image)
+        return lambda index: encode(level, 1 + index)
+
+    @property
+    def _steps(self) -> int:
+        """How many steps lie between two levels: what the stream's one byte has room for."""
+        return 256 // len(self.levels)
+
+    def _encoder(self, image: RGBImage) -> Callable[[int, int], bytes]:
+        """Encodes at a level and some steps above."""
         height, width = image.shape[:2]
         if height * width > MAX_PIXELS:
             raise CodecError(f"{self.name} can't encode {width}x{height} pixels; {MAX_PIXELS:,} are the most.")
@@ -59,22 +81,22 @@ class LearnedCodec(Codec):
         if len({level.weights for level in self.bank.levels}) == 1:
             latents(self.bank.levels[0].weights)
 
-        def encode(level: int) -> bytes:
+        def encode(level: int, step: int) -> bytes:
             setting = self.bank.levels[level]
             _, coder = self._network(setting.weights)
             with _memory_named(width, height):
-                payload = coder.encode(*latents(setting.weights), setting.gain)
-            return pack(Stream(self._mark, level, width, height, payload))
+                payload = coder.encode(*latents(setting.weights), setting.gain + step / self._steps)
+            return pack(Stream(self._mark, level * self._steps + step, width, height, payload))
 
         return encode
 
     def decode(self, data: bytes) -> RGBImage:
         stream = unpack(data)
         latents, _ = self._latents(stream)
-        setting = self.bank.levels[stream.level]
+        setting, gain = self._setting(stream)
         network, _ = self._network(setting.weights)
         with _memory_named(stream.width, stream.height), torch.inference_mode():
-            level = torch.tensor([setting.gain], device=latents.device)
+            level = torch.tensor([gain], device=latents.device)
             image = network.reconstruct(latents.float(), level, stream.height, stream.width)
             bytes_ = (image[0].clamp(0, 1) * 255).round().to(torch.uint8)
         return np.ascontiguousarray(bytes_.movedim(0, 2).cpu().numpy())
@@ -92,18 +114,29 @@ class LearnedCodec(Codec):
             raise BitstreamError(
                 f"was made with the bank {stream.bank:04x}; this is {self.name}'s bank {self._mark:04x}."
             )
-        if stream.level >= len(self.levels):
-            raise BitstreamError(f"is of level {stream.level}; {self.name} has 0 to {len(self.levels) - 1}.")
-        setting = self.bank.levels[stream.level]
+        setting, gain = self._setting(stream)
         size = (math.ceil(stream.height / STRIDE), math.ceil(stream.width / STRIDE))
         hyper_size = (math.ceil(size[0] / 4), math.ceil(size[1] / 4))
         _network, coder = self._network(setting.weights)
-        tables = coder.hyper_tables[setting.gain]
+        tables = coder.hyper_tables[int(gain)]
         least = sum(math.log2(TOTAL / max(t.frequencies)) for t in tables.tables) * math.prod(hyper_size)
         if 8 * len(stream.payload) + 64 < least:
             raise BitstreamError(f"is too short for its {stream.width}x{stream.height} pixels.")
         with _memory_named(stream.width, stream.height):
-            return coder.decode(stream.payload, setting.gain, size, hyper_size)
+            return coder.decode(stream.payload, gain, size, hyper_size)
+
+    def _setting(self, stream: Stream) -> tuple[Level, float]:
+        """The level of a stream, and its gain, which may lie between two levels'."""
+        level, step = divmod(stream.level, self._steps)
+        if level >= len(self.levels) or step > len(self.between(level)):
+            raise BitstreamError(f"is of a level that {self.name} doesn't have.")
+        setting = self.bank.levels[level]
+        return setting, setting.gain + step / self._steps
+
+    def decode_memory(self, data: bytes) -> int:
+        """The widest features, at half of the image's size, a dozen times over."""
+        stream = unpack(data)
+        return (256 << 20) + 12 * self.bank.config.channels[0] * stream.width * stream.height
 
     @property
     def _mark(self) -> int:

@@ -1,7 +1,7 @@
 """Classical codecs as ladders of quality levels. A bitstream is a standard file that any viewer opens."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,15 +31,30 @@ class PillowCodec(Codec):
     """Each level's label, fewest bytes first, to its arguments of :meth:`PIL.Image.Image.save`."""
     options: Mapping[str, Any]
     """The arguments that all levels share."""
+    requirements: tuple[str, ...] = ()
     levels: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.levels = tuple(self.ladder)
 
     def encode(self, image: RGBImage, level: int) -> bytes:
+        return self._encode(image, self.ladder[self.levels[level]])
+
+    def between(self, level: int) -> tuple[str, ...]:
+        return tuple(f"quality {quality}" for quality in self._qualities_between(level))
+
+    def encoder_between(self, image: RGBImage, level: int) -> Callable[[int], bytes]:
+        qualities = self._qualities_between(level)
+        return lambda index: self._encode(image, {"quality": qualities[index]})
+
+    def _qualities_between(self, level: int) -> range:
+        low, high = (self.ladder[setting]["quality"] for setting in (self.levels[level : level + 2] * 2)[:2])
+        return range(low + 1, high)
+
+    def _encode(self, image: RGBImage, setting: Mapping[str, Any]) -> bytes:
         buffer = io.BytesIO()
         try:
-            Image.fromarray(image).save(buffer, self.format, **self.ladder[self.levels[level]], **self.options)
+            Image.fromarray(image).save(buffer, self.format, **setting, **self.options)
         except Exception as error:  # each plugin has its own
             height, width = image.shape[:2]
             raise CodecError(f"{self.name} can't encode {width}x{height} pixels ({_reason(error)}).") from error
@@ -54,8 +69,8 @@ class PillowCodec(Codec):
             raise BitstreamError(f"not a whole {self.name} bitstream ({_reason(error)}).") from error
 
 
-def _qualities(*values: float) -> dict[str, dict[str, float]]:
-    return {f"q{value:g}": {"quality": value} for value in values}
+def _qualities(*values: int) -> dict[str, dict[str, int]]:
+    return {f"q{value}": {"quality": value} for value in values}
 
 
 def _reason(error: Exception) -> str:
@@ -110,6 +125,7 @@ def jxl() -> PillowCodec:
         format="JXL",
         ladder=_qualities(0, 4, 8, 12, 20, 26, 38, 51, 60, 67, 73, 78, 82, 87, 90, 93),
         options={"effort": 7, "num_threads": 0},
+        requirements=("pillow-jxl-plugin", "packaging"),
     )
 
 
@@ -129,6 +145,7 @@ def hevc() -> PillowCodec:
         format="HEIF",
         ladder={f"crf{crf}": {"quality": 100 - 2 * crf} for crf in _CRF},
         options={"chroma": 444, "tile_size": 0, "enc_params": {"x265:pools": "none"}},
+        requirements=("pillow-heif",),
     )
 
 

@@ -1,22 +1,28 @@
-"""An allocation to a submission on disk: the data archive and a manifest of what it holds."""
+"""An allocation to a submission on disk: the data archive, its decoder, and a manifest of what it holds."""
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_origin, get_type_hints
 
 from allocator.allocation import Allocation
 from allocator.tables import Table
 from codec import Codec, CodecError, get_codec, pixels_sha256, read_image
 from codec.image import is_safe_name, write_file
-from submissions.archive import pack
+from submissions.archive import Layout, overhead, pack_streams
+from submissions.decoder import Decoder
+from submissions.edition import Edition
 from submissions.errors import SubmissionError
+from submissions.fill import Refilled
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ARCHIVE = "bs.zip"
 MANIFEST = "manifest.json"
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,17 @@ class Manifest:
     rule: str
     target_bpp: float
     budget_bytes: int | None
-    """Under the rule ``pooled``."""
+    """Under the rule ``pooled``: the most bytes of what counts."""
+    count: str
+    """What counts: ``streams`` or ``archive``."""
+    edition: str
+    cpus: int
+    memory_gib: float
+    hours: float
+    decoder_sha256: str
+    """Empty where the data has no decoder beside it."""
     bytes: int
+    """Of all bitstreams."""
     bpp: float
     objective: str
     aggregate: str
@@ -81,6 +96,7 @@ class Manifest:
                 raise ValueError("a name that leads elsewhere")
             if manifest.rule == "pooled" and manifest.budget_bytes is None:
                 raise ValueError("no budget")
+            Edition(manifest.edition, (), manifest.count, {}, 0, manifest.cpus, manifest.memory_gib, manifest.hours)  # type: ignore[arg-type]
             return manifest
         except FileNotFoundError:
             raise SubmissionError(f"{path}: there is no such file; is its folder a submission?") from None
@@ -122,6 +138,10 @@ def submit(
     allocation: Allocation,
     folder: Path,
     *,
+    edition: Edition | None = None,
+    cap: int | None = None,
+    decoder: Decoder | None = None,
+    refilled: Mapping[str, Refilled] | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Manifest:
     """Write ``folder/bs.zip`` with one bitstream an image, and ``folder/manifest.json``.
@@ -133,47 +153,109 @@ def submit(
         table: that the allocation was made from.
         allocation: what to pack.
         folder: made if missing.
+        edition: whose rules and limits hold.
+        cap: bytes of what counts, at most; by default the allocation's budget.
+        decoder: that is to decode it; :func:`write_decoder` writes it.
+        refilled: from :func:`submissions.fill.fill`.
         report: called with the images done and their number.
 
     Raises:
-        SubmissionError: a bitstream can't be made again as it was measured.
+        SubmissionError: a bitstream can't be made again as it was measured, the decoder can't decode one, or what
+            was packed exceeds the cap.
         CodecError: an image can't be read or encoded again, or a file can't be written.
     """
+    edition = edition or Edition("custom")
     metrics = [name for name in table.metrics() if name in allocation.chosen]
     codecs: dict[str, Codec] = {}
-    members: dict[str, bytes] = {}
+    streams: dict[str, tuple[str, bytes]] = {}
     entries = []
     rows: list[dict[str, Any]] = allocation.chosen.to_dict("records")
     for done, row in enumerate(rows, 1):
         codec = codecs.setdefault(row["codec"], get_codec(row["codec"]))
-        data = table.bitstream(row["sha256"], row["fingerprint"])
+        anew = (refilled or {}).get(row["image"])
+        data = anew.data if anew else table.bitstream(row["sha256"], row["fingerprint"])
         if data is None:
             data = _encode_again(codec, row)
-        if len(data) != row["bytes"]:
+        values = {name: row[name] for name in metrics if row[name] == row[name]}  # measured ones only
+        fields = {name: row[name] for name in Entry.__dataclass_fields__ if name in row}
+        if anew:
+            values |= anew.metrics
+            fields |= {
+                "setting": anew.setting,
+                "fingerprint": anew.fingerprint,
+                "decoded_sha256": anew.decoded_sha256,
+            }
+            fields["bytes"] = len(data)
+        if len(data) != fields["bytes"]:
             raise SubmissionError(
                 f"{row['image']}: its {codec.name} {row['setting']} bitstream has {len(data)} bytes, "
                 f"and {row['bytes']} were measured; build the table again."
             )
-        members[row["image"] + codec.suffix] = data
-        fields = {name: row[name] for name in Entry.__dataclass_fields__ if name in row}
-        values = {name: row[name] for name in metrics if row[name] == row[name]}  # measured ones only
+        streams[row["image"]] = codec.suffix, data
         entries.append(Entry(name=row["image"], metrics=values, **fields))
         report(done, len(rows))
+    if decoder:
+        decoder.refuse_unknown(codecs.values())
     budget = allocation.budget
+    if cap is None and budget.rule == "pooled":
+        cap = int(budget.limit)
+    total = sum(entry.bytes for entry in entries)
+    pixels = sum(entry.width * entry.height for entry in entries)
     manifest = Manifest(
         rule=budget.rule,
         target_bpp=budget.bpp,
-        budget_bytes=int(budget.limit) if budget.rule == "pooled" else None,
-        bytes=allocation.bytes,
-        bpp=allocation.bpp,
+        budget_bytes=cap,
+        count=edition.count,
+        edition=edition.name,
+        cpus=edition.cpus,
+        memory_gib=edition.memory_gib,
+        hours=edition.hours,
+        decoder_sha256=decoder.sha256 if decoder else "",
+        bytes=total,
+        bpp=8 * total / pixels if budget.rule == "pooled" else allocation.bpp,
         objective=allocation.objective.label,
         aggregate=allocation.objective.aggregate,
-        value=allocation.value,
+        value=_value(allocation, entries),
         entries=entries,
     )
-    write_file(folder / ARCHIVE, pack(members))
+    endings = endings_of(allocation.points)
+    archive = pack_streams(streams, layout_of(edition), endings)
+    counted = len(archive) if edition.count == "archive" else total
+    if cap is not None and counted > cap:
+        raise SubmissionError(f"The submission has {counted:,} bytes, and {cap:,} are allowed.")
+    write_file(folder / ARCHIVE, archive)
     write_file(folder / MANIFEST, manifest.to_json().encode())
     return manifest
+
+
+def layout_of(edition: Edition) -> Layout:
+    """Joined where the archive's own bytes count."""
+    return "joined" if edition.count == "archive" else "files"
+
+
+def endings_of(points: "pd.DataFrame") -> list[str]:
+    """Of all codecs that could be chosen."""
+    return sorted({get_codec(name).suffix for name in points["codec"].unique()})
+
+
+def data_overhead(points: "pd.DataFrame", edition: Edition) -> int:
+    """Bytes that count beside the bitstreams, at most, whatever is allocated."""
+    if edition.count == "streams":
+        return 0
+    names = sorted(points["image"].unique())
+    return overhead(names, endings_of(points), layout_of(edition), int(points["bytes"].max()))
+
+
+def _value(allocation: Allocation, entries: Sequence[Entry]) -> float:
+    """The objective's value with what was refilled."""
+    chosen = allocation.chosen.copy()
+    by_name = {entry.name: entry.metrics for entry in entries}
+    for term in allocation.objective.terms:
+        chosen[term.metric] = [by_name[image][term.metric] for image in chosen["image"]]
+    pixels = (chosen["width"] * chosen["height"]).to_numpy(float)
+    if allocation.objective.power is not None:
+        return allocation.value  # a p-norm's zero is the table's best value
+    return allocation.objective.value(allocation.objective.costs(chosen), pixels)
 
 
 def _encode_again(codec: Codec, row: dict[str, Any]) -> bytes:

@@ -1,20 +1,29 @@
-"""Proof that a submission decodes: from its archive alone, in a process of its own."""
+"""Proof that a submission decodes: in a fresh folder, as the challenge's server runs it."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from allocator.errors import AllocatorError
 from allocator.metrics import Metric, get_metric
-from codec import CodecError, ImageError, get_codec, pixels_sha256, read_image
+from codec import CodecError, ImageError, RGBImage, get_codec, pixels_sha256, read_image
 from codec.registry import SEARCH_PATH
-from submissions.archive import unpack
+from submissions.archive import extract, unpack
+from submissions.decoder import DECODER, Decoder, read_decoder
+from submissions.devkit import Watched, filtered, watch
+from submissions.errors import SubmissionError
 from submissions.submit import ARCHIVE, MANIFEST, Entry, Manifest
 
 _TOLERANCE = 1e-4  # of metric values, relative: other processors sum in another order
+_MOST_STEPS = 1  # between machines, of pixels whose codec doesn't promise exact ones
 
 
 @dataclass
@@ -26,6 +35,11 @@ class Verdict:
     """Of all bitstreams."""
     archive_bytes: int
     budget_bytes: int | None
+    count: str
+    """Whether the bytes of the ``streams`` or of the ``archive`` count."""
+    megapixels: float
+    watched: Watched | None = None
+    """How the submission's own decoder ran."""
     remeasured: list[str] = field(default_factory=list)
     """Metrics that were computed anew for every image."""
     notes: list[str] = field(default_factory=list)
@@ -37,12 +51,37 @@ class Verdict:
         """Whether all that was checked is as the manifest says."""
         return not self.failures
 
+    @property
+    def counted(self) -> int:
+        """Bytes of what counts."""
+        return self.archive_bytes if self.count == "archive" else self.bytes
 
-def verify(folder: Path) -> Verdict:
-    """Decode a submission and compare it with what the table promised.
 
-    Checked are the members' names and sizes, the total against the budget, every decoded pixel (of codecs that
-    promise the same pixels everywhere) and, where the originals are still where they were, every metric.
+def find_submissions(folder: Path) -> list[Path]:
+    """A submission's folder, or those below one that holds several.
+
+    Raises:
+        SubmissionError: there is none.
+    """
+    if (folder / MANIFEST).is_file():
+        return [folder]
+    found = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+    if not found:
+        raise SubmissionError(f"{folder / MANIFEST}: there is no such file; is its folder a submission?")
+    return found
+
+
+def verify(folder: Path, environment: Callable[[Path], dict[str, str]] = filtered) -> Verdict:
+    """Decode a submission as the server would, and compare it with what the table promised.
+
+    Both archives are copied to a fresh folder, and ``./decode`` runs there without network, in an environment with
+    the devkit's packages, within the edition's limits. Checked are the members' names and sizes, what counts against
+    the budget, the decoded files' names, sizes and modes, every pixel, and, where the originals are still where they
+    were, every metric. Data without a decoder is decoded by this project in a process of its own.
+
+    Args:
+        folder: of one submission; its decoder may lie in the folder above.
+        environment: makes the server's environment in an empty folder.
 
     Raises:
         SubmissionError: the folder holds no submission, or an archive that can't be read.
@@ -50,38 +89,82 @@ def verify(folder: Path) -> Verdict:
     """
     manifest = Manifest.read(folder / MANIFEST)
     archive = folder / ARCHIVE
-    sizes = {name: len(data) for name, data in unpack(archive).items()}
+    streams = unpack(archive)
     verdict = Verdict(
         images=len(manifest.entries),
-        bytes=sum(sizes.values()),
+        bytes=sum(map(len, streams.values())),
         archive_bytes=archive.stat().st_size,
         budget_bytes=manifest.budget_bytes,
+        count=manifest.count,
+        megapixels=sum(entry.width * entry.height for entry in manifest.entries) / 1e6,
     )
-    if verdict.budget_bytes is not None and verdict.bytes > verdict.budget_bytes:
-        verdict.failures.append(f"{verdict.bytes:,} bytes exceed the budget of {verdict.budget_bytes:,}.")
+    if verdict.budget_bytes is not None and verdict.counted > verdict.budget_bytes:
+        verdict.failures.append(f"{verdict.counted:,} bytes exceed the budget of {verdict.budget_bytes:,}.")
     expected = {entry.name: entry.name + get_codec(entry.codec).suffix for entry in manifest.entries}
-    verdict.failures += [f"{name}: isn't in the manifest." for name in sorted(sizes.keys() - set(expected.values()))]
+    verdict.failures += [
+        f"{name}: isn't in the manifest." for name in sorted(streams.keys() - set(expected.values()))
+    ]
     with tempfile.TemporaryDirectory(prefix="allocator-verify-") as scratch:
-        _decode_apart(archive, Path(scratch), verdict)
+        server = Path(scratch, "server")
+        server.mkdir()
+        if manifest.decoder_sha256:
+            _run_decoder(_decoder(folder, manifest), archive, server, manifest, environment, verdict)
+        else:
+            verdict.notes.append("There is no decoder in it; this project decoded the data.")
+            _decode_apart(archive, server / "images", verdict)
         metrics, complete = _metrics(manifest, verdict), True
         for entry in manifest.entries:
-            size = sizes.get(expected[entry.name])
-            if size is None:
+            stream = streams.get(expected[entry.name])
+            if stream is None:
                 verdict.failures.append(f"{entry.name}: isn't in the archive.")
                 continue
-            if size != entry.bytes:
-                verdict.failures.append(f"{entry.name}: has {size} bytes, not {entry.bytes}.")
-            if not _check_image(entry, Path(scratch, f"{entry.name}.png"), metrics, verdict):
+            if len(stream) != entry.bytes:
+                verdict.failures.append(f"{entry.name}: has {len(stream)} bytes, not {entry.bytes}.")
+            if not _check_image(entry, stream, server / "images" / f"{entry.name}.png", metrics, verdict):
                 complete = False
     verdict.remeasured = sorted(metrics) if complete else []
     return verdict
 
 
-def _decode_apart(archive: Path, scratch: Path, verdict: Verdict) -> None:
-    command = [sys.executable, "-m", "submissions.decode", str(archive.resolve()), str(scratch)]
+def _decoder(folder: Path, manifest: Manifest) -> Path:
+    for place in (folder / DECODER, folder.parent / DECODER):
+        if place.is_file():
+            found: Decoder = read_decoder(place)
+            if found.sha256 != manifest.decoder_sha256:
+                raise SubmissionError(
+                    f"{place}: isn't the decoder that the data was packed for (its SHA-256 differs)."
+                )
+            return place
+    raise SubmissionError(f"{folder / DECODER}: there is no such file, and the data was packed for one.")
+
+
+def _run_decoder(
+    decoder: Path,
+    archive: Path,
+    server: Path,
+    manifest: Manifest,
+    environment: Callable[[Path], dict[str, str]],
+    verdict: Verdict,
+) -> None:
+    extract(decoder, server)
+    shutil.copyfile(archive, server / ARCHIVE)
+    variables = environment(server.parent / "environment")
+    memory = int(manifest.memory_gib * 2**30)
+    run = watch(server, variables, cpus=manifest.cpus, memory=memory, seconds=3600 * manifest.hours)
+    verdict.watched = run
+    if not run.offline:
+        verdict.notes.append("This system doesn't let the decoder be cut off from the network.")
+    if run.code == 1:
+        verdict.failures += run.errors
+    elif run.code != 0:
+        verdict.failures.append(f"The decoder failed: {(run.errors or ['it was killed.'])[-1]}")
+
+
+def _decode_apart(archive: Path, images: Path, verdict: Verdict) -> None:
+    command = [sys.executable, "-m", "submissions.decode", str(archive.resolve()), str(images)]
     banks = os.environ.get(SEARCH_PATH, "").split(os.pathsep)  # the decoder has another working directory
     env = {**os.environ, SEARCH_PATH: os.pathsep.join(str(Path(one).resolve()) for one in banks if one)}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=scratch, env=env, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=images.parent, env=env, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         verdict.failures += lines if done.returncode == 1 else [f"The decoder failed: {(lines or ['killed'])[-1]}"]
@@ -97,17 +180,20 @@ def _metrics(manifest: Manifest, verdict: Verdict) -> dict[str, Metric]:
     return metrics
 
 
-def _check_image(entry: Entry, png: Path, metrics: dict[str, Metric], verdict: Verdict) -> bool:
+def _check_image(entry: Entry, stream: bytes, png: Path, metrics: dict[str, Metric], verdict: Verdict) -> bool:
     """Compare pixels and metrics; whether the metrics were measured again."""
     try:
         decoded = read_image(png)
+        mode = Image.open(png).mode
     except ImageError:
         verdict.failures.append(f"{entry.name}: was not decoded.")
         return False
-    if decoded.shape[:2] != (entry.height, entry.width):
-        verdict.failures.append(f"{entry.name}: decodes to {decoded.shape[1]}x{decoded.shape[0]} pixels.")
+    if decoded.shape[:2] != (entry.height, entry.width) or mode != "RGB":
+        verdict.failures.append(
+            f"{entry.name}: decodes to {decoded.shape[1]}x{decoded.shape[0]} pixels, mode {mode}."
+        )
         return False
-    if pixels_sha256(decoded) != entry.decoded_sha256 and get_codec(entry.codec).exact_pixels:
+    if pixels_sha256(decoded) != entry.decoded_sha256 and not _near(entry, stream, decoded):
         verdict.failures.append(f"{entry.name}: decodes to other pixels than were measured.")
         return False
     try:
@@ -125,3 +211,15 @@ def _check_image(entry: Entry, png: Path, metrics: dict[str, Metric], verdict: V
         if not abs(value - entry.metrics[name]) <= _TOLERANCE * max(abs(value), 1e-2):
             verdict.failures.append(f"{entry.name}: {name} is {value:.6g}, not {entry.metrics[name]:.6g}.")
     return True
+
+
+def _near(entry: Entry, stream: bytes, decoded: RGBImage) -> bool:
+    """Whether pixels differ from what is decoded here by no more than machines may."""
+    codec = get_codec(entry.codec)
+    if codec.exact_pixels:
+        return False
+    try:
+        here = codec.decode(stream)
+    except CodecError:
+        return False
+    return here.shape == decoded.shape and int(np.abs(here.astype(np.int16) - decoded).max()) <= _MOST_STEPS

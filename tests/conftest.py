@@ -36,6 +36,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+"""What decoders of the tests are packed for: no wheel has to be fetched."""
+
+
 class Ran(NamedTuple):
     code: int
     out: str

@@ -1,5 +1,6 @@
 """The main job from start to end on real photos, for a first look."""
 
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,7 +35,9 @@ def demo(
     from allocator.objective import find_objective
     from allocator.tables import Table
     from codec import get_codec
+    from codec.image import write_file
     from submissions.decode import decode
+    from submissions.decoder import DECODER, make_decoder
     from submissions.submit import ARCHIVE, submit
     from submissions.verify import verify
 
@@ -63,6 +66,8 @@ def demo(
         "equal rate\nfor each",
     ):
         grid.add_column(heading, justify="right")
+    decoder = make_decoder(codecs, [f"{sys.version_info.major}.{sys.version_info.minor}"])
+    write_file(out / DECODER, decoder.data)
     with Table(table) as opened:
         points = read_points(opened)
         objective = find_objective(opened, [metric.name])
@@ -70,7 +75,7 @@ def demo(
             budget = make_budget(points, "pooled", target=Fraction(target))
             allocation = allocate(points, budget, objective)
             folder = out / target
-            submit(opened, allocation, folder)
+            submit(opened, allocation, folder, decoder=decoder)
             verdict = verify(folder)
             if not verdict.passed:
                 raise AllocatorError("\n".join(verdict.failures))
@@ -84,7 +89,7 @@ def demo(
     )
     typer.echo(f"Look at   {photos[0]}")
     typer.echo(f"beside    {out / TARGETS[0] / 'images' / photos[0].stem}.png")
-    typer.echo(f"Upload    {out / TARGETS[0] / ARCHIVE}")
+    typer.echo(f"Upload    {out / DECODER} and {out / TARGETS[0] / ARCHIVE}")
     typer.echo(f"Go on     allocator tables show {table}")
 
 

@@ -1,4 +1,4 @@
-"""Commands that allocate: solve, frontier, submit, and verify what was submitted."""
+"""Commands that allocate: solve and frontier; and the options that all commands share which allocate."""
 
 import functools
 import inspect
@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from allocator.cli.app import Backbone, TableFile, app, use_backbones, write_frame
+from allocator.cli.app import TableFile, app, write_frame
 
 if TYPE_CHECKING:
-    from allocator.allocation import Allocation
+    import pandas as pd
+
+    from allocator.allocation import Allocation, Budget
 
 
 class RuleName(StrEnum):
@@ -88,17 +90,13 @@ class Problem:
         option("--time-limit", metavar="SECONDS", min=0, help="For that core; then the best found and its gap."),
     ] = 60.0
 
-    def allocations(self) -> "list[Allocation]":
-        """One for each target, and one for the budget in bytes."""
-        from allocator.allocation import allocate, make_budget, parse_target, read_points
+    def allocations(self, budgets_of: "Callable[[pd.DataFrame], list[Budget]] | None" = None) -> "list[Allocation]":
+        """One for each target, and one for the budget in bytes; or for each of the budgets that are asked for."""
+        from allocator.allocation import allocate, read_points
         from allocator.constraints import Choice, Constraints, Floor
-        from allocator.errors import AllocatorError
         from allocator.objective import find_objective
         from allocator.tables import Table
 
-        targets = [parse_target(target) for target in self.target or []]
-        if not targets and self.budget is None:
-            raise AllocatorError("Name at least one --target, or a --budget.")
         with Table(self.table) as opened:
             points = read_points(opened, self.codec or ())
             objective = find_objective(opened, self.objective or (), self.aggregate)
@@ -111,13 +109,23 @@ class Problem:
                 decode_seconds=self.decode_seconds,
                 max_codecs=self.max_codecs,
             )
+        return [
+            allocate(points, budget, objective, constraints, solver=self.solver.value, time_limit=self.time_limit)
+            for budget in (budgets_of or self.budgets)(points)
+        ]
+
+    def budgets(self, points: "pd.DataFrame") -> "list[Budget]":
+        """Of the options."""
+        from allocator.allocation import make_budget, parse_target
+        from allocator.errors import AllocatorError
+
+        targets = [parse_target(target) for target in self.target or []]
+        if not targets and self.budget is None:
+            raise AllocatorError("Name at least one --target, or a --budget.")
         budgets = [make_budget(points, self.rule.value, target=target) for target in targets]
         if self.budget is not None:
             budgets.append(make_budget(points, self.rule.value, total_bytes=self.budget))
-        return [
-            allocate(points, budget, objective, constraints, solver=self.solver.value, time_limit=self.time_limit)
-            for budget in budgets
-        ]
+        return budgets
 
 
 def takes_problem(command: Callable[..., None]) -> Callable[..., None]:
@@ -225,44 +233,3 @@ def frontier(
     if plot:
         curve.plot(frame, [float(rate) for rate in rates], plot)
         typer.echo(f"The curve is drawn in {plot}.")
-
-
-@app.command()
-@takes_problem
-def submit(
-    problem: Problem,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The submission's folder.")],
-) -> None:
-    """Solve, and write the chosen bitstreams as a submission."""
-    from allocator.errors import AllocatorError
-    from allocator.tables import Table
-    from submissions.submit import ARCHIVE, submit
-
-    if len(problem.target or []) + (problem.budget is not None) > 1:
-        raise AllocatorError("A submission has one rate; name one --target or one --budget.")
-    [allocation] = problem.allocations()
-    with Table(problem.table) as opened:
-        manifest = submit(opened, allocation, out)
-    typer.echo(summary(allocation))
-    typer.echo(f"{out / ARCHIVE}: {len(manifest.entries)} bitstreams, {manifest.bytes:,} bytes")
-
-
-@app.command()
-def verify(
-    folder: Annotated[Path, typer.Argument(help="A submission's folder.", show_default=False)],
-    lpips_backbone: Backbone = None,
-) -> None:
-    """Decode a submission in a fresh process and compare it with what was measured."""
-    from submissions.verify import verify
-
-    use_backbones(lpips_backbone)
-    verdict = verify(folder)
-    for note in verdict.notes:
-        typer.echo(f"note: {note}")
-    for failure in verdict.failures:
-        typer.echo(f"FAIL: {failure}")
-    if not verdict.passed:
-        raise typer.Exit(1)
-    budget = f" of {verdict.budget_bytes:,}" if verdict.budget_bytes is not None else ""
-    checked = ", ".join(["bytes", "pixels", *verdict.remeasured])
-    typer.echo(f"PASS: {verdict.images} images decode, {verdict.bytes:,} bytes{budget}; as measured: {checked}.")

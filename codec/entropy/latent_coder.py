@@ -43,15 +43,18 @@ class LatentCoder:
         self.close_calls = 0
         """How many roundings the last encoding listed."""
 
-    def encode(self, latents: Tensor, hyper_latents: Tensor, level: int) -> bytes:
-        """Code latents (1, M, h, w) and hyper-latents (1, C, h', w'), in the network's own units."""
+    def encode(self, latents: Tensor, hyper_latents: Tensor, level: float) -> bytes:
+        """Code latents (1, M, h, w) and hyper-latents (1, C, h', w'), in the network's own units.
+
+        Between two levels the latents' gains lie between, while the hyper-latents are coded as the lower one's.
+        """
         coder = SymbolEncoder()
         calls = WriteCloseCalls(coder)
-        levels = torch.tensor([level], device=latents.device)
+        levels = _tensor(level, latents.device)
         gain = self.priors.gains(levels).flatten(2)
         wanted = latents.double().flatten(2) * gain
-        hyper = _bounded(hyper_latents.double() * self.priors.hyper_gains(levels))
-        coder.encode(_array(hyper), _channels(hyper), self.hyper_tables[level])
+        hyper = _bounded(hyper_latents.double() * self.priors.hyper_gains(levels.long()))
+        coder.encode(_array(hyper), _channels(hyper), self.hyper_tables[int(level)])
 
         def symbols(channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
             exact = _bounded(wanted[0, channels, positions].flatten().cpu() - means / GRID)
@@ -64,7 +67,7 @@ class LatentCoder:
         return coder.finish()
 
     def decode(
-        self, data: bytes, level: int, size: tuple[int, int], hyper_size: tuple[int, int]
+        self, data: bytes, level: float, size: tuple[int, int], hyper_size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         """Decode latents of ``size`` (h, w).
 
@@ -76,7 +79,7 @@ class LatentCoder:
             BitstreamError: the bytes are no such stream.
         """
         coder = SymbolDecoder(data)
-        tables = self.hyper_tables[level]
+        tables = self.hyper_tables[int(level)]
         shape = (1, len(tables.tables), *hyper_size)
         read = coder.decode(_channels(torch.empty(shape, device="meta")), tables)
         hyper = torch.from_numpy(read).double().view(shape).to(self._device)
@@ -99,13 +102,13 @@ class LatentCoder:
     def _decoded(
         self,
         hyper: Tensor,
-        level: int,
+        level: float,
         size: tuple[int, ...],
         rounding: Rounding,
         symbols: Callable[[slice, Tensor, Tensor, Tensor], Tensor],
     ) -> tuple[Tensor, Tensor, int]:
         """What both sides do: predict, round, take the symbols, add, go on. Gives latents twice, and their check."""
-        levels = torch.tensor([level], device=hyper.device)
+        levels = _tensor(level, hyper.device)
         gain = self.priors.gains(levels).flatten(2)
         shift = self.priors.scale_shift(levels).flatten(2)
         everything = torch.empty(gain.shape[1], size[0] * size[1], dtype=torch.int64)
@@ -123,8 +126,15 @@ class LatentCoder:
             everything[channels, positions.cpu()] = exact.view(means.shape[1:])
             return (exact.double() / GRID).view(means.shape).to(means.device) / gain[:, channels]
 
-        context = self.priors.context(hyper / self.priors.hyper_gains(levels), levels, *size)
+        context = self.priors.context(hyper / self.priors.hyper_gains(levels.long()), levels, *size)
         return self.priors.space_channel(context, visit), everything, check % _CHECKS
+
+
+def _tensor(level: float, device: torch.device) -> Tensor:
+    whole = float(level).is_integer()
+    return torch.tensor(
+        [int(level) if whole else level], dtype=torch.int64 if whole else torch.float64, device=device
+    )
 
 
 def _bounded(values: Tensor) -> Tensor:

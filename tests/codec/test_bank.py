@@ -13,7 +13,7 @@ from codec.learned import LearnedCodec
 from codec.registry import SEARCH_PATH
 from codec.weights import WeightsError, write_tensors
 from tests.codec.conftest import TINY, network
-from tests.conftest import run
+from tests.conftest import THIS_PYTHON, run
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def test_a_bank_goes_the_whole_way(bank: Bank, photos: Path, tmp_path: Path, mon
         ("encode", photos / "chelsea.png", "-c", "tiny", "-l", 1, "-o", stream),
         ("decode", stream, "-o", tmp_path / "chelsea.png"),
         ("tables", "build", photos, "-c", bank.folder, "-c", "jpeg", "-m", "psnr", "-o", table, "-j", 2),
-        ("submit", table, "--target", "2", "-o", entry),
+        ("submit", table, "--target", "2", "-o", entry, "--python", THIS_PYTHON),
         ("verify", entry),
     ]
     for step in steps:

@@ -1,0 +1,209 @@
+"""Commands that make entries of the challenge, and prove them."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from allocator.cli.app import Backbone, app, use_backbones
+from allocator.cli.solving import Problem, summary, takes_problem
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from allocator.allocation import Allocation, Budget
+    from submissions.decoder import Decoder
+    from submissions.edition import Edition
+    from submissions.fill import Refilled
+    from submissions.verify import Verdict
+
+PAGE = "README.md"
+
+
+class CountName(StrEnum):
+    """What counts against the budget."""
+
+    streams = "streams"
+    archive = "archive"
+
+
+@app.command()
+@takes_problem
+def submit(
+    problem: Problem,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The submission's folder.")],
+    edition: Annotated[
+        str | None,
+        typer.Option(
+            metavar="YEAR|FILE",
+            help="The rules: 2020 to 2025, 2021-validation, 2021-test, or a TOML file. Without a target, there is an "
+            "entry for each of its rates.",
+        ),
+    ] = None,
+    count: Annotated[
+        CountName | None, typer.Option(help="What counts: the bitstreams, or the whole data archive.")
+    ] = None,
+    fill: Annotated[
+        bool, typer.Option("--fill", help="Spend what is left of the budget on finer steps between levels.")
+    ] = False,
+    decoder: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Pack data for this decoder, which stays as it is.")
+    ] = None,
+    no_decoder: Annotated[bool, typer.Option("--no-decoder", help="Pack the data only.")] = False,
+    python: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VERSION", help="That the decoder is to run under; by default 3.10 to 3.13."),
+    ] = None,
+    wheelhouse: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Wheels for it, in place of the package registry.")
+    ] = None,
+    lpips_backbone: Backbone = None,
+) -> None:
+    """Solve, and write the chosen bitstreams and a decoder as a submission; of several rates, a folder each."""
+    import dataclasses
+
+    from allocator.errors import AllocatorError
+    from allocator.tables import Table
+    from codec.image import write_file
+    from submissions.decoder import DECODER, check_size, read_decoder
+    from submissions.decoder import summary as of_decoder
+    from submissions.edition import Edition, find_edition
+    from submissions.submit import ARCHIVE, submit
+
+    use_backbones(lpips_backbone)
+    rules = find_edition(edition) if edition else Edition("custom")
+    if count:
+        rules = dataclasses.replace(rules, count=count.value)
+    if edition and problem.rule.value != "pooled":
+        raise AllocatorError("The challenge's rate is pooled over the set; leave out --rule, or --edition.")
+    caps: dict[int, int] = {}
+    allocations = problem.allocations(lambda points: _budgets(problem, points, rules, bool(edition), caps))
+    packed = None if no_decoder else read_decoder(decoder) if decoder else _pack(allocations[0], python, wheelhouse)
+    if packed:
+        check_size(packed, rules.decoder_bytes)
+        typer.echo(of_decoder(packed, rules.decoder_bytes))
+    rows = []
+    for i, allocation in enumerate(allocations):
+        folder = out / f"{allocation.budget.bpp:g}" if len(allocations) > 1 else out
+        cap = caps.get(i)
+        with Table(problem.table) as opened:
+            refilled = _fill(allocation) if fill else None
+            manifest = submit(opened, allocation, folder, edition=rules, cap=cap, decoder=packed, refilled=refilled)
+        typer.echo(summary(allocation))
+        counted = (folder / ARCHIVE).stat().st_size if rules.count == "archive" else manifest.bytes
+        slack = "" if manifest.budget_bytes is None else f", {manifest.budget_bytes - counted:,} under the cap"
+        typer.echo(f"{folder / ARCHIVE}: {len(manifest.entries)} bitstreams, {manifest.bytes:,} bytes{slack}")
+        rows.append((manifest, counted))
+    if packed:
+        write_file(out / DECODER, packed.data)
+    if len(rows) > 1:
+        from submissions.page import page
+
+        write_file(out / PAGE, page(rows, packed).encode())
+        typer.echo(f"{out / PAGE}: what was reached, for the write-up")
+
+
+def _budgets(
+    problem: Problem, points: "pd.DataFrame", rules: "Edition", named: bool, caps: dict[int, int]
+) -> "list[Budget]":
+    """The budgets of what is allocated; what they are under the rules, archive included, goes into ``caps``."""
+    from allocator.allocation import make_budget
+    from allocator.errors import AllocatorError
+    from submissions.submit import data_overhead
+
+    if named and problem.budget is None:
+        sizes = points.drop_duplicates("image")
+        pixels = int((sizes["width"].astype(int) * sizes["height"].astype(int)).sum())
+        targets = problem.target or list(rules.targets)
+        limits = [(rules.cap(target, pixels), float(target)) for target in targets]
+        budgets = [make_budget(points, "pooled", total_bytes=limit)._replace(bpp=bpp) for limit, bpp in limits]
+    else:
+        budgets = problem.budgets(points)
+    if rules.count == "streams":
+        caps |= {i: int(budget.limit) for i, budget in enumerate(budgets) if budget.rule == "pooled"}
+        return budgets
+    if problem.rule.value != "pooled":
+        raise AllocatorError("An archive's bytes count only under the rule `pooled`.")
+    beside = data_overhead(points, rules)
+    reduced = []
+    for i, budget in enumerate(budgets):
+        caps[i] = int(budget.limit)
+        if caps[i] <= beside:
+            raise AllocatorError(f"The archive alone takes {beside:,} bytes of the budget of {caps[i]:,}.")
+        reduced.append(budget._replace(limit=budget.limit - beside))
+    return reduced
+
+
+def _pack(allocation: "Allocation", pythons: list[str] | None, wheelhouse: Path | None) -> "Decoder":
+    """For all codecs of the table, so that another allocation gets the same decoder."""
+    from codec import get_codec
+    from submissions.decoder import PYTHONS, make_decoder
+
+    codecs = [get_codec(name) for name in sorted(allocation.points["codec"].unique())]
+    return make_decoder(codecs, pythons or PYTHONS, wheelhouse)
+
+
+def _fill(allocation: "Allocation") -> "dict[str, Refilled]":
+    from allocator.errors import AllocatorError
+    from allocator.metrics import get_metric
+    from allocator.metrics.base import METRICS
+    from codec import names
+    from submissions.fill import fill
+
+    if allocation.budget.rule != "pooled":
+        raise AllocatorError("--fill works under the rule `pooled`.")
+    chosen = allocation.chosen
+    measured = [name for name in names(METRICS) if name in chosen and chosen[name].notna().all()]
+    return fill(allocation, int(allocation.slack), [get_metric(name) for name in measured], typer.echo)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A submission's folder, or one of several.", show_default=False)],
+    as_devkit: Annotated[
+        bool,
+        typer.Option("--as-devkit", help="Run in an environment made of the devkit's packages: gigabytes, once."),
+    ] = False,
+    python: Annotated[
+        str | None, typer.Option(metavar="COMMAND", help="That environment's Python; by default python3.12, if any.")
+    ] = None,
+    lpips_backbone: Backbone = None,
+) -> None:
+    """Decode a submission as the challenge's server does, and compare it with what was measured."""
+    from submissions.devkit import built, cache, filtered
+    from submissions.verify import find_submissions, verify
+
+    use_backbones(lpips_backbone)
+
+    def environment(empty: Path) -> dict[str, str]:
+        return built(cache(python), python, typer.echo) if as_devkit or python else filtered(empty)
+
+    found = find_submissions(folder)
+    passed = True
+    for one in found:
+        if len(found) > 1:
+            typer.echo(f"{one}:")
+        verdict = verify(one, environment)
+        _tell(verdict)
+        passed = passed and verdict.passed
+    if not passed:
+        raise typer.Exit(1)
+
+
+def _tell(verdict: "Verdict") -> None:
+    for note in verdict.notes:
+        typer.echo(f"note: {note}")
+    if run := verdict.watched:
+        typer.echo(
+            f"decode: {run.seconds:.1f} s ({run.seconds / verdict.megapixels:.2f} s a megapixel), "
+            f"{run.peak_bytes / 2**30:.2f} GiB at most"
+        )
+    for failure in verdict.failures:
+        typer.echo(f"FAIL: {failure}")
+    if verdict.passed:
+        budget = f" of {verdict.budget_bytes:,}" if verdict.budget_bytes is not None else ""
+        checked = ", ".join(["bytes", "pixels", *verdict.remeasured])
+        typer.echo(
+            f"PASS: {verdict.images} images decode, {verdict.counted:,} bytes{budget}; as measured: {checked}."
+        )

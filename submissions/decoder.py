@@ -1,0 +1,231 @@
+"""The decoder archive: an executable ``decode`` that brings all it needs beside torch, numpy and Pillow.
+
+::
+
+    decode            started without arguments: bs.zip in the working directory to images/NAME.png
+    decoder.json      which codecs and Pythons it is for
+    modules/          the modules of this project that decoding imports
+    banks/NAME/       weights and tables of learned codecs
+    wheels/cp312/     what the codecs require, unpacked, for each Python
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from modulefinder import ModuleFinder
+from pathlib import Path
+
+from codec.base import Codec
+from codec.learned import LearnedCodec
+from codec.registry import CODECS
+from submissions.archive import pack
+from submissions.decode import DECODER_FILE
+from submissions.errors import SubmissionError
+
+DECODER = "decoder.zip"
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+"""That a decoder runs under unless it is asked otherwise."""
+FORMAT = 1
+_ROOT = Path(__file__).parent.parent
+_LAUNCHER = b"""#!/usr/bin/env python3
+import sys
+from pathlib import Path
+
+here = Path(__file__).resolve().parent
+sys.dont_write_bytecode = True
+sys.path[:0] = [str(here / "modules"), str(here / "wheels" / "cp{}{}".format(*sys.version_info))]
+
+if __name__ == "__main__":
+    from submissions.decode import Source, run
+
+    sys.exit(run(Path("bs.zip"), Path("images"), Source(here)))
+"""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A decoder archive, and what it decodes."""
+
+    data: bytes
+    versions: dict[str, str]
+    """Each codec's name to the version that it had."""
+    pythons: tuple[str, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Of the archive, in hex."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    def refuse_unknown(self, codecs: Iterable[Codec]) -> None:
+        """Make sure that it decodes what codecs encode.
+
+        Raises:
+            SubmissionError: it doesn't.
+        """
+        for codec in codecs:
+            theirs = self.versions.get(codec.name)
+            if theirs != codec.version:
+                known = f"only {codec.name} of {theirs!r}" if theirs else f"only {', '.join(sorted(self.versions))}"
+                raise SubmissionError(
+                    f"The decoder can't decode {codec.name} of {codec.version!r}; it knows {known}. "
+                    "Allocate with --codec among what it knows, or pack another decoder."
+                )
+
+
+def read_decoder(path: Path) -> Decoder:
+    """A decoder archive that was packed before.
+
+    Raises:
+        SubmissionError: it can't be read, or is none.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            content = json.loads(archive.read(DECODER_FILE))
+        if content["format"] != FORMAT:
+            raise SubmissionError(f"{path}: is of format {content['format']}; this version reads {FORMAT}.")
+        versions = {str(codec["name"]): str(codec["version"]) for codec in content["codecs"]}
+        return Decoder(path.read_bytes(), versions, tuple(map(str, content["pythons"])))
+    except FileNotFoundError:
+        raise SubmissionError(f"{path}: there is no such decoder.") from None
+    except (zipfile.BadZipFile, OSError, KeyError, ValueError, TypeError) as error:
+        raise SubmissionError(f"{path}: is no decoder archive, or a damaged one.") from error
+
+
+def make_decoder(codecs: Sequence[Codec], pythons: Sequence[str], wheelhouse: Path | None = None) -> Decoder:
+    """Pack a decoder; the same codecs, Pythons and versions give the same bytes.
+
+    Args:
+        codecs: that it is to decode, all levels.
+        pythons: the versions that it is to run under: ``3.12``.
+        wheelhouse: a folder of wheels, in place of the package registry.
+
+    Raises:
+        SubmissionError: a wheel can't be had, or a codec is no entry point.
+    """
+    members: dict[str, bytes] = {"decode": _LAUNCHER}
+    entries: list[dict[str, str]] = []
+    modules = {"submissions.decode"}
+    for codec in sorted(codecs, key=lambda codec: codec.name):
+        if isinstance(codec, LearnedCodec):
+            source = f"banks/{codec.name}"
+            modules.add("codec.learned")
+            for file in ("manifest.json", *sorted(codec.bank.files)):
+                members[f"{source}/{file}"] = (codec.bank.folder / file).read_bytes()
+        else:
+            source = _entry_point(codec)
+            modules.add(source.partition(":")[0])
+        entries.append({"name": codec.name, "suffix": codec.suffix, "version": codec.version, "source": source})
+    for path in _imported(modules):
+        members[f"modules/{path.relative_to(_ROOT).as_posix()}"] = path.read_bytes()
+    required = sorted({name for codec in codecs for name in codec.requirements})
+    for python in pythons:
+        if not re.fullmatch(r"3\.\d+", python):
+            raise SubmissionError(f"A Python is named like 3.12, not {python!r}.")
+        for name, data in _required(required, python, wheelhouse).items():
+            members[f"wheels/cp{python.replace('.', '')}/{name}"] = data
+    content = {"format": FORMAT, "pythons": sorted(pythons), "codecs": entries}
+    members[DECODER_FILE] = (json.dumps(content, indent=1) + "\n").encode()
+    versions = {codec.name: codec.version for codec in codecs}
+    return Decoder(pack(members, {"decode": 0o755}), versions, tuple(sorted(pythons)))
+
+
+def _entry_point(codec: Codec) -> str:
+    found = list(importlib.metadata.entry_points(group=CODECS, name=codec.name))
+    if not found:
+        raise SubmissionError(f"{codec.name} is no registered codec, so that a decoder can't bring it.")
+    return found[0].value
+
+
+def _imported(modules: Iterable[str]) -> list[Path]:
+    """The files of this project that modules import, at once or later."""
+    finder = ModuleFinder(path=[str(_ROOT)])
+    for module in sorted(modules):
+        finder.import_hook(module, None, ["*"])
+    files = {Path(file) for module in finder.modules.values() if (file := getattr(module, "__file__", None))}
+    return sorted(path for path in files if path.is_relative_to(_ROOT))
+
+
+def _required(names: Sequence[str], python: str, wheelhouse: Path | None) -> dict[str, bytes]:
+    """The files of distributions for one Python, in the versions that are installed here."""
+    if not names:
+        return {}
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if python == here and sys.platform == "linux" and wheelhouse is None:
+        return {name: data for one in names for name, data in _installed(one).items()}
+    wanted = [f"{name}=={importlib.metadata.version(name)}" for name in names]
+    files: dict[str, bytes] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        _download(wanted, python, wheelhouse, Path(scratch))
+        for wheel in sorted(Path(scratch).glob("*.whl")):
+            with zipfile.ZipFile(wheel) as archive:
+                files |= {name: archive.read(name) for name in archive.namelist() if _needed(name)}
+    return files
+
+
+def _installed(name: str) -> dict[str, bytes]:
+    distribution = importlib.metadata.distribution(name)
+    return {
+        file.as_posix(): Path(str(distribution.locate_file(file))).read_bytes()
+        for file in distribution.files or ()
+        if _needed(file.as_posix())
+    }
+
+
+def _needed(name: str) -> bool:
+    """Whether a file of a wheel is imported or read; of its metadata only the version is."""
+    if name.endswith("/") or name.startswith("../") or "__pycache__" in name:
+        return False
+    return ".dist-info/" not in name or name.endswith(".dist-info/METADATA")
+
+
+def _download(wanted: Sequence[str], python: str, wheelhouse: Path | None, folder: Path) -> None:
+    """Wheels from the wheelhouse, the cache or the registry; what the registry gave is kept."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "clic-allocator", "wheels")
+    machine = platform.machine()
+    platforms = [f"--platform=manylinux{tag}_{machine}" for tag in ("_2_28", "_2_27", "_2_17", "2014")]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary=:all:", f"--python-version={python}", "--implementation=cp", *platforms]
+    places = [place for place in (wheelhouse, None if wheelhouse else cache) if place and place.is_dir()]
+    links = [f"--find-links={place}" for place in places]
+    tries = [["--no-index", *links, f"--dest={folder}"]] if links else []
+    if wheelhouse is None:
+        tries.append([f"--dest={folder}"])
+    for more in tries:
+        done = subprocess.run([*command, *more, *wanted], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            if wheelhouse is None and "--no-index" not in more:
+                cache.mkdir(parents=True, exist_ok=True)
+                for wheel in folder.glob("*.whl"):
+                    (cache / wheel.name).write_bytes(wheel.read_bytes())
+            return
+    place = f"in {wheelhouse}" if wheelhouse else "from the package registry"
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    raise SubmissionError(
+        f"The wheels of {', '.join(wanted)} for Python {python} can't be had {place}. Give a folder of wheels with "
+        f"--wheelhouse, or pack for this Python only with --python {here}."
+    )
+
+
+def summary(decoder: Decoder, limit: int) -> str:
+    """Size and SHA-256 in a line."""
+    size = f"{len(decoder.data):,} bytes" + (f" of {limit:,} allowed" if limit else "")
+    return f"decoder for Python {', '.join(decoder.pythons)}: {size}, SHA-256 {decoder.sha256}"
+
+
+def check_size(decoder: Decoder, limit: int) -> None:
+    """Refuse a decoder that is too large.
+
+    Raises:
+        SubmissionError: it is.
+    """
+    if limit and len(decoder.data) > limit:
+        raise SubmissionError(f"The decoder has {len(decoder.data):,} bytes, and {limit:,} are allowed.")

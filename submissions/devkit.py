@@ -1,0 +1,209 @@
+"""The challenge's server, as far as a machine can be it: its packages, no network, its limits, a watch over it."""
+
+import contextlib
+import functools
+import importlib.metadata
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from submissions.errors import SubmissionError
+
+PACKAGES = (
+    "bitstring h5py ipython matplotlib numpy pandas pillow range-coder scikit-image scikit-learn scipy seaborn "
+    "statsmodels torch torchvision"
+).split()
+"""What the devkit installs (August 2025)."""
+PYTHON = "3.12"
+_POLL_SECONDS = 0.2
+
+
+@dataclass
+class Watched:
+    """How a run of the decoder went."""
+
+    code: int | None
+    """Exit status; None if it was stopped."""
+    seconds: float
+    peak_bytes: int
+    """The most memory of its processes together, shared memory counted once."""
+    errors: list[str]
+    """Lines of its stderr."""
+    offline: bool
+    """Whether it had no network."""
+
+
+def filtered(folder: Path) -> dict[str, str]:
+    """An environment with this Python that imports nothing but the devkit's packages and what they require.
+
+    Args:
+        folder: empty; links to the packages are made there.
+
+    Returns:
+        Environment variables.
+    """
+    packages, binaries = folder / "packages", folder / "bin"
+    packages.mkdir(parents=True)
+    binaries.mkdir()
+    for name, place in _places().items():
+        (packages / name).symlink_to(place)
+    launcher = binaries / "python3"
+    launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')  # without its own site-packages
+    launcher.chmod(0o755)
+    return _environment(binaries, folder) | {"PYTHONPATH": str(packages)}
+
+
+@functools.cache
+def _places() -> dict[str, Path]:
+    """Where what the devkit's packages install lies here, by name."""
+    places: dict[str, Path] = {}
+    for distribution in _closure(PACKAGES):
+        for top in {file.parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}:
+            places[top] = Path(str(distribution.locate_file(top))).resolve()
+    return places
+
+
+def _closure(names: list[str]) -> Iterator[importlib.metadata.Distribution]:
+    seen: set[str] = set()
+    left = [canonicalize_name(name) for name in names]
+    while left:
+        name = left.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # the decoder doesn't need it either
+        for text in distribution.requires or ():
+            with contextlib.suppress(InvalidRequirement):
+                requirement = Requirement(text)
+                if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                    left.append(canonicalize_name(requirement.name))
+        yield distribution
+
+
+def cache(python: str | None) -> Path:
+    """Where :func:`built` keeps the environment of a Python."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "clic-allocator")
+    return home / f"devkit-{Path(python or f'python{PYTHON}').name}"
+
+
+def built(
+    folder: Path, python: str | None = None, report: Callable[[str], None] = lambda line: None
+) -> dict[str, str]:
+    """A virtual environment with the devkit's packages from the registry; made once, then used again.
+
+    Args:
+        folder: where it is kept.
+        python: of the server; by default Python 3.12, where it is on the PATH, else this one.
+        report: told what is done.
+
+    Returns:
+        Environment variables.
+
+    Raises:
+        SubmissionError: it can't be made.
+    """
+    done = folder / "complete"
+    if not done.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        chosen = python or shutil.which(f"python{PYTHON}") or sys.executable
+        report(f"Installing the devkit's packages for {chosen} into {folder}; gigabytes, once.")
+        for command in (
+            [chosen, "-m", "venv", str(folder)],
+            [str(folder / "bin" / "python3"), "-m", "pip", "install", "--quiet", *PACKAGES],
+        ):
+            ran = subprocess.run(command, capture_output=True, text=True, check=False)
+            if ran.returncode:
+                last = (ran.stderr.strip().splitlines() or ["no word"])[-1]
+                raise SubmissionError(f"The devkit's environment can't be made: {last}")
+        done.touch()
+    return _environment(folder / "bin", folder)
+
+
+def _environment(binaries: Path, home: Path) -> dict[str, str]:
+    return {"PATH": f"{binaries}:/usr/local/bin:/usr/bin:/bin", "HOME": str(home), "LANG": "C.UTF-8"}
+
+
+def watch(folder: Path, environment: dict[str, str], *, cpus: int, memory: int, seconds: float) -> Watched:
+    """Run ``./decode`` in a folder as the server would, and stop it where it goes beyond a limit.
+
+    Args:
+        folder: the working directory, with the decoder and the data.
+        environment: variables, from :func:`filtered` or :func:`built`.
+        cpus: that it may use.
+        memory: bytes that its processes may take together.
+        seconds: that it may run.
+
+    Raises:
+        SubmissionError: it can't be started.
+    """
+    offline = _offline()
+    limits = (lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cpus])) if _linux() else None
+    start = time.monotonic()
+    try:
+        process = subprocess.Popen(
+            [*offline, "./decode"],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=limits,
+        )
+    except OSError as error:
+        raise SubmissionError(f"decode can't be started ({error.strerror}).") from error
+    peak, stopped = 0, ""
+    errors = ""
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            errors = process.communicate(timeout=_POLL_SECONDS)[1]
+            break
+        now = _memory_of(process.pid)
+        peak = max(peak, now)
+        if now > memory:
+            stopped = f"takes more than {memory / 2**30:g} GiB of memory"
+        elif time.monotonic() - start > seconds:
+            stopped = f"takes longer than {seconds / 3600:g} hours"
+        if stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            errors = process.communicate()[1]
+            break
+    lines = [f"it {stopped}."] if stopped else errors.strip().splitlines()
+    return Watched(None if stopped else process.returncode, time.monotonic() - start, peak, lines, bool(offline))
+
+
+def _linux() -> bool:
+    return sys.platform == "linux"
+
+
+def _offline() -> list[str]:
+    """What a command is put behind to have no network; nothing where the system doesn't allow it."""
+    command = ["unshare", "--map-root-user", "--net"]
+    if not shutil.which("unshare") or subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        return []
+    return command
+
+
+def _memory_of(session: int) -> int:
+    """Bytes that the processes of a session take, each its share of what they share."""
+    total = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            if int((folder / "stat").read_text().rpartition(")")[2].split()[3]) == session:
+                for line in (folder / "smaps_rollup").read_text().splitlines():
+                    if line.startswith("Pss:"):
+                        total += int(line.split()[1]) << 10
+    return total

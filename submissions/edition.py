@@ -1,0 +1,71 @@
+"""The rules of each year of the challenge, and of contests of one's own."""
+
+import math
+import tomllib
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+from submissions.errors import SubmissionError
+
+Count = Literal["streams", "archive"]
+_BUILT_IN = Path(__file__).parent / "editions.toml"
+
+
+@dataclass(frozen=True)
+class Edition:
+    """What an entry has to keep to."""
+
+    name: str
+    targets: tuple[str, ...] = ()
+    """Rates in bits per pixel over the whole set, as written."""
+    count: Count = "streams"
+    """What counts: the bitstreams' bytes, or those of the whole data archive."""
+    caps: dict[str, int] = field(default_factory=dict)
+    """Printed limits in bytes, by target, in place of ceil(target x pixels / 8)."""
+    decoder_bytes: int = 0
+    """Limit of the decoder archive; 0 for none."""
+    cpus: int = 2
+    memory_gib: float = 12.0
+    hours: float = 5.0
+
+    def __post_init__(self) -> None:
+        numbers = (self.cpus, self.memory_gib, self.hours, self.decoder_bytes + 1, *self.caps.values())
+        if self.count not in ("streams", "archive") or not all(_is_positive(number) for number in numbers):
+            raise ValueError("a value that makes no sense")
+
+    def cap(self, target: str, pixels: int) -> int:
+        """The most bytes at a target for so many pixels."""
+        return self.caps.get(target) or math.ceil(Fraction(target) * pixels / 8)
+
+
+def _is_positive(number: Any) -> bool:
+    return isinstance(number, int | float) and not isinstance(number, bool) and 0 < number < math.inf
+
+
+def edition_names() -> list[str]:
+    """The editions that are known by name."""
+    return list(tomllib.loads(_BUILT_IN.read_text(encoding="utf-8")))
+
+
+def find_edition(name: str) -> Edition:
+    """An edition by its name, or from a TOML file with the fields of :class:`Edition`.
+
+    Raises:
+        SubmissionError: there is none, or the file makes no sense.
+    """
+    known = tomllib.loads(_BUILT_IN.read_text(encoding="utf-8"))
+    path = Path(name)
+    try:
+        content = known[name] if name in known else tomllib.loads(path.read_text(encoding="utf-8"))
+        targets = tuple(str(target) for target in content.pop("targets", ()))
+        for target in [*targets, *content.get("caps", {})]:
+            if Fraction(target) <= 0:
+                raise ValueError(f"{target} is no rate")
+        return Edition(content.pop("name", name if name in known else path.stem), targets, **content)
+    except OSError:
+        names = ", ".join(known)
+        raise SubmissionError(f"There is no edition {name!r}; there are {names}, or give a TOML file.") from None
+    except (ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise SubmissionError(f"{name}: is no edition's TOML file ({error}).") from error

@@ -1,0 +1,104 @@
+"""What an allocation leaves of the budget, spent: finer steps between levels for the images that gain the most."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from allocator.allocation import Allocation
+from allocator.metrics import Metric
+from codec import Codec, CodecError, get_codec, pixels_sha256, read_image
+
+ENOUGH = 64
+"""Bytes; a smaller rest is let be."""
+
+
+@dataclass(frozen=True)
+class Refilled:
+    """An image encoded anew, between its level and the next."""
+
+    setting: str
+    fingerprint: str
+    data: bytes
+    decoded_sha256: str
+    metrics: dict[str, float]
+
+
+def fill(
+    allocation: Allocation,
+    spare: int,
+    metrics: Sequence[Metric],
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, Refilled]:
+    """Encode images anew until less than :data:`ENOUGH` bytes are spare.
+
+    Images come in the order of what their next level would gain a byte; each gets the finest step that fits. A step
+    that worsens what is optimised isn't taken.
+
+    Args:
+        allocation: whose images are refilled.
+        spare: bytes that may be spent.
+        metrics: measured anew for what changes; the objective's among them.
+        report: told what is gained.
+
+    Returns:
+        What replaces images' bitstreams, by name.
+    """
+    refilled: dict[str, Refilled] = {}
+    points, chosen = allocation.points, allocation.chosen
+    objective = allocation.objective
+    costs = pd.Series(objective.costs(points), points.index)
+    gains: list[tuple[float, int]] = []
+    for index, row in chosen.iterrows():
+        same = points[(points["image"] == row["image"]) & (points["codec"] == row["codec"])]
+        here, above = (same[same["level"] == row["level"] + more] for more in (0, 1))
+        if len(above) and (extra := int(above["bytes"].iloc[0]) - int(row["bytes"])) > 0:
+            gain = float(costs[here.index[0]] - costs[above.index[0]])
+            gains.append((gain / extra, int(str(index))))
+    for gain, index in sorted(gains, reverse=True):
+        if spare < ENOUGH or gain <= 0:
+            break
+        row = chosen.loc[index]
+        codec = get_codec(row["codec"])
+        found = _finest(codec, row, spare, metrics)
+        if found is None:
+            continue
+        before, after = objective.costs(pd.DataFrame([row.to_dict(), {**row.to_dict(), **found.metrics}]))
+        if after > before:
+            continue
+        spent = len(found.data) - int(row["bytes"])
+        spare -= spent
+        refilled[row["image"]] = found
+        report(f"{row['image']}: {row['setting']} becomes {found.setting}, {spent:,} bytes more; {spare:,} are left.")
+    return refilled
+
+
+def _finest(codec: Codec, row: Any, spare: int, metrics: Sequence[Metric]) -> Refilled | None:
+    """The setting between a level and the next with the most bytes that fit, by halving."""
+    level = int(row["level"])
+    settings = codec.between(level)
+    if not settings:
+        return None
+    image = read_image(row["path"])
+    if pixels_sha256(image) != row["sha256"]:
+        raise CodecError(f"{row['path']}: has changed since it was measured; build the table again.")
+    encode = codec.encoder_between(image, level)
+    best: tuple[int, bytes] | None = None
+    low, high = 0, len(settings) - 1
+    while low <= high:
+        middle = (low + high) // 2
+        data = encode(middle)
+        if len(data) <= row["bytes"] + spare:
+            low = middle + 1
+            if len(data) > (len(best[1]) if best else row["bytes"]):
+                best = middle, data
+        else:
+            high = middle - 1
+    if best is None:
+        return None
+    index, data = best
+    decoded = codec.decode(data)
+    values = {metric.name: float(metric.compare(metric.reference(image), decoded)) for metric in metrics}
+    fingerprint = codec.fingerprint(level, settings[index])
+    return Refilled(settings[index], fingerprint, data, pixels_sha256(decoded), values)

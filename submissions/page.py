@@ -1,0 +1,44 @@
+"""What a set of entries reached, as a page for the write-up."""
+
+from collections.abc import Sequence
+
+from submissions.decoder import Decoder
+from submissions.submit import Manifest
+
+
+def page(entries: Sequence[tuple[Manifest, int]], decoder: Decoder | None) -> str:
+    """Markdown.
+
+    Args:
+        entries: each rate's manifest, and the bytes that count.
+        decoder: of all of them.
+    """
+    first = entries[0][0]
+    metrics = sorted({name for entry in first.entries for name in entry.metrics})
+    lines = [
+        f"# {len(first.entries)} images at {len(entries)} rates",
+        "",
+        f"Edition {first.edition}; the bytes of the {first.count} count. Levels were chosen for the best "
+        f"{first.objective} (aggregated by {first.aggregate}) over the set. Metrics are means over the images.",
+        "",
+        f"| bpp | cap, bytes | used, bytes | left | codecs | {' | '.join(metrics)} |",
+        "| --- " * (5 + len(metrics)) + "|",
+    ]
+    for manifest, counted in entries:
+        cap = manifest.budget_bytes
+        codecs = [entry.codec for entry in manifest.entries]
+        chosen = ", ".join(f"{codecs.count(name)} {name}" for name in sorted(set(codecs)))
+        means = [sum(entry.metrics[name] for entry in manifest.entries) / len(codecs) for name in metrics]
+        left = "" if cap is None else f"{cap - counted:,}"
+        values = " | ".join(f"{mean:.4f}" for mean in means)
+        lines.append(
+            f"| {manifest.target_bpp:g} | {'' if cap is None else f'{cap:,}'} | {counted:,} | {left} | {chosen} "
+            f"| {values} |"
+        )
+    if decoder:
+        lines += [
+            "",
+            f"One decoder for all rates: {len(decoder.data):,} bytes, for Python {', '.join(decoder.pythons)}, "
+            f"SHA-256 `{decoder.sha256}`.",
+        ]
+    return "\n".join(lines) + "\n"

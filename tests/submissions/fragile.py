@@ -1,0 +1,29 @@
+"""A codec whose bitstreams say what decoding them does to its process."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from codec import BitstreamError, Codec, RGBImage
+
+
+class Fragile(Codec):
+    name, suffix, version, levels = "fragile", ".fragile", "1", ("only",)
+
+    def encode(self, image: RGBImage, level: int) -> bytes:
+        raise NotImplementedError
+
+    def decode(self, data: bytes) -> RGBImage:
+        command, _, argument = data.decode().partition(" ")
+        if command == "die":
+            os._exit(9)
+        if command == "die-once" and not Path(argument).exists():
+            Path(argument).touch()
+            os._exit(9)
+        if command == "damaged":
+            raise BitstreamError("is damaged.")
+        if command == "slow":
+            time.sleep(float(argument))
+        return np.full((8, 8, 3), 7, np.uint8)

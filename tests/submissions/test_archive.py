@@ -1,0 +1,111 @@
+"""Archives from anyone: what they hold, what they cost, and what they must not do."""
+
+import io
+import stat
+import struct
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from submissions.archive import JOINED, Layout, extract, overhead, pack, pack_streams, unpack
+from submissions.errors import SubmissionError
+
+NAMES = ["0a1b2c" * 5 + f"{i:02}" for i in range(40)] + ["Ausflug/Überraschung 日本"]
+LAYOUTS: tuple[Layout, ...] = ("files", "joined")
+ENDINGS = [".heic", ".po-dkic"]
+STREAMS = {name: (ENDINGS[i % 2], bytes([i]) * (i * 100 + 1)) for i, name in enumerate(NAMES)}
+
+
+def written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_bitstreams_come_back_and_cost_no_more_than_was_said(layout: Layout, tmp_path: Path) -> None:
+    data = pack_streams(STREAMS, layout, ENDINGS)
+    assert unpack(written(tmp_path / "bs.zip", data)) == {
+        n + ending: stream for n, (ending, stream) in STREAMS.items()
+    }
+    streams = sum(len(stream) for _, stream in STREAMS.values())
+    promised = overhead(NAMES, ENDINGS, layout, 5000)
+    assert 0 <= promised - (len(data) - streams) <= (0 if layout == "joined" else 2 * 3 * len(NAMES))
+    done = subprocess.run(["unzip", "-tq", "bs.zip"], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_joined_archives_cost_little() -> None:
+    files, joined = (overhead(NAMES, ENDINGS, layout, 5000) for layout in LAYOUTS)
+    assert joined < 0.1 * files
+    assert overhead(NAMES, ENDINGS, "joined", 1 << 24) == joined + len(NAMES)
+
+
+@pytest.mark.parametrize("at", [0, 2, 30, 700, 5000, 80_000])
+def test_a_changed_byte_or_a_cut_is_noticed(at: int, tmp_path: Path) -> None:
+    with zipfile.ZipFile(io.BytesIO(pack_streams(STREAMS, "joined", ENDINGS))) as archive:
+        inner = bytearray(archive.read(JOINED))
+    cut = bytes(inner[:at])
+    inner[at] ^= 0xFF
+    for damaged in (bytes(inner), cut):
+        path = written(tmp_path / "bs.zip", pack({JOINED: damaged}))
+        if damaged != cut and at > 600:  # within a bitstream, whose codec has a check of its own
+            assert unpack(path).keys() == {n + ending for n, (ending, _) in STREAMS.items()}
+        else:
+            with pytest.raises(SubmissionError, match="index makes no sense"):
+                unpack(path)
+
+
+def test_an_index_that_claims_the_world_is_refused(tmp_path: Path) -> None:
+    for claim in (struct.pack(">BI", 3, 0xFFFFFFFF), struct.pack(">BI", 3, 20) + b"x" * 20):
+        with pytest.raises(SubmissionError, match="index makes no sense"):
+            unpack(written(tmp_path / "bs.zip", pack({JOINED: claim})))
+
+
+def test_members_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    """The trick of bombs whose members aren't compressed: many entries point to the same data."""
+    data = pack({"a.jpg": bytes(100_000)})
+    start = data.rindex(b"PK\x01\x02")
+    entry, end = data[start : start + 46 + 5], data[-22:]
+    many = b"".join(entry.replace(b"a.jpg", b"%05d" % i) for i in range(50))
+    directory = bytearray(end)
+    struct.pack_into("<HHII", directory, 8, 50, 50, len(many), start)
+    path = written(tmp_path / "bs.zip", data[:start] + many + bytes(directory))
+    with pytest.raises(SubmissionError, match=r"claims to hold more|damaged"):
+        unpack(path)
+
+
+def link(name: str, mode: int) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        info = zipfile.ZipInfo(name)
+        info.create_system = 3
+        info.external_attr = mode << 16
+        archive.writestr(info, "/etc/passwd")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (link("decode", stat.S_IFLNK | 0o777), "no plain file"),
+        (link("decode", stat.S_IFCHR | 0o600), "no plain file"),
+        (link("../decode", stat.S_IFREG | 0o755), "no safe name"),
+        (link("/decode", stat.S_IFREG | 0o755), "no safe name"),
+        (pack({"decode": bytes(3000)}), "more than 2,000 bytes"),
+        (b"no archive", "can't be unpacked"),
+    ],
+)
+def test_a_decoder_from_anyone_stays_in_its_folder(data: bytes, says: str, tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "folder"
+    with pytest.raises(SubmissionError, match=says):
+        extract(written(tmp_path / "decoder.zip", data), folder, most=2000)
+    assert [path for path in tmp_path.rglob("*") if path.is_file() or path.is_symlink()] == [tmp_path / "decoder.zip"]
+
+
+def test_modes_survive(tmp_path: Path) -> None:
+    path = written(tmp_path / "decoder.zip", pack({"decode": b"#!/bin/sh\n", "lib/a": b""}, {"decode": 0o755}))
+    extract(path, tmp_path / "out")
+    assert (tmp_path / "out/decode").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "out/lib/a").stat().st_mode & 0o777 == 0o644

@@ -1,0 +1,75 @@
+"""Decoding as it runs on a server: side by side, with images that fail and processes that die."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from codec import read_image
+from submissions.archive import pack
+from submissions.decode import Source, decode
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from submissions.decode import Source, run
+if __name__ == "__main__":
+    sys.exit(run(Path("bs.zip"), Path("images"), Source(Path("."))))
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    content = {"codecs": [{"suffix": ".fragile", "source": "tests.submissions.fragile:Fragile"}]}
+    (tmp_path / "decoder.json").write_text(json.dumps(content))
+    return Source(tmp_path)
+
+
+def archive(folder: Path, **images: str) -> Path:
+    path = folder / "bs.zip"
+    path.write_bytes(pack({f"{name}.fragile": text.encode() for name, text in images.items()}))
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.stem for path in (folder / "images").iterdir())
+
+
+def test_what_fails_is_reported_and_the_rest_is_written(source: Source, tmp_path: Path) -> None:
+    data = archive(tmp_path, a="fine", b="die", c="damaged", d="fine", e=f"die-once {tmp_path / 'died'}", f="fine")
+    failures = decode(data, tmp_path / "images", source, jobs=2)
+    assert names(tmp_path) == ["a", "d", "e", "f"]
+    assert len(failures) == 2
+    assert any(line.startswith("b.fragile: its process died twice") for line in failures)
+    assert any(line == "c.fragile: is damaged." for line in failures)
+
+
+def test_a_bitstream_of_no_known_codec_is_named(source: Source, tmp_path: Path) -> None:
+    path = tmp_path / "bs.zip"
+    path.write_bytes(pack({"a.fragile": b"fine", "b.other": b""}))
+    [failure] = decode(path, tmp_path / "images", source)
+    assert failure == "b.other: b.other: this decoder has no codec for it."
+    assert names(tmp_path) == ["a"]
+
+
+def test_killed_and_started_again_it_writes_the_rest(source: Source, tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text(SCRIPT)
+    archive(tmp_path, a="fine", b="fine", c="slow 60", d="slow 60", e="slow 60")
+    command = [sys.executable, str(tmp_path / "run.py")]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, cwd=tmp_path, env={"PYTHONPATH": str(root), "PATH": ""}) as process:
+        until = time.monotonic() + 60
+        while not (tmp_path / "images" / "b.png").exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+    assert {"a", "b"} <= set(names(tmp_path)) <= {"a", "b", "c", "d", "e"}
+    archive(tmp_path, a="fine", b="fine", c="fine", d="fine", e="fine")
+    assert (
+        subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(root), "PATH": ""}, check=False).returncode == 0
+    )
+    assert names(tmp_path) == ["a", "b", "c", "d", "e"]
+    assert all(read_image(path).shape == (8, 8, 3) for path in (tmp_path / "images").iterdir())

@@ -1,0 +1,196 @@
+"""The decoder archive, run as the server runs it."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from codec import get_codec, read_image
+from codec.bank import Bank
+from codec.registry import SEARCH_PATH
+from submissions.archive import extract, pack, pack_streams, unpack
+from submissions.decoder import make_decoder
+from submissions.devkit import filtered, watch
+from submissions.errors import SubmissionError
+from tests.conftest import THIS_PYTHON, run
+
+
+@pytest.fixture(scope="module")
+def learned(bank: Bank, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small bank's table. Not to be changed."""
+    path = tmp_path_factory.mktemp("learned") / "run.db"
+    built = run("tables", "build", photos, "-c", bank.folder, "-m", "psnr", "-o", path, "-j", 2)
+    assert built.code == 0, built.err
+    return path
+
+
+@pytest.fixture(scope="module")
+def entries(learned: Path, bank: Bank, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Entries at two rates under rules that count the archive, with one decoder. Not to be changed."""
+    folder = tmp_path_factory.mktemp("entries")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SEARCH_PATH, str(bank.folder.parent))
+        _submit(learned, folder, "-t", "0.3", "-t", "0.4")
+        yield folder
+
+
+def _submit(table: Path, out: Path, *more: object) -> None:
+    ran = run("submit", table, "-o", out, "--edition", "2025", "--python", THIS_PYTHON, *more)
+    assert ran.code == 0, ran.err
+
+
+def test_entries_at_two_rates_pass_with_one_decoder(entries: Path) -> None:
+    assert sorted(path.name for path in entries.iterdir()) == ["0.3", "0.4", "README.md", "decoder.zip"]
+    ran = run("verify", entries)
+    assert ran.code == 0, ran.out + ran.err
+    assert ran.out.count("PASS: 5 images decode") == 2
+    assert ran.out.count("decode: ") == 2
+    for rate in ("0.3", "0.4"):
+        cap = json.loads((entries / rate / "manifest.json").read_text())["budget_bytes"]
+        assert (entries / rate / "bs.zip").stat().st_size <= cap
+    page = (entries / "README.md").read_text()
+    assert "| 0.3 | " in page
+    assert "| 0.4 | " in page
+    assert "psnr" in page
+
+
+def test_the_decoder_stays_the_same_whatever_is_packed(entries: Path, learned: Path, tmp_path: Path) -> None:
+    frozen = entries / "decoder.zip"
+    _submit(learned, tmp_path / "again", "-t", "0.35")
+    assert (tmp_path / "again" / "decoder.zip").read_bytes() == frozen.read_bytes()
+    ran = run("submit", learned, "-o", tmp_path / "old", "-t", "0.36", "--decoder", frozen)
+    assert ran.code == 0, ran.err
+    assert run("verify", tmp_path / "old").code == 0
+
+
+def test_a_decoder_refuses_what_it_cannot_decode(table: Path, tmp_path: Path) -> None:
+    jpeg = tmp_path / "jpeg.zip"
+    jpeg.write_bytes(make_decoder([get_codec("jpeg")], [THIS_PYTHON]).data)
+    ran = run("submit", table, "-o", tmp_path / "x", "-t", "1", "--decoder", jpeg)
+    assert ran.code == 2
+    assert "can't decode webp" in ran.err
+    assert "it knows only jpeg" in ran.err
+    ran = run("submit", table, "-o", tmp_path / "x", "-t", "1.5", "--decoder", jpeg, "-c", "jpeg")
+    assert ran.code == 0, ran.err
+
+
+def test_it_needs_nothing_of_this_project(entries: Path, tmp_path: Path) -> None:
+    """Unpacked by unzip, in an environment where neither the project nor its coder can be imported."""
+    shutil.copy(entries / "decoder.zip", tmp_path)
+    shutil.copy(entries / "0.3" / "bs.zip", tmp_path)
+    subprocess.run(["unzip", "-q", "decoder.zip"], cwd=tmp_path, check=True)
+    env = filtered(tmp_path / "environment")
+    for module in ("allocator", "codec", "constriction", "lpips", "pillow_heif"):
+        done = subprocess.run(
+            ["python3", "-c", f"import {module}"], env=env, cwd="/", capture_output=True, check=False
+        )
+        assert b"ModuleNotFoundError" in done.stderr, module
+    done = subprocess.run(["./decode"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for row in json.loads((entries / "0.3" / "manifest.json").read_text())["entries"]:
+        assert read_image(tmp_path / "images" / f"{row['name']}.png").shape == (row["height"], row["width"], 3)
+
+
+def changed(entries: Path, tmp_path: Path, **fields: object) -> Path:
+    folder = Path(shutil.copytree(entries, tmp_path / "changed")) / "0.3"
+    content = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**content, **fields}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"memory_gib": 0.25}, "takes more than 0.25 GiB of memory."),
+        ({"hours": 1e-6}, "takes longer than 1e-06 hours."),
+    ],
+)
+def test_a_decoder_beyond_the_limits_is_stopped(
+    entries: Path, tmp_path: Path, fields: dict[str, object], says: str
+) -> None:
+    ran = run("verify", changed(entries, tmp_path, **fields))
+    assert ran.code == 1
+    assert says in ran.out
+    assert "was not decoded" in ran.out
+
+
+def test_another_or_no_decoder_is_refused(entries: Path, tmp_path: Path) -> None:
+    folder = changed(entries, tmp_path)
+    decoder = folder.parent / "decoder.zip"
+    decoder.write_bytes(make_decoder([get_codec("jpeg")], [THIS_PYTHON]).data)
+    assert "isn't the decoder that the data was packed for" in run("verify", folder).err
+    decoder.unlink()
+    assert "there is no such file" in run("verify", folder).err
+
+
+def test_what_the_server_runs_has_no_network(tmp_path: Path) -> None:
+    script = "#!/usr/bin/env python3\nimport socket\nsocket.create_connection(('127.0.0.1', 9), 1)\n"
+    (tmp_path / "decode").write_text(script)
+    (tmp_path / "decode").chmod(0o755)
+    ran = watch(tmp_path, filtered(tmp_path / "environment"), cpus=1, memory=1 << 30, seconds=60)
+    if not ran.offline:
+        pytest.skip("this system has no network namespaces for users")
+    assert "unreachable" in ran.errors[-1]
+
+
+@pytest.mark.parametrize("damage", ["wrong bank", "cut", "flipped", "missing"])
+def test_damaged_data_is_named_and_the_rest_is_decoded(entries: Path, tmp_path: Path, damage: str) -> None:
+    folder = changed(entries, tmp_path)
+    streams = unpack(folder / "bs.zip")
+    name = next(name for name in streams if name.endswith(".tiny"))
+    data = streams[name]
+    streams[name] = {
+        "wrong bank": data[:1] + b"\x00\x00" + data[3:],
+        "cut": data[: len(data) // 2],
+        "flipped": data[:-2] + bytes([data[-2] ^ 4]) + data[-1:],
+        "missing": b"",
+    }[damage]
+    if damage == "missing":
+        del streams[name]
+    parts = {Path(n).stem: (Path(n).suffix, stream) for n, stream in streams.items()}
+    (folder / "bs.zip").write_bytes(pack_streams(parts, "joined", [".tiny"]))
+    ran = run("verify", folder)
+    assert ran.code == 1
+    assert f"FAIL: {Path(name).stem}" in ran.out
+    failed = {line.split(":")[1].strip().removesuffix(".tiny") for line in ran.out.splitlines() if "FAIL" in line}
+    assert failed == {Path(name).stem}
+
+
+def test_decoders_are_small_and_say_what_they_are(entries: Path) -> None:
+    with zipfile.ZipFile(entries / "decoder.zip") as archive:
+        names = archive.namelist()
+        assert not [name for name in names if name.startswith(("modules/allocator", "modules/codec/training"))]
+        assert f"wheels/cp{THIS_PYTHON.replace('.', '')}/constriction/__init__.py" in names
+        assert json.loads(archive.read("decoder.json"))["pythons"] == [THIS_PYTHON]
+    (garbage := entries.parent / "garbage.zip").write_bytes(b"none")
+    ran = run("submit", entries / "none.db", "-o", "x", "-t", "1", "--decoder", garbage)
+    assert ran.code == 2
+
+
+def test_too_large_a_decoder_is_refused(table: Path, tmp_path: Path) -> None:
+    rules = tmp_path / "small.toml"
+    rules.write_text("decoder_bytes = 1000")
+    ran = run("submit", table, "-t", "1", "-o", tmp_path / "x", "--edition", rules, "--python", THIS_PYTHON)
+    assert ran.code == 2
+    assert "and 1,000 are allowed" in ran.err
+
+
+def test_wheels_come_from_a_wheelhouse_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "wheels").mkdir()
+    with pytest.raises(SubmissionError, match=r"can't be had in .*wheels.*--python"):
+        make_decoder([get_codec("hevc")], ["3.12"], tmp_path / "wheels")
+    with pytest.raises(SubmissionError, match=r"named like 3\.12"):
+        make_decoder([get_codec("jpeg")], ["three"])
+
+
+def test_an_extracted_decoder_keeps_no_traces(entries: Path, tmp_path: Path) -> None:
+    extract(entries / "decoder.zip", tmp_path / "server")
+    (tmp_path / "server" / "bs.zip").write_bytes(pack({}))
+    done = subprocess.run([sys.executable, "decode"], cwd=tmp_path / "server", check=False)
+    assert done.returncode == 0
+    assert not list((tmp_path / "server").rglob("__pycache__"))

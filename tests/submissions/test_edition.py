@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+
+from submissions.edition import edition_names, find_edition
+from submissions.errors import SubmissionError
+
+
+def test_the_printed_caps_are_those_of_the_rule() -> None:
+    """2021's images had 91,451,930 and 157,568,870 pixels."""
+    rule = find_edition("2021")
+    for name, pixels in (("2021-validation", 91_451_930), ("2021-test", 157_568_870)):
+        printed = find_edition(name)
+        for target in printed.targets:
+            assert printed.cap(target, 1) == rule.cap(target, pixels)
+
+
+def test_rates_are_exact_and_rounded_up() -> None:
+    assert find_edition("2022").cap("0.075", 1000) == 10  # 9.375
+    assert find_edition("2022").cap("0.3", 80) == 3
+
+
+def test_every_year_is_known() -> None:
+    assert {"2020", "2021", "2022", "2024", "2025"} <= set(edition_names())
+    assert find_edition("2020").targets == ("0.15",)
+    assert find_edition("2021").decoder_bytes == 250_000_000
+    assert find_edition("2025").count == "archive"
+
+
+def test_a_contest_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "club.toml"
+    path.write_text('targets = [0.5]\ncount = "archive"\nhours = 0.5\ncaps = {"0.5" = 4000}')
+    club = find_edition(str(path))
+    assert (club.name, club.targets, club.hours, club.cap("0.5", 7)) == ("club", ("0.5",), 0.5, 4000)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['targets = ["fast"]', 'count = "files"', "hours = 0", "colour = 1", "caps = {x = 1}", "[", "targets = [-1]"],
+)
+def test_one_that_makes_no_sense_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "club.toml"
+    path.write_text(text)
+    with pytest.raises(SubmissionError, match="is no edition's TOML file"):
+        find_edition(str(path))
+    with pytest.raises(SubmissionError, match="There is no edition '1999'"):
+        find_edition("1999")
