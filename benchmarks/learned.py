@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from codec import RGBImage, read_image
 from codec.bank import Bank, create_bank, untrained_network
-from codec.dkic import count_parameters
+from codec.dkic import count_parameters, to_tensor
 from codec.learned import LearnedCodec
 
 DKIC = ("reference", "compact")
@@ -47,9 +47,10 @@ def theirs(name: str) -> Coder:
     model.update(force=True)
 
     def encode(image: RGBImage) -> Any:
-        pixels = torch.from_numpy(image).movedim(2, 0)[None].float() / 255
         with torch.inference_mode():
-            return model.compress(functional.pad(pixels, (0, -image.shape[1] % 64, 0, -image.shape[0] % 64)))
+            return model.compress(
+                functional.pad(to_tensor(image), (0, -image.shape[1] % 64, 0, -image.shape[0] % 64))
+            )
 
     def decode(packed: Any) -> object:
         with torch.inference_mode():

@@ -1,7 +1,6 @@
 """DKIC as a CompressAI model, evaluated and compared by CompressAI's own tools. Needs the package."""
 
 import copy
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from compressai.registry import register_model
 from torch import Tensor
 
 from codec.bank import Bank, make_hyper_tables
-from codec.dkic import CONFIGURATIONS, DKIC, STRIDE, DKICConfig
+from codec.dkic import CONFIGURATIONS, DKIC, DKICConfig, LatentSizes
 from codec.entropy.coder import Tables
 from codec.entropy.latent_coder import LatentCoder
 from codec.entropy.tables import gaussian_tables
@@ -82,8 +81,7 @@ class DKICModel(CompressionModel):  # type: ignore[misc]
             BitstreamError: a string is damaged.
         """
         height, width = shape
-        size = (math.ceil(height / STRIDE), math.ceil(width / STRIDE))
-        hyper_size = (math.ceil(size[0] / 4), math.ceil(size[1] / 4))
+        size, hyper_size = LatentSizes.of_image(height, width)
         images = []
         with torch.inference_mode():
             for string in strings[0]:

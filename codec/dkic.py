@@ -15,9 +15,10 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
+from codec.base import RGBImage
 from codec.entropy.factorized import LIKELIHOOD_BOUND, FactorizedPrior
 from codec.entropy.space_channel import SpaceChannelModel
-from codec.entropy.tables import SCALE_STEP, SCALES, SMALLEST_SCALE, scale_of
+from codec.entropy.tables import SCALE_STEP, SCALES, scale_of
 from codec.layers.blocks import (
     Aggregation,
     DynamicResidualBlock,
@@ -30,7 +31,8 @@ from codec.layers.blocks import (
 
 STRIDE = 16
 """Pixels of the image to one position of the latents, along each side."""
-
+HYPER_STRIDE = 4
+"""Latents to one position of the hyper-latents."""
 
 _WIDEST = 1 << 14
 """No setting is larger: a stranger's bank can't ask for any amount of memory."""
@@ -384,9 +386,24 @@ class _Bound(torch.autograd.Function):
         return gradient * leads_back
 
 
+def to_tensor(image: RGBImage) -> Tensor:
+    """Pixels as the network takes them: (1, 3, H, W), 0 to 1, channels last in memory."""
+    return torch.from_numpy(image).movedim(2, 0)[None].float() / 255
+
+
+class LatentSizes(NamedTuple):
+    """Height and width of the latents and of the hyper-latents."""
+
+    latents: tuple[int, int]
+    hyper_latents: tuple[int, int]
+
+    @classmethod
+    def of_image(cls, height: int, width: int) -> "LatentSizes":
+        """For an image of a height and a width; sizes round up."""
+        h, w = -(-height // STRIDE), -(-width // STRIDE)
+        return cls((h, w), (-(-h // HYPER_STRIDE), -(-w // HYPER_STRIDE)))
+
+
 def count_parameters(modules: Sequence[nn.Module]) -> int:
     """Parameters of the modules together."""
     return sum(p.numel() for module in modules for p in module.parameters())
-
-
-__all__ = ["COMPACT", "DKIC", "REFERENCE", "SMALLEST_SCALE", "STRIDE", "DKICConfig", "Likelihoods", "Output"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from codec.bank import Bank, Level
 from codec.base import BitstreamError, Codec, CodecError, RGBImage
 from codec.bitstream import MAX_PIXELS, VERSION, Stream, pack, unpack
-from codec.dkic import DKIC, STRIDE
+from codec.dkic import DKIC, LatentSizes, to_tensor
 from codec.entropy.coder import Tables
 from codec.entropy.latent_coder import LatentCoder
 from codec.entropy.tables import TOTAL
@@ -71,7 +71,7 @@ class LearnedCodec(Codec):
         height, width = image.shape[:2]
         if height * width > MAX_PIXELS:
             raise CodecError(f"{self.name} can't encode {width}x{height} pixels; {MAX_PIXELS:,} are the most.")
-        pixels = torch.from_numpy(image).to(self._device).movedim(2, 0)[None].float() / 255  # channels last
+        pixels = to_tensor(image).to(self._device)
 
         @functools.cache
         def latents(weights: str) -> tuple[Tensor, Tensor]:
@@ -115,8 +115,7 @@ class LearnedCodec(Codec):
                 f"was made with the bank {stream.bank:04x}; this is {self.name}'s bank {self._mark:04x}."
             )
         setting, gain = self._setting(stream)
-        size = (math.ceil(stream.height / STRIDE), math.ceil(stream.width / STRIDE))
-        hyper_size = (math.ceil(size[0] / 4), math.ceil(size[1] / 4))
+        size, hyper_size = LatentSizes.of_image(stream.height, stream.width)
         _network, coder = self._network(setting.weights)
         tables = coder.hyper_tables[int(gain)]
         least = sum(math.log2(TOTAL / max(t.frequencies)) for t in tables.tables) * math.prod(hyper_size)

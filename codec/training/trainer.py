@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from codec.bank import Bank, write_checkpoint
 from codec.base import CodecError
-from codec.dkic import DKIC, Gains, Output
+from codec.dkic import DKIC, Gains, Output, to_tensor
 from codec.image import read_image, write_file
 from codec.learned import LearnedCodec
 from codec.training.data import Photos
@@ -392,20 +392,21 @@ class Trainer:
         if not images:
             return
         network = bank.network(bank.levels[0].weights)
+        encoders = [codec.encoder(image) for image in images]
         for level in range(len(bank.levels)):
             bits = estimated = pixels = 0.0
             errors, distances = [], []
-            for image in images:
-                data = codec.encode(image, level)
-                decoded = codec.decode(data)
-                pair = [torch.from_numpy(one).movedim(2, 0)[None].float() / 255 for one in (image, decoded)]
+            for image, encode in zip(images, encoders, strict=True):
+                data = encode(level)
+                original, decoded = to_tensor(image), to_tensor(codec.decode(data))
                 with torch.no_grad():
-                    output = network(pair[0], torch.tensor([level]))
-                    distances.append(float(self.perceptual(*(2 * one.to(self.device) - 1 for one in pair))))
+                    output = network(original, torch.tensor([level]))
+                    pair = (2 * one.to(self.device) - 1 for one in (original, decoded))
+                    distances.append(float(self.perceptual(*pair)))
                 area = image.shape[0] * image.shape[1]
                 estimated += float(bits_per_pixel(output.likelihoods, area)) * area
                 bits, pixels = bits + 8 * len(data), pixels + area
-                errors.append(float((pair[0] - pair[1]).square().mean()))
+                errors.append(float((original - decoded).square().mean()))
             psnr = float(np.mean([-10 * math.log10(max(error, 1e-10)) for error in errors]))
             yield Evaluation(level, bits / pixels, estimated / pixels, psnr, float(np.mean(distances)))
 

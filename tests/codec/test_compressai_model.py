@@ -8,6 +8,7 @@ import torch
 from codec import RGBImage
 from codec.bank import Bank
 from codec.bitstream import unpack
+from codec.dkic import to_tensor
 from codec.learned import LearnedCodec
 from tests.codec.conftest import TINY
 from tests.conftest import SKIMAGE
@@ -36,7 +37,7 @@ def test_its_strings_are_the_codecs_payloads(bank: Bank, photo: RGBImage) -> Non
     from codec.compressai_model import DKICModel
 
     model = DKICModel.from_bank(bank.folder, 2)
-    pixels = torch.from_numpy(photo).movedim(2, 0)[None].float() / 255
+    pixels = to_tensor(photo)
     packed = model.compress(pixels.repeat(2, 1, 1, 1))
     payload = unpack(LearnedCodec(bank).encode(photo, 2)).payload
     assert packed["strings"] == [[payload, payload]]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from codec import BitstreamError, CodecError, RGBImage, get_codec, read_image
 from codec.bank import Bank, create_bank
 from codec.bitstream import pack, unpack
+from codec.dkic import to_tensor
 from codec.entropy import exact, latent_coder
 from codec.learned import LearnedCodec
 from tests.codec.conftest import TINY, network
@@ -46,7 +47,7 @@ def priors(codec: LearnedCodec) -> nn.Module:
 def test_any_size_comes_back_within_half_a_step(size: tuple[int, int], codec: LearnedCodec, photo: RGBImage) -> None:
     image = np.ascontiguousarray(photo[: size[0], : size[1]])
     model = codec.bank.network("weights.safetensors")
-    y, _ = model.latents(torch.from_numpy(image).movedim(2, 0)[None].float() / 255)
+    y, _ = model.latents(to_tensor(image))
     for number in range(3):
         level = torch.tensor([number])
         stream = codec.encode(image, number)
@@ -61,7 +62,7 @@ def test_any_size_comes_back_within_half_a_step(size: tuple[int, int], codec: Le
 
 def test_a_stream_is_no_longer_than_the_model_estimates(codec: LearnedCodec, large: RGBImage) -> None:
     model = codec.bank.network("weights.safetensors")
-    pixels = torch.from_numpy(large).movedim(2, 0)[None].float() / 255
+    pixels = to_tensor(large)
     for level in range(3):
         output = model(pixels, torch.tensor([level]))
         estimate = sum(float(-part.double().log2().sum()) for part in output.likelihoods) / 8
@@ -177,7 +178,7 @@ def test_a_naive_coder_breaks_under_noise_of_float32s_own_size(
     priors(naive).float()
     latents = naive._network("weights.safetensors")[0].latents
     wide = np.array(Image.fromarray(large).resize((1536, 1536), Image.Resampling.BICUBIC))
-    pixels = torch.from_numpy(wide).movedim(2, 0)[None].float() / 255
+    pixels = to_tensor(wide)
     y, z = latents(pixels)
     monkeypatch.setattr(Tensor, "double", Tensor.float)
     stream = coder(naive).encode(y, z, 2)
@@ -387,7 +388,7 @@ def test_the_shipped_bank_on_kodak() -> None:
     model = codec.bank.network("weights.safetensors")
     for path in sorted(shared("kodak").glob("*.png")):
         image = read_image(path)
-        pixels = torch.from_numpy(image).movedim(2, 0)[None].float() / 255
+        pixels = to_tensor(image)
         output = model(pixels, torch.tensor([6]))
         estimate = sum(float(-part.double().log2().sum()) for part in output.likelihoods) / 8
         assert len(codec.encode(image, 6)) <= 1.005 * estimate + 24

@@ -86,10 +86,9 @@ def test_it_needs_nothing_of_this_project(entries: Path, tmp_path: Path) -> None
     subprocess.run(["unzip", "-q", "decoder.zip"], cwd=tmp_path, check=True)
     env = filtered(tmp_path / "environment")
     for module in ("allocator", "codec", "constriction", "lpips", "pillow_heif"):
-        done = subprocess.run(
-            ["python3", "-c", f"import {module}"], env=env, cwd="/", capture_output=True, check=False
-        )
-        assert b"ModuleNotFoundError" in done.stderr, module
+        command = ["python3", "-c", f"import {module}"]
+        done = subprocess.run(command, env=env, cwd="/", capture_output=True, text=True, check=False)
+        assert "ModuleNotFoundError" in done.stderr, module
     done = subprocess.run(["./decode"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for row in json.loads((entries / "0.3" / "manifest.json").read_text())["entries"]:
