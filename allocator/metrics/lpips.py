@@ -6,7 +6,7 @@ import os
 import pickle
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +15,8 @@ import lpips
 import torch
 from torch import Tensor, nn
 
-from allocator.metrics.base import Metric, MetricError, mirror_to
-from codec import RGBImage
+from allocator.metrics.base import MetricError
+from allocator.metrics.features import FeatureMetric
 
 BACKBONE_VARIABLE = "ALLOCATOR_LPIPS_BACKBONE"
 """Environment variable: files with backbone weights, separated as in PATH."""
@@ -38,24 +38,16 @@ NETS = {
     "squeeze": Net("squeezenet1_1", (2, 4, 8, 16, 16, 16, 16)),
     "vgg": Net("vgg16", (1, 2, 4, 8, 16)),
 }
-_LEAST_SIDE = 64
-_GRID = 16  # the largest stride: tiles start on it so that their features fall on the whole image's
-_HALO = 224  # no feature sees more than 207 pixels (squeeze's last layer)
-_EPSILON = 1e-10  # as in lpips.normalize_tensor, which would copy
 _DOWNLOAD_SECONDS = 15.0
 
 
-class LPIPS(Metric):
-    """Learned perceptual distance, about 0 (equal) to 1; with one net and version of weights for each name.
+class LPIPS(FeatureMetric):
+    """Learned perceptual distance, about 0 (equal) to 1; with one net and version of weights for each name."""
 
-    Images over ``tile_pixels`` are compared strip by strip, with the same result, in bounded memory. Images under
-    64 pixels a side are mirrored up to that size.
-    """
-
-    def __init__(self, net: str, weights: StateDict, tile_pixels: int = 1 << 22) -> None:
+    def __init__(self, net: str, weights: StateDict, tile_pixels: int = FeatureMetric.tile_pixels) -> None:
         self.name = f"lpips-{net}"
         self.net = net
-        self.weights = weights
+        self.backbone = weights
         self.tile_pixels = tile_pixels
         digest = hashlib.sha256()
         for key, value in sorted(self.model.state_dict().items()):
@@ -69,56 +61,20 @@ class LPIPS(Metric):
             warnings.simplefilter("ignore")
             model = lpips.LPIPS(net=self.net, pnet_rand=True, verbose=False)
         for name, parameter in model.net.named_parameters():
-            parameter.data.copy_(self.weights[_torchvision_key(name)])
+            parameter.data.copy_(self.backbone[_torchvision_key(name)])
         return model.requires_grad_(False)
 
-    def reference(self, image: RGBImage) -> tuple[RGBImage, list[Tensor] | None]:
-        image = mirror_to(image, _LEAST_SIDE)
-        tiles = list(self._tiles(image))
-        return image, self._features(image, tiles[0]) if len(tiles) == 1 else None
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return NETS[self.net].strides
 
-    def compare(self, reference: tuple[RGBImage, list[Tensor] | None], decoded: RGBImage) -> float:
-        original, cached = reference
-        decoded = mirror_to(decoded, _LEAST_SIDE)
-        sums = [0.0] * len(self.model.lins)
-        counts = [0] * len(self.model.lins)
-        with torch.inference_mode():
-            for tile in self._tiles(original):
-                pairs = zip(cached or self._features(original, tile), self._features(decoded, tile), strict=True)
-                for layer, (a, b) in enumerate(pairs):
-                    # the layer's 1x1 convolution and the mean over positions commute
-                    by_channel = b.sub_(a).square_().sum((0, 2, 3), dtype=torch.float64)
-                    weights = self.model.lins[layer].model[-1].weight.flatten()
-                    sums[layer] += float(weights.double() @ by_channel)
-                    counts[layer] += a.shape[2] * a.shape[3]
-        return sum(total / count for total, count in zip(sums, counts, strict=True))
+    def layers(self, pixels: Tensor) -> Sequence[Tensor]:
+        layers: Sequence[Tensor] = self.model.net(self.model.scaling_layer(pixels))
+        return layers
 
-    def _tiles(self, image: RGBImage) -> Iterator[tuple[int, int]]:
-        """Begin and end, along the longer axis, of the strips whose features are compared."""
-        long, short = max(image.shape[:2]), min(image.shape[:2])
-        core = long
-        if long * short > self.tile_pixels:
-            core = max(_HALO, self.tile_pixels // short - 2 * _HALO) // _GRID * _GRID
-        for begin in range(0, long, core):
-            yield begin, min(begin + core, long)
-
-    def _features(self, image: RGBImage, tile: tuple[int, int]) -> list[Tensor]:
-        """Each layer's unit-normalised features, 1 x channels x rows x columns, of one strip of an image."""
-        axis = 0 if image.shape[0] >= image.shape[1] else 1
-        long = image.shape[axis]
-        start, stop = max(0, tile[0] - _HALO), min(long, tile[1] + _HALO)
-        strip = image[start:stop] if axis == 0 else image[:, start:stop]
-        with torch.inference_mode():
-            pixels = torch.from_numpy(strip.transpose(2, 0, 1).copy())[None].float().div_(127.5).sub_(1)
-            features = []
-            for layer, stride in zip(
-                self.model.net(self.model.scaling_layer(pixels)), NETS[self.net].strides, strict=True
-            ):
-                begin = (tile[0] - start) // stride
-                end = layer.shape[2 + axis] if tile[1] == long else (tile[1] - start) // stride
-                kept = layer.narrow(2 + axis, begin, end - begin)
-                features.append(kept.div_(kept.square().sum(1, keepdim=True).sqrt_().add_(_EPSILON)))
-        return features
+    def weights(self, layer: int) -> Tensor:
+        weights: Tensor = self.model.lins[layer].model[-1].weight
+        return weights.flatten()
 
     def __getstate__(self) -> dict[str, object]:
         return {key: value for key, value in self.__dict__.items() if key != "model"}

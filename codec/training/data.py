@@ -43,16 +43,16 @@ class Photos:
         every = max(1, len(readable) // validation) if validation else len(readable) + 1
         self.validation = list(readable)[every // 2 :: every][:validation]
         digest = hashlib.sha256()
-        self._images: list[RGBImage] = []
+        self.images: list[RGBImage] = []
         for path, image in readable.items():
             if path not in self.validation:
                 digest.update(image.tobytes())
-                self._images += [one for one in self._sizes(image, half_size_over) if min(one.shape[:2]) >= crop]
-        if not self._images:
+                self.images += [one for one in self._sizes(image, half_size_over) if min(one.shape[:2]) >= crop]
+        if not self.images:
             raise CodecError(f"{folder}: holds no images of at least {crop} pixels a side to train on.")
         self.fingerprint = digest.hexdigest()
         """SHA-256 of all pixels that are trained on."""
-        areas = np.array([image.shape[0] * image.shape[1] for image in self._images], np.float64)
+        areas = np.array([image.shape[0] * image.shape[1] for image in self.images], np.float64)
         self._chances = np.sqrt(areas) / np.sqrt(areas).sum()  # large images more often, but not by their area
 
     @staticmethod
@@ -65,8 +65,8 @@ class Photos:
         """Crops (size, 3, crop, crop), 0 to 1, flipped at random; ``crop`` at most the photos' own."""
         random = np.random.default_rng((seed, step))
         crops = []
-        for index in random.choice(len(self._images), size, p=self._chances):
-            image = self._images[index]
+        for index in random.choice(len(self.images), size, p=self._chances):
+            image = self.images[index]
             top, left = (random.integers(side - crop + 1) for side in image.shape[:2])
             part = image[top : top + crop, left : left + crop]
             crops.append(part[:, ::-1] if random.random() < 0.5 else part)

@@ -1,0 +1,58 @@
+"""Commands for metrics."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from allocator.cli.app import Backbone, app, console, use_backbones
+
+metrics = typer.Typer(help="Train this project's own metric.", no_args_is_help=True)
+app.add_typer(metrics, name="metric")
+
+
+@metrics.callback()
+def _group() -> None:
+    """Train this project's own metric."""
+
+
+@metrics.command("distill")
+def distill(
+    photos: Annotated[Path, typer.Option("--photos", help="The folder of training images.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder; gone on with if it's there.")],
+    codec: Annotated[
+        list[str] | None, typer.Option("--codec", "-c", metavar="NAME", help="By default all that are known.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    crops: Annotated[int | None, typer.Option(min=1, help="Of each photo, instead of the recipe's.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="By default torch's.")] = None,
+    lpips_backbone: Backbone = None,
+) -> None:
+    """Train lpips-lite to say what LPIPS with SqueezeNet says; the same command goes on after a stop."""
+    import dataclasses
+
+    import torch
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from allocator.metrics.distillation import WEIGHTS, Distillation, Run
+    from allocator.metrics.lpips import squeeze
+    from codec import get_codec, names
+
+    use_backbones(lpips_backbone)
+    if threads:
+        torch.set_num_threads(threads)
+    changes = {"steps": steps, "crops_per_photo": crops}
+    settings = dataclasses.replace(Distillation(), **{key: value for key, value in changes.items() if value})
+    run = Run(photos, out, [get_codec(name) for name in codec or names()], squeeze(), settings)
+    columns = (BarColumn(bar_width=20), TextColumn("{task.description}", markup=False), TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True)) as bars:
+        pairs = bars.add_task("judging pairs", total=None)
+        run.prepare(lambda done, total: bars.update(pairs, completed=done, total=total))
+        training = bars.add_task("training", total=settings.steps, completed=run.step)
+        run.train(
+            lambda step, loss, error: bars.update(
+                training, completed=step, description=f"step {step:,} loss {loss:.4f} error {error:.4f}"
+            )
+        )
+    run.save()
+    typer.echo(f"{out / WEIGHTS}: lpips-lite after {run.step:,} steps")

@@ -1,0 +1,116 @@
+"""Distances between the unit-normalised features of two images: the form of LPIPS (Zhang et al. 2018, equation 1)."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from allocator.metrics.base import Metric, mirror_to
+from codec import RGBImage
+
+_LEAST_SIDE = 64
+_GRID = 16  # the largest stride: tiles start on it so that their features fall on the whole image's
+_HALO = 224  # no feature sees more than 207 pixels (squeeze's last layer)
+_EPSILON = 1e-10  # as in lpips.normalize_tensor, which would copy
+
+
+class Reference(NamedTuple):
+    """An original, at least 64 pixels a side, and its features, where they fit in memory."""
+
+    image: RGBImage
+    features: list[Tensor] | None
+
+
+class FeatureMetric(Metric):
+    """A weighted sum over layers and channels of squared differences, averaged over positions.
+
+    Images over ``tile_pixels`` are compared strip by strip, with the same result, in bounded memory. Images under
+    64 pixels a side are mirrored up to that size.
+    """
+
+    tile_pixels: int = 1 << 22
+
+    @property
+    @abstractmethod
+    def strides(self) -> Sequence[int]:
+        """Pixels from one feature to the next, for each compared layer."""
+
+    @abstractmethod
+    def layers(self, pixels: Tensor) -> Sequence[Tensor]:
+        """The compared layers' features of an image (1, 3, H, W), -1 to 1; fresh tensors, which are overwritten."""
+
+    @abstractmethod
+    def weights(self, layer: int) -> Tensor:
+        """Of a layer's channels, (C,), not negative."""
+
+    def reference(self, image: RGBImage) -> Reference:
+        image = mirror_to(image, _LEAST_SIDE)
+        tiles = list(self._tiles(image))
+        return Reference(image, self._features(image, tiles[0]) if len(tiles) == 1 else None)
+
+    def compare(self, reference: Reference, decoded: RGBImage) -> float:
+        decoded = mirror_to(decoded, _LEAST_SIDE)
+        sums = [0.0] * len(self.strides)
+        counts = [0] * len(self.strides)
+        with torch.inference_mode():
+            for tile in self._tiles(reference.image):
+                for layer, (a, b) in enumerate(self._pairs(reference, decoded, tile)):
+                    # the layer's 1x1 convolution and the mean over positions commute
+                    by_channel = b.sub_(a).square_().sum((0, 2, 3), dtype=torch.float64)
+                    sums[layer] += float(self.weights(layer).double() @ by_channel)
+                    counts[layer] += a.shape[2] * a.shape[3]
+        return sum(total / count for total, count in zip(sums, counts, strict=True))
+
+    def map(self, reference: Reference, decoded: RGBImage) -> NDArray[np.float32]:
+        """Where the images differ: float32 (H, W), whose mean is about the distance."""
+        height, width = decoded.shape[:2]
+        decoded = mirror_to(decoded, _LEAST_SIDE)
+        axis = 0 if decoded.shape[0] >= decoded.shape[1] else 1
+        strips = []
+        with torch.inference_mode():
+            for tile in self._tiles(reference.image):
+                size = list(decoded.shape[:2])
+                size[axis] = tile[1] - tile[0]
+                total = torch.zeros(size)
+                for layer, (a, b) in enumerate(self._pairs(reference, decoded, tile)):
+                    here = functional.conv2d(b.sub_(a).square_(), self.weights(layer)[None, :, None, None])
+                    total += functional.interpolate(here, size=size, mode="bilinear", align_corners=False)[0, 0]
+                strips.append(total.numpy())
+        whole: NDArray[np.float32] = np.concatenate(strips, axis)
+        return whole[:height, :width]
+
+    def _pairs(
+        self, reference: Reference, decoded: RGBImage, tile: tuple[int, int]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        cached = reference.features or self._features(reference.image, tile)
+        return zip(cached, self._features(decoded, tile), strict=True)
+
+    def _tiles(self, image: RGBImage) -> Iterator[tuple[int, int]]:
+        """Begin and end, along the longer axis, of the strips whose features are compared."""
+        long, short = max(image.shape[:2]), min(image.shape[:2])
+        core = long
+        if long * short > self.tile_pixels:
+            core = max(_HALO, self.tile_pixels // short - 2 * _HALO) // _GRID * _GRID
+        for begin in range(0, long, core):
+            yield begin, min(begin + core, long)
+
+    def _features(self, image: RGBImage, tile: tuple[int, int]) -> list[Tensor]:
+        """Each layer's unit-normalised features, 1 x channels x rows x columns, of one strip of an image."""
+        axis = 0 if image.shape[0] >= image.shape[1] else 1
+        long = image.shape[axis]
+        start, stop = max(0, tile[0] - _HALO), min(long, tile[1] + _HALO)
+        strip = image[start:stop] if axis == 0 else image[:, start:stop]
+        with torch.inference_mode():
+            pixels = torch.from_numpy(strip.transpose(2, 0, 1).copy())[None].float().div_(127.5).sub_(1)
+            features = []
+            for layer, stride in zip(self.layers(pixels), self.strides, strict=True):
+                begin = (tile[0] - start) // stride
+                end = layer.shape[2 + axis] if tile[1] == long else (tile[1] - start) // stride
+                kept = layer.narrow(2 + axis, begin, end - begin)
+                features.append(kept.div_(kept.square().sum(1, keepdim=True).sqrt_().add_(_EPSILON)))
+        return features
