@@ -17,7 +17,7 @@ app.add_typer(tables, name="tables")
 
 
 @tables.command("build")
-def tablesbuild_with_progress(
+def tables_build(
     images: Annotated[list[Path], typer.Argument(help="Image files and folders.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="The table; continued if it's there.")],
     codec: Annotated[list[str] | None, typer.Option("--codec", "-c", metavar="NAME")] = None,
