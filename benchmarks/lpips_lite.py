@@ -2,7 +2,7 @@
 
     ALLOCATOR_LPIPS_BACKBONE=... python benchmarks/lpips_lite.py FOLDER [--codec NAME] [--table FILE] [--weights FILE]
 
-Builds the table of all codecs by LPIPS (squeeze), lpips-lite, MS-SSIM and PSNR (or continues it), and prints Markdown.
+Builds the table of all codecs by LPIPS (squeeze), lpips-lite, MS-SSIM and PSNR (or continues it); prints Markdown.
 The judge is always LPIPS. For allocations: how far the LPIPS of what another metric chose lies above that of what
 LPIPS itself chose.
 """

@@ -1,0 +1,94 @@
+"""Commands that compare codecs."""
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from allocator.cli.app import TableFile, app, console
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class FormatName(StrEnum):
+    """How tables are written."""
+
+    text = "text"
+    csv = "csv"
+    markdown = "markdown"
+    latex = "latex"
+
+
+@app.command()
+def compare(
+    table: TableFile,
+    anchor: Annotated[str, typer.Option(metavar="CODEC", help="That the others are compared with.")] = "hevc",
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", "-m", metavar="NAME", help="By default all that are measured.")
+    ] = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC[:WEIGHT]", help="Allocated by; by default the table's first metric."),
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", "-t", metavar="BPP", help="By default 0.075, 0.15 and 0.3.")
+    ] = None,
+    format_: Annotated[FormatName, typer.Option("--format", help="Of both tables.")] = FormatName.text,
+) -> None:
+    """Print every codec at the target rates, and its BD-rate and BD-metric against an anchor."""
+    from allocator.allocation import parse_target, read_points
+    from allocator.compare import against, at_targets
+    from allocator.objective import find_metric, find_objective
+    from allocator.tables import Table
+
+    targets = [parse_target(text) for text in target or ["0.075", "0.15", "0.3"]]
+    with Table(table) as opened:
+        points = read_points(opened)
+        higher = opened.metrics()
+        names = [find_metric(opened, name) for name in metric or higher]
+        goal = find_objective(opened, objective or ())
+    title = f"Each codec allocated by {goal.label}; means over {points['image'].nunique()} images"
+    _print(at_targets(points, targets, goal, names), title, format_)
+    title = f"Bjøntegaard's averages against {anchor}: rate in percent, metric in its own units"
+    _print(against(points, anchor, {name: higher[name] for name in names}), title, format_)
+
+
+def _print(frame: "pd.DataFrame", title: str, format_: FormatName) -> None:
+    from rich.table import Table as Grid
+
+    if format_ == FormatName.csv:
+        typer.echo(frame.to_csv(index=False, float_format="%.6g"), nl=False)
+        return
+    rows = [["" if value != value else _text(value) for value in row] for row in frame.itertuples(index=False)]
+    heads = list(frame.columns)
+    if not any(row[-1] for row in rows) and heads[-1] == "note":
+        heads, rows = heads[:-1], [row[:-1] for row in rows]
+    if format_ == FormatName.text:
+        grid = Grid(title=title)
+        for i, head in enumerate(heads):
+            grid.add_column(head.replace(" ", "\n"), justify="left" if i == 0 else "right")
+        for row in rows:
+            grid.add_row(*row)
+        console().print(grid)
+    elif format_ == FormatName.markdown:
+        lines = [heads, ["---"] * len(heads), *rows]
+        typer.echo("\n".join([f"{title}:\n", *("| " + " | ".join(line) + " |" for line in lines), ""]))
+    else:
+        body = " \\\\\n".join(" & ".join(map(_escaped, row)) for row in rows)
+        head = " & ".join(map(_escaped, heads))
+        columns = "l" + "r" * (len(heads) - 1)
+        typer.echo(
+            f"% {title}\n\\begin{{tabular}}{{{columns}}}\n\\hline\n{head} \\\\\n\\hline\n{body} \\\\\n\\hline\n"
+            "\\end{tabular}\n"
+        )
+
+
+def _text(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _escaped(text: str) -> str:
+    for character in "\\&%$#_{}":
+        text = text.replace(character, "\\" + character if character != "\\" else "")
+    return text

@@ -1,0 +1,183 @@
+"""Codecs beside each other: at target rates, and by Bjøntegaard's averages over whole curves."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from allocator.allocation import AllocationError, allocate, make_budget
+from allocator.errors import AllocatorError
+from allocator.objective import Objective
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    import pandas as pd
+
+Method = Literal["pchip", "cubic"]
+
+
+class CompareError(AllocatorError):
+    """Curves can't be compared."""
+
+
+class RateCurve(NamedTuple):
+    """A codec's rate and quality over a set, rising both."""
+
+    rates: NDArray[np.float64]
+    """Bits per pixel."""
+    qualities: NDArray[np.float64]
+    """Of which more is better."""
+
+
+def rate_curve(rates: ArrayLike, qualities: ArrayLike) -> RateCurve:
+    """A curve of points in any order; where quality doesn't rise with rate, the dearer point is left out.
+
+    Raises:
+        CompareError: fewer than four points are left, or a rate isn't above 0.
+    """
+    r, q = np.asarray(rates, np.float64), np.asarray(qualities, np.float64)
+    order = np.lexsort((-q, r))
+    r, q = r[order], q[order]
+    if not (len(r) and np.isfinite(r).all() and np.isfinite(q).all() and r[0] > 0):
+        raise CompareError("A curve needs finite qualities, and rates above 0.")
+    rising = q > np.concatenate([[-np.inf], np.maximum.accumulate(q)[:-1]])
+    if rising.sum() < 4:
+        raise CompareError(f"A curve needs four points of rising quality, and this one has {int(rising.sum())}.")
+    return RateCurve(r[rising], q[rising])
+
+
+def bd_rate(anchor: RateCurve, test: RateCurve, method: Method = "pchip") -> float:
+    """How much more rate the test needs for the same quality, on average over the qualities that both reach.
+
+    Bjøntegaard 2001 (VCEG-M33): the logarithm of the rate is interpolated over quality, and the difference averaged;
+    ``cubic`` by one polynomial of degree three, as there, ``pchip`` piecewise and monotone, as is usual since.
+
+    Returns:
+        Percent; negative where the test is better.
+
+    Raises:
+        CompareError: the curves reach no common quality.
+    """
+    logs = [np.log10(curve.rates) for curve in (anchor, test)]
+    qualities = [curve.qualities for curve in (anchor, test)]
+    return (10 ** _mean_difference(qualities, logs, method, "quality") - 1) * 100
+
+
+def bd_quality(anchor: RateCurve, test: RateCurve, method: Method = "pchip") -> float:
+    """How much better the test is at the same rate, on average over the logarithms of rates that both reach.
+
+    Returns:
+        In the metric's units, positive where the test is better.
+
+    Raises:
+        CompareError: the curves reach no common rate.
+    """
+    logs = [np.log10(curve.rates) for curve in (anchor, test)]
+    return _mean_difference(logs, [anchor.qualities, test.qualities], method, "rate")
+
+
+def _mean_difference(
+    x: Sequence[NDArray[np.float64]], y: Sequence[NDArray[np.float64]], method: Method, what: str
+) -> float:
+    low, high = max(values[0] for values in x), min(values[-1] for values in x)
+    if low >= high:
+        raise CompareError(f"The curves reach no common {what}.")
+    integrals = []
+    for xs, ys in zip(x, y, strict=True):
+        if method == "pchip":
+            from scipy.interpolate import PchipInterpolator
+
+            integrals.append(float(PchipInterpolator(xs, ys).integrate(low, high)))
+        else:
+            centre = xs.mean()  # for the fit's sake
+            whole = np.polyint(np.polyfit(xs - centre, ys, 3))
+            integrals.append(float(np.polyval(whole, high - centre) - np.polyval(whole, low - centre)))
+    return (integrals[1] - integrals[0]) / (high - low)
+
+
+def level_curve(points: "pd.DataFrame", metric: str, higher_is_better: bool) -> RateCurve:
+    """A codec's curve over a set: at each level the pooled rate and the images' mean.
+
+    Raises:
+        CompareError: see :func:`rate_curve`, or a level isn't measured on all images.
+    """
+    images = points["image"].nunique()
+    rates, values = [], []
+    for _, rows in points.groupby("level"):
+        if len(rows) < images or rows[metric].isna().any():
+            raise CompareError(f"{metric} isn't measured on all images at every level of {rows['codec'].iloc[0]}.")
+        rates.append(8 * rows["bytes"].sum() / (rows["width"] * rows["height"]).sum())
+        values.append(rows[metric].mean() * (1 if higher_is_better else -1))
+    return rate_curve(rates, values)
+
+
+def at_targets(
+    points: "pd.DataFrame", targets: Sequence["Fraction"], objective: Objective, metrics: Sequence[str]
+) -> "pd.DataFrame":
+    """Each codec allocated on its own at each target (PO-DKIC, table 1).
+
+    Returns:
+        Columns ``codec``, ``target``, ``bpp`` (what was reached) and the metrics' means over the images; NaN where a
+        codec can't reach a target.
+    """
+    import pandas as pd
+
+    rows = []
+    for codec in sorted(points["codec"].unique()):
+        of_codec = points[points["codec"] == codec]
+        for target in targets:
+            row: dict[str, object] = {"codec": codec, "target": float(target)}
+            try:
+                found = allocate(of_codec, make_budget(of_codec, "pooled", target=target), objective)
+                row |= {"bpp": found.bpp, **{metric: found.chosen[metric].mean() for metric in metrics}}
+            except AllocationError:
+                row |= dict.fromkeys(["bpp", *metrics], math.nan)
+            rows.append(row)
+    return pd.DataFrame(rows, columns=["codec", "target", "bpp", *metrics])
+
+
+def against(
+    points: "pd.DataFrame", anchor: str, metrics: dict[str, bool], methods: Sequence[Method] = ("pchip", "cubic")
+) -> "pd.DataFrame":
+    """Bjøntegaard's averages of every codec against an anchor.
+
+    Args:
+        points: of a table.
+        anchor: a codec in it.
+        metrics: name to whether higher is better.
+        methods: of interpolation.
+
+    Returns:
+        Columns ``codec``, ``metric``, ``BD-rate METHOD`` (percent) and ``BD-metric METHOD`` for each method, and
+        ``note``, which says why where there is no number.
+
+    Raises:
+        CompareError: the anchor isn't in the table, or its own curve makes none.
+    """
+    import pandas as pd
+
+    codecs = sorted(points["codec"].unique())
+    if anchor not in codecs:
+        raise CompareError(f"The table holds nothing of {anchor!r}; measured are {', '.join(codecs)}.")
+    rows = []
+    for metric, higher in metrics.items():
+        base = level_curve(points[points["codec"] == anchor], metric, higher)
+        for codec in codecs:
+            if codec == anchor:
+                continue
+            row: dict[str, object] = {"codec": codec, "metric": metric, "note": ""}
+            for name, average in (("BD-rate", bd_rate), ("BD-metric", bd_quality)):
+                for method in methods:
+                    try:
+                        curve = level_curve(points[points["codec"] == codec], metric, higher)
+                        value = average(base, curve, method)
+                        row[f"{name} {method}"] = value if name == "BD-rate" or higher else -value
+                    except CompareError as error:
+                        row[f"{name} {method}"] = math.nan
+                        row["note"] = str(error)
+            rows.append(row)
+    columns = [f"{name} {method}" for name in ("BD-rate", "BD-metric") for method in methods]
+    return pd.DataFrame(rows, columns=["codec", "metric", *columns, "note"])

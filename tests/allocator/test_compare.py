@@ -1,0 +1,87 @@
+"""Comparisons, against published numbers and by hand."""
+
+import csv
+import io
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from allocator.allocation import allocate, make_budget, read_points
+from allocator.compare import CompareError, Method, bd_quality, bd_rate, rate_curve
+from allocator.objective import find_objective
+from allocator.tables import Table
+from tests.conftest import run
+
+# the example of the package bjontegaard, whose pchip agrees with JVET's spreadsheet to ten digits
+ANCHOR = ([9487.76, 4593.60, 2486.44, 1358.24], [40.037, 38.615, 36.845, 34.851])
+TEST = ([9787.80, 4469.00, 2451.52, 1356.24], [40.121, 38.651, 36.970, 34.987])
+
+
+@pytest.mark.parametrize(
+    ("method", "rate", "quality"),
+    [("cubic", -4.420462706, 0.120409419), ("pchip", -4.417485350589045, 0.11969278542479489)],
+)
+def test_averages_are_those_that_others_publish(method: Method, rate: float, quality: float) -> None:
+    anchor, test = rate_curve(*ANCHOR), rate_curve(*TEST)
+    assert bd_rate(anchor, test, method) == pytest.approx(rate, abs=1e-8)
+    assert bd_quality(anchor, test, method) == pytest.approx(quality, abs=1e-8)
+    assert bd_rate(anchor, anchor, method) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("method", ["cubic", "pchip"])
+def test_a_curve_that_is_moved_is_measured_exactly(method: Method) -> None:
+    rates = np.array([0.05, 0.1, 0.2, 0.4, 0.8])
+    quality = 30 + 5 * np.log2(rates / 0.05)
+    base = rate_curve(rates, quality)
+    assert bd_rate(base, rate_curve(1.25 * rates, quality), method) == pytest.approx(25)
+    assert bd_quality(base, rate_curve(rates, quality - 0.7), method) == pytest.approx(-0.7)
+
+
+def test_curves_apart_are_refused_not_extrapolated() -> None:
+    low, high = rate_curve([1, 2, 3, 4], [10, 11, 12, 13]), rate_curve([1, 2, 3, 4], [20, 21, 22, 23])
+    with pytest.raises(CompareError, match="no common quality"):
+        bd_rate(low, high)
+    with pytest.raises(CompareError, match="no common rate"):
+        bd_quality(low, rate_curve([10, 20, 30, 40], [10, 11, 12, 13]))
+
+
+def test_points_that_gain_nothing_are_left_out() -> None:
+    curve = rate_curve([4, 1, 2, 3, 5, 2.5], [13, 10, 11, 12, 14, 10.5])
+    assert curve.rates.tolist() == [1, 2, 3, 4, 5]
+    for rates, qualities in (([1, 2, 3, 4], [4, 3, 2, 1]), ([0, 1, 2, 3], [1, 2, 3, 4])):
+        with pytest.raises(CompareError, match="A curve needs"):
+            rate_curve(rates, qualities)
+
+
+def test_the_command_prints_what_allocations_reach(table: Path) -> None:
+    arguments = ("compare", table, "--anchor", "jpeg", "-t", "1", "-t", "0.01", "--format", "csv")
+    ran = run(*arguments)
+    assert ran.code == 0, ran.err
+    first, _, second = ran.out.partition("codec,metric")
+    reached = list(csv.DictReader(io.StringIO(first)))
+    averages = list(csv.DictReader(io.StringIO("codec,metric" + second)))
+    assert [(row["codec"], row["target"]) for row in reached] == [
+        (codec, target) for codec in ("jpeg", "webp") for target in ("1", "0.01")
+    ]
+    assert reached[1]["psnr"] == ""  # out of reach
+    with Table(table) as opened:
+        points = read_points(opened, ["webp"])
+        goal = find_objective(opened)
+    found = allocate(points, make_budget(points, "pooled", target=Fraction(1)), goal)
+    assert float(reached[2]["psnr"]) == pytest.approx(found.chosen["psnr"].mean(), rel=1e-5)
+    assert {row["metric"] for row in averages} == {"psnr", "ms-ssim"}
+    assert all(row["codec"] == "webp" and float(row["BD-rate pchip"]) < 0 for row in averages)
+
+
+def test_every_format_and_every_mistake(table: Path) -> None:
+    markdown = run("compare", table, "--anchor", "jpeg", "-t", "1", "--format", "markdown").out
+    assert "| codec | target | bpp |" in markdown
+    latex = run("compare", table, "--anchor", "jpeg", "-t", "1", "--format", "latex").out
+    assert latex.count("\\begin{tabular}") == 2
+    assert "BD-rate pchip" in run("compare", table, "--anchor", "jpeg", "-t", "1", "--format", "latex").out
+    assert "webp" in run("compare", table, "--anchor", "jpeg", "-t", "1").out
+    ran = run("compare", table)
+    assert ran.code == 2
+    assert "holds nothing of 'hevc'; measured are jpeg, webp" in ran.err
