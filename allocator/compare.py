@@ -95,7 +95,7 @@ def _mean_difference(
             centre = xs.mean()  # for the fit's sake
             whole = np.polyint(np.polyfit(xs - centre, ys, 3))
             integrals.append(float(np.polyval(whole, high - centre) - np.polyval(whole, low - centre)))
-    return (integrals[1] - integrals[0]) / (high - low)
+    return float((integrals[1] - integrals[0]) / (high - low))
 
 
 def level_curve(points: "pd.DataFrame", metric: str, higher_is_better: bool) -> RateCurve:

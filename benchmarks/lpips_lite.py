@@ -14,6 +14,7 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import spearmanr
@@ -57,7 +58,7 @@ def regrets(table: Table, points: pd.DataFrame, others: list[str]) -> list[str]:
 
 def seconds(metric: Metric, path: Path, rounds: int) -> float:
     image = read_image(path)
-    decoded = image // 8 * 8
+    decoded = (image // 8 * 8).astype(np.uint8)
     reference = metric.reference(image)
     metric.compare(reference, decoded)
     times = []

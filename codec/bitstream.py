@@ -5,7 +5,7 @@ bytes  content
 =====  ==========================================================
 1      format version
 2      bank: the first 16 bits of its identity
-1      level
+1      level, and steps to the next (see :mod:`codec.learned`)
 2-5    width - 1 and height - 1, seven bits a byte, lowest first
 3      CRC-32 of all other bytes, its low 24 bits
 =====  ==========================================================
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from codec.base import BitstreamError
 
-VERSION = 1
+VERSION = 2
 MAX_PIXELS = 1 << 26
 """The most pixels of a learned bitstream: networks need some 200 bytes for each, and strangers may claim any size."""
 

@@ -334,20 +334,17 @@ class DKIC(nn.Module):
             rounded = self._rounded(residual)
             seen = residual + self._noise(residual) if self.training else rounded
             likelihoods.append(_gaussian_likelihood(seen, scales + shift[:, channels]).flatten(1))
-            with torch.no_grad():
-                of_rounded.append(_gaussian_likelihood(rounded, scales + shift[:, channels]).flatten(1))
+            if self.training:
+                with torch.no_grad():
+                    of_rounded.append(_gaussian_likelihood(rounded, scales + shift[:, channels]).flatten(1))
             decoded: Tensor = (rounded + means) / gain[:, channels]
             return decoded
 
         context = self.priors.context(z_hat, level, *y.shape[2:])
         y_hat = self.priors.space_channel(context, visit)
         x_hat = self.reconstruct(y_hat, level, *image.shape[2:])
-        return Output(
-            x_hat,
-            Likelihoods(torch.cat(likelihoods, 1), z_likelihood),
-            y_hat,
-            Likelihoods(torch.cat(of_rounded, 1), z_rounded),
-        )
+        seen = Likelihoods(torch.cat(likelihoods, 1), z_likelihood)
+        return Output(x_hat, seen, y_hat, Likelihoods(torch.cat(of_rounded, 1), z_rounded) if of_rounded else seen)
 
     @staticmethod
     def _rounded(values: Tensor) -> Tensor:

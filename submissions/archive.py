@@ -143,6 +143,8 @@ def _split(data: bytes) -> dict[str, bytes]:
     start = index + len(names) * (1 + width)
     members: dict[str, bytes] = {}
     for name in names:
+        if not isinstance(name, str):
+            raise TypeError("a name that is no text")
         size = int.from_bytes(data[index + 1 : index + 1 + width], "big")
         full = name + endings[data[index]]
         check_name(full)

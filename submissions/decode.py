@@ -6,7 +6,8 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -46,7 +47,7 @@ class Source(NamedTuple):
 def _brought(folder: Path, member: str) -> Codec:
     endings = [ending for ending in _codecs(folder) if member.endswith(ending)]
     if not endings:
-        raise CodecError(f"{member}: this decoder has no codec for it.")
+        raise CodecError("this decoder has no codec for it.")
     return _load(folder, max(endings, key=len))
 
 
@@ -78,8 +79,8 @@ class _Task(NamedTuple):
 def decode(archive: Path, folder: Path, source: Source | None = None, jobs: int | None = None) -> list[str]:
     """Write every bitstream's image as ``folder/NAME.png``; one that fails doesn't keep the others back.
 
-    As many images are decoded at once as there are cores, and as memory allows. An image whose process dies is
-    tried again alone.
+    As many images are decoded at once as there are cores, and as memory allows. Where a process dies or memory is
+    short, what is left is tried again with half as many, at last one by one.
 
     Args:
         archive: the data archive.
@@ -109,61 +110,105 @@ def decode(archive: Path, folder: Path, source: Source | None = None, jobs: int 
             tasks.append(_Task(member, image, data))
         except CodecError as error:
             failures.append(f"{member}: {error}")
+        except Exception as error:  # of a codec that can't be loaded here
+            failures.append(f"{member}: its codec fails with {type(error).__name__} ({error}).")
     jobs = max(1, min(jobs or _cores(), len(tasks), int(_memory() * _USED) // (_WORKER + most)))
     return failures + list(_in_processes(tasks, folder, source, jobs))
 
 
-def _in_processes(tasks: list[_Task], folder: Path, source: Source, jobs: int) -> Iterator[str]:
-    died: list[_Task] = []
-    for task, done in _completed(tasks, folder, source, jobs):
-        try:
-            yield from done.result()
-        except BrokenProcessPool:
-            died.append(task)
-    for one in died:
-        for task, done in _completed([one], folder, source, 1):
+def _in_processes(tasks: Sequence[_Task], folder: Path, source: Source, jobs: int) -> Iterator[str]:
+    """Sentences about what fails; where memory is short, with fewer processes, at last one by one."""
+    suspect: _Task | None = None
+    while tasks:
+        left: list[_Task] = []
+        died = False
+        for task, future in _completed(tasks, folder, source, jobs):
             try:
-                yield from done.result()
-            except BrokenProcessPool:
-                yield f"{task.member}: its process died twice; is there too little memory?"
+                yield from future.result()
+            except (BrokenProcessPool, MemoryError) as error:
+                died = died or isinstance(error, BrokenProcessPool)
+                left.append(task)
+        tasks = left
+        if left and jobs == 1:  # the first has failed alone: it gets a second chance
+            if suspect == left[0] or not died:
+                yield f"{left[0].member}: its process {'died' if died else 'had too little memory'}, twice."
+                tasks = left[1:]
+            suspect = left[0]
+        jobs = max(1, jobs // 2)
 
 
 def _completed(
-    tasks: list[_Task], folder: Path, source: Source, jobs: int
+    tasks: Sequence[_Task], folder: Path, source: Source, jobs: int
 ) -> Iterator[tuple[_Task, "Future[list[str]]"]]:
+    before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(max(1, _cores() // jobs))  # of the processes that start now
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        futures: list[Future[list[str]]] = []
-        for task in tasks:
-            try:
-                futures.append(pool.submit(_decode_one, task, folder, source))
-            except BrokenProcessPool as error:
-                futures.append(Future())
-                futures[-1].set_exception(error)
-        yield from zip(tasks, futures, strict=True)
+    try:
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+            futures: list[Future[list[str]]] = []
+            for task in tasks:
+                try:
+                    futures.append(pool.submit(_decode_one, task, folder, source))
+                except BrokenProcessPool as error:
+                    futures.append(Future())
+                    futures[-1].set_exception(error)
+            yield from zip(tasks, futures, strict=True)
+    finally:
+        os.environ.pop("OMP_NUM_THREADS")
+        if before is not None:
+            os.environ["OMP_NUM_THREADS"] = before
 
 
 def _decode_one(task: _Task, folder: Path, source: Source) -> list[str]:
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     try:
         write_png(folder / f"{task.image}.png", source.codec(task.member).decode(task.data))
-    except (CodecError, MemoryError) as error:
-        return [f"{task.member}: {str(error) or 'takes too much memory.'}"]
+    except CodecError as error:
+        if isinstance(error.__cause__, (MemoryError, RuntimeError)) and "memory" in str(error):
+            raise MemoryError(str(error)) from error
+        return [f"{task.member}: {error}"]
+    except MemoryError:
+        raise
+    except Exception as error:  # one image's fault, whatever it is, is not the others'
+        return [f"{task.member}: fails with {type(error).__name__} ({error})."]
     return []
 
 
+def _leave_with_parent() -> None:
+    """A process whose parent was killed must not wait for more work."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
+
+
 def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that may be used: those of this process, no more than a container's share."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _limit("cpu.max").partition(" ")
+    if quota.isdecimal() and period.isdecimal():
+        cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
 
 
 def _memory() -> int:
-    """Bytes that may be used: what the machine has free, no more than the challenge gives."""
+    """Bytes that may be used: what the machine has free, no more than a container's share or the challenge gives."""
+    least = _MEMORY
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
-                return min(_MEMORY, int(line.split()[1]) << 10)
+                least = min(least, int(line.split()[1]) << 10)
     except (OSError, ValueError):
         pass
-    return _MEMORY
+    limit = _limit("memory.max")
+    return min(least, int(limit)) if limit.isdecimal() else least
+
+
+def _limit(name: str) -> str:
+    """A container's limit, as Linux tells it; empty where there is none to be seen."""
+    try:
+        return Path("/sys/fs/cgroup", name).read_text().strip()
+    except OSError:
+        return ""
 
 
 def run(archive: Path, folder: Path, source: Source | None = None) -> int:

@@ -11,6 +11,7 @@
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -25,6 +26,7 @@ from modulefinder import ModuleFinder
 from pathlib import Path
 
 from codec.base import Codec
+from codec.image import write_file
 from codec.learned import LearnedCodec
 from codec.registry import CODECS
 from submissions.archive import pack
@@ -34,8 +36,10 @@ from submissions.errors import SubmissionError
 DECODER = "decoder.zip"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 """That a decoder runs under unless it is asked otherwise."""
+MACHINE = "x86_64"
+"""The challenge's processor."""
 FORMAT = 1
-_ROOT = Path(__file__).parent.parent
+_OWN = ("codec", "submissions")
 _LAUNCHER = b"""#!/usr/bin/env python3
 import sys
 from pathlib import Path
@@ -100,13 +104,16 @@ def read_decoder(path: Path) -> Decoder:
         raise SubmissionError(f"{path}: is no decoder archive, or a damaged one.") from error
 
 
-def make_decoder(codecs: Sequence[Codec], pythons: Sequence[str], wheelhouse: Path | None = None) -> Decoder:
+def make_decoder(
+    codecs: Sequence[Codec], pythons: Sequence[str], wheelhouse: Path | None = None, machine: str = MACHINE
+) -> Decoder:
     """Pack a decoder; the same codecs, Pythons and versions give the same bytes.
 
     Args:
         codecs: that it is to decode, all levels.
         pythons: the versions that it is to run under: ``3.12``.
         wheelhouse: a folder of wheels, in place of the package registry.
+        machine: the server's processor, as Linux names it.
 
     Raises:
         SubmissionError: a wheel can't be had, or a codec is no entry point.
@@ -124,13 +131,13 @@ def make_decoder(codecs: Sequence[Codec], pythons: Sequence[str], wheelhouse: Pa
             source = _entry_point(codec)
             modules.add(source.partition(":")[0])
         entries.append({"name": codec.name, "suffix": codec.suffix, "version": codec.version, "source": source})
-    for path in _imported(modules):
-        members[f"modules/{path.relative_to(_ROOT).as_posix()}"] = path.read_bytes()
+    for name, data in _imported(modules).items():
+        members[f"modules/{name}"] = data
     required = sorted({name for codec in codecs for name in codec.requirements})
     for python in pythons:
         if not re.fullmatch(r"3\.\d+", python):
             raise SubmissionError(f"A Python is named like 3.12, not {python!r}.")
-        for name, data in _required(required, python, wheelhouse).items():
+        for name, data in _required(required, python, wheelhouse, machine).items():
             members[f"wheels/cp{python.replace('.', '')}/{name}"] = data
     content = {"format": FORMAT, "pythons": sorted(pythons), "codecs": entries}
     members[DECODER_FILE] = (json.dumps(content, indent=1) + "\n").encode()
@@ -145,26 +152,34 @@ def _entry_point(codec: Codec) -> str:
     return found[0].value
 
 
-def _imported(modules: Iterable[str]) -> list[Path]:
-    """The files of this project that modules import, at once or later."""
-    finder = ModuleFinder(path=[str(_ROOT)])
-    for module in sorted(modules):
-        finder.import_hook(module, None, ["*"])
-    files = {Path(file) for module in finder.modules.values() if (file := getattr(module, "__file__", None))}
-    return sorted(path for path in files if path.is_relative_to(_ROOT))
+def _imported(modules: Iterable[str]) -> dict[str, bytes]:
+    """The files that modules import, at once or later, of their own packages: name to content."""
+    with tempfile.TemporaryDirectory() as only:  # installed, these packages lie beside torch's and all others
+        for package in sorted({module.partition(".")[0] for module in [*modules, *_OWN]}):
+            found = importlib.util.find_spec(package)
+            if found is None or found.origin is None:
+                raise SubmissionError(f"{package} can't be found as a package of files, so a decoder can't bring it.")
+            origin = Path(found.origin)
+            place = origin.parent if found.submodule_search_locations else origin
+            Path(only, place.name).symlink_to(place)
+        finder = ModuleFinder(path=[only])
+        for module in sorted(modules):
+            finder.import_hook(module, None, ["*"])
+        files = [Path(file) for module in finder.modules.values() if (file := getattr(module, "__file__", None))]
+        return {path.relative_to(only).as_posix(): path.read_bytes() for path in files}
 
 
-def _required(names: Sequence[str], python: str, wheelhouse: Path | None) -> dict[str, bytes]:
+def _required(names: Sequence[str], python: str, wheelhouse: Path | None, machine: str) -> dict[str, bytes]:
     """The files of distributions for one Python, in the versions that are installed here."""
     if not names:
         return {}
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if python == here and sys.platform == "linux" and wheelhouse is None:
+    if (python, machine) == (here, platform.machine()) and sys.platform == "linux" and wheelhouse is None:
         return {name: data for one in names for name, data in _installed(one).items()}
     wanted = [f"{name}=={importlib.metadata.version(name)}" for name in names]
     files: dict[str, bytes] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        _download(wanted, python, wheelhouse, Path(scratch))
+        _download(wanted, python, wheelhouse, machine, Path(scratch))
         for wheel in sorted(Path(scratch).glob("*.whl")):
             with zipfile.ZipFile(wheel) as archive:
                 files |= {name: archive.read(name) for name in archive.namelist() if _needed(name)}
@@ -187,10 +202,9 @@ def _needed(name: str) -> bool:
     return ".dist-info/" not in name or name.endswith(".dist-info/METADATA")
 
 
-def _download(wanted: Sequence[str], python: str, wheelhouse: Path | None, folder: Path) -> None:
+def _download(wanted: Sequence[str], python: str, wheelhouse: Path | None, machine: str, folder: Path) -> None:
     """Wheels from the wheelhouse, the cache or the registry; what the registry gave is kept."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "clic-allocator", "wheels")
-    machine = platform.machine()
     platforms = [f"--platform=manylinux{tag}_{machine}" for tag in ("_2_28", "_2_27", "_2_17", "2014")]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary=:all:", f"--python-version={python}", "--implementation=cp", *platforms]
@@ -203,15 +217,15 @@ def _download(wanted: Sequence[str], python: str, wheelhouse: Path | None, folde
         done = subprocess.run([*command, *more, *wanted], capture_output=True, text=True, check=False)
         if done.returncode == 0:
             if wheelhouse is None and "--no-index" not in more:
-                cache.mkdir(parents=True, exist_ok=True)
                 for wheel in folder.glob("*.whl"):
-                    (cache / wheel.name).write_bytes(wheel.read_bytes())
+                    write_file(cache / wheel.name, wheel.read_bytes())
             return
     place = f"in {wheelhouse}" if wheelhouse else "from the package registry"
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    why = (done.stderr.strip().splitlines() or ["pip says nothing"])[-1]
     raise SubmissionError(
-        f"The wheels of {', '.join(wanted)} for Python {python} can't be had {place}. Give a folder of wheels with "
-        f"--wheelhouse, or pack for this Python only with --python {here}."
+        f"The wheels of {', '.join(wanted)} for Python {python} can't be had {place} ({why}). Give a folder of them "
+        f"with --wheelhouse, or pack for this Python only with --python {here}."
     )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import importlib.metadata
 import os
 import shutil
@@ -92,20 +93,30 @@ def _closure(names: list[str]) -> Iterator[importlib.metadata.Distribution]:
         yield distribution
 
 
-def cache(python: str | None) -> Path:
+def server_python(wanted: str | None = None) -> str:
+    """The command of a Python: the wanted one, else 3.12, where it is on the PATH, else this one.
+
+    Raises:
+        SubmissionError: the wanted one isn't there.
+    """
+    found = shutil.which(wanted) if wanted else shutil.which(f"python{PYTHON}") or sys.executable
+    if found is None:
+        raise SubmissionError(f"There is no Python called {wanted!r}.")
+    return str(Path(found).resolve())
+
+
+def cache(python: str) -> Path:
     """Where :func:`built` keeps the environment of a Python."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "clic-allocator")
-    return home / f"devkit-{Path(python or f'python{PYTHON}').name}"
+    return home / f"devkit-{hashlib.sha256(python.encode()).hexdigest()[:8]}"
 
 
-def built(
-    folder: Path, python: str | None = None, report: Callable[[str], None] = lambda line: None
-) -> dict[str, str]:
+def built(folder: Path, python: str, report: Callable[[str], None] = lambda line: None) -> dict[str, str]:
     """A virtual environment with the devkit's packages from the registry; made once, then used again.
 
     Args:
         folder: where it is kept.
-        python: of the server; by default Python 3.12, where it is on the PATH, else this one.
+        python: of the server, from :func:`server_python`.
         report: told what is done.
 
     Returns:
@@ -117,10 +128,9 @@ def built(
     done = folder / "complete"
     if not done.exists():
         shutil.rmtree(folder, ignore_errors=True)
-        chosen = python or shutil.which(f"python{PYTHON}") or sys.executable
-        report(f"Installing the devkit's packages for {chosen} into {folder}; gigabytes, once.")
+        report(f"Installing the devkit's packages for {python} into {folder}; gigabytes, once.")
         for command in (
-            [chosen, "-m", "venv", str(folder)],
+            [python, "-m", "venv", str(folder)],
             [str(folder / "bin" / "python3"), "-m", "pip", "install", "--quiet", *PACKAGES],
         ):
             ran = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -166,21 +176,21 @@ def watch(folder: Path, environment: dict[str, str], *, cpus: int, memory: int, 
         raise SubmissionError(f"decode can't be started ({error.strerror}).") from error
     peak, stopped = 0, ""
     errors = ""
-    while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            errors = process.communicate(timeout=_POLL_SECONDS)[1]
-            break
-        now = _memory_of(process.pid)
-        peak = max(peak, now)
-        if now > memory:
-            stopped = f"takes more than {memory / 2**30:g} GiB of memory"
-        elif time.monotonic() - start > seconds:
-            stopped = f"takes longer than {seconds / 3600:g} hours"
-        if stopped:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            errors = process.communicate()[1]
-            break
+    try:
+        while not stopped:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                errors = process.communicate(timeout=_POLL_SECONDS)[1]
+                break
+            now = _memory_of(process.pid)
+            peak = max(peak, now)
+            if now > memory:
+                stopped = f"takes more than {memory / 2**30:g} GiB of memory"
+            elif time.monotonic() - start > seconds:
+                stopped = f"takes longer than {seconds / 3600:g} hours"
+    finally:  # also after Ctrl-C, which doesn't reach its session
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     lines = [f"it {stopped}."] if stopped else errors.strip().splitlines()
     return Watched(None if stopped else process.returncode, time.monotonic() - start, peak, lines, bool(offline))
 

@@ -35,9 +35,22 @@ class Edition:
         if self.count not in ("streams", "archive") or not all(_is_positive(number) for number in numbers):
             raise ValueError("a value that makes no sense")
 
-    def cap(self, target: str, pixels: int) -> int:
-        """The most bytes at a target for so many pixels."""
-        return self.caps.get(target) or math.ceil(Fraction(target) * pixels / 8)
+    def cap(self, target: Fraction, pixels: int) -> int:
+        """The most bytes at a target for so many pixels.
+
+        Raises:
+            SubmissionError: the printed cap is that of other images.
+        """
+        rule = math.ceil(target * pixels / 8)
+        printed = {Fraction(text): limit for text, limit in self.caps.items()}.get(target)
+        if printed is None:
+            return rule
+        if self.name in edition_names() and abs(printed - rule) > 1e-3 * printed:
+            raise SubmissionError(
+                f"The edition {self.name} allows {printed:,} bytes for its own images; at that rate these would have "
+                f"{rule:,}. Take the year alone for images of your own."
+            )
+        return printed
 
 
 def _is_positive(number: Any) -> bool:

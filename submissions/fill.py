@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from allocator.allocation import Allocation
@@ -29,6 +30,8 @@ def fill(
     allocation: Allocation,
     spare: int,
     metrics: Sequence[Metric],
+    *,
+    keep: Sequence[str] = (),
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Refilled]:
     """Encode images anew until less than :data:`ENOUGH` bytes are spare.
@@ -40,6 +43,7 @@ def fill(
         allocation: whose images are refilled.
         spare: bytes that may be spent.
         metrics: measured anew for what changes; the objective's among them.
+        keep: names of metrics that may not become worse either, for they have floors.
         report: told what is gained.
 
     Returns:
@@ -48,7 +52,9 @@ def fill(
     refilled: dict[str, Refilled] = {}
     points, chosen = allocation.points, allocation.chosen
     objective = allocation.objective
-    costs = pd.Series(objective.costs(points), points.index)
+    pixels = (points["width"] * points["height"]).to_numpy(np.float64)
+    costs = pd.Series(objective.separable(objective.costs(points), pixels), points.index)
+    higher = {metric.name: metric.higher_is_better for metric in metrics}
     gains: list[tuple[float, int]] = []
     for index, row in chosen.iterrows():
         same = points[(points["image"] == row["image"]) & (points["codec"] == row["codec"])]
@@ -65,7 +71,8 @@ def fill(
         if found is None:
             continue
         before, after = objective.costs(pd.DataFrame([row.to_dict(), {**row.to_dict(), **found.metrics}]))
-        if after > before:
+        worse = [name for name in keep if (found.metrics[name] - row[name]) * (1 if higher[name] else -1) < 0]
+        if after > before or worse:
             continue
         spent = len(found.data) - int(row["bytes"])
         spare -= spent

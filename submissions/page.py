@@ -14,7 +14,8 @@ def page(entries: Sequence[tuple[Manifest, int]], decoder: Decoder | None) -> st
         decoder: of all of them.
     """
     first = entries[0][0]
-    metrics = sorted({name for entry in first.entries for name in entry.metrics})
+    every = [entry.metrics.keys() for manifest, _ in entries for entry in manifest.entries]
+    metrics = sorted(set.intersection(*map(set, every)))
     lines = [
         f"# {len(first.entries)} images at {len(entries)} rates",
         "",

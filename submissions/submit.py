@@ -179,7 +179,7 @@ def submit(
         values = {name: row[name] for name in metrics if row[name] == row[name]}  # measured ones only
         fields = {name: row[name] for name in Entry.__dataclass_fields__ if name in row}
         if anew:
-            values |= anew.metrics
+            values = dict(anew.metrics)
             fields |= {
                 "setting": anew.setting,
                 "fingerprint": anew.fingerprint,

@@ -154,7 +154,7 @@ def _run_decoder(
     verdict.watched = run
     if not run.offline:
         verdict.notes.append("This system doesn't let the decoder be cut off from the network.")
-    if run.code == 1:
+    if run.code == 1 and run.errors:
         verdict.failures += run.errors
     elif run.code != 0:
         verdict.failures.append(f"The decoder failed: {(run.errors or ['it was killed.'])[-1]}")

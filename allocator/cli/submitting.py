@@ -58,6 +58,7 @@ def submit(
     wheelhouse: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Wheels for it, in place of the package registry.")
     ] = None,
+    machine: Annotated[str, typer.Option(help="The server's processor.")] = "x86_64",
     lpips_backbone: Backbone = None,
 ) -> None:
     """Solve, and write the chosen bitstreams and a decoder as a submission; of several rates, a folder each."""
@@ -77,18 +78,27 @@ def submit(
         rules = dataclasses.replace(rules, count=count.value)
     if edition and problem.rule.value != "pooled":
         raise AllocatorError("The challenge's rate is pooled over the set; leave out --rule, or --edition.")
+    if fill and (problem.most_bpp or problem.force or problem.forbid or problem.decode_seconds):
+        raise AllocatorError("--fill can't keep to limits on single images or on time; leave it out, or those.")
     caps: dict[int, int] = {}
     allocations = problem.allocations(lambda points: _budgets(problem, points, rules, bool(edition), caps))
-    packed = None if no_decoder else read_decoder(decoder) if decoder else _pack(allocations[0], python, wheelhouse)
+    packed = (
+        None
+        if no_decoder
+        else read_decoder(decoder)
+        if decoder
+        else _pack(allocations[0], python, wheelhouse, machine)
+    )
     if packed:
         check_size(packed, rules.decoder_bytes)
         typer.echo(of_decoder(packed, rules.decoder_bytes))
     rows = []
-    for i, allocation in enumerate(allocations):
-        folder = out / f"{allocation.budget.bpp:g}" if len(allocations) > 1 else out
+    folders = [out / f"{one.budget.bpp:g}" for one in allocations] if len(allocations) > 1 else [out]
+    _refuse_others(out, folders)
+    for i, (allocation, folder) in enumerate(zip(allocations, folders, strict=True)):
         cap = caps.get(i)
         with Table(problem.table) as opened:
-            refilled = _fill(allocation) if fill else None
+            refilled = _fill(problem, allocation) if fill else None
             manifest = submit(opened, allocation, folder, edition=rules, cap=cap, decoder=packed, refilled=refilled)
         typer.echo(summary(allocation))
         counted = (folder / ARCHIVE).stat().st_size if rules.count == "archive" else manifest.bytes
@@ -108,7 +118,7 @@ def _budgets(
     problem: Problem, points: "pd.DataFrame", rules: "Edition", named: bool, caps: dict[int, int]
 ) -> "list[Budget]":
     """The budgets of what is allocated; what they are under the rules, archive included, goes into ``caps``."""
-    from allocator.allocation import make_budget
+    from allocator.allocation import make_budget, parse_target
     from allocator.errors import AllocatorError
     from submissions.submit import data_overhead
 
@@ -116,7 +126,9 @@ def _budgets(
         sizes = points.drop_duplicates("image")
         pixels = int((sizes["width"].astype(int) * sizes["height"].astype(int)).sum())
         targets = problem.target or list(rules.targets)
-        limits = [(rules.cap(target, pixels), float(target)) for target in targets]
+        if not targets:
+            raise AllocatorError(f"The edition {rules.name} names no rates; name at least one --target.")
+        limits = [(rules.cap(rate, pixels), float(rate)) for rate in map(parse_target, targets)]
         budgets = [make_budget(points, "pooled", total_bytes=limit)._replace(bpp=bpp) for limit, bpp in limits]
     else:
         budgets = problem.budgets(points)
@@ -135,16 +147,26 @@ def _budgets(
     return reduced
 
 
-def _pack(allocation: "Allocation", pythons: list[str] | None, wheelhouse: Path | None) -> "Decoder":
+def _pack(allocation: "Allocation", pythons: list[str] | None, wheelhouse: Path | None, machine: str) -> "Decoder":
     """For all codecs of the table, so that another allocation gets the same decoder."""
     from codec import get_codec
     from submissions.decoder import PYTHONS, make_decoder
 
     codecs = [get_codec(name) for name in sorted(allocation.points["codec"].unique())]
-    return make_decoder(codecs, pythons or PYTHONS, wheelhouse)
+    return make_decoder(codecs, pythons or PYTHONS, wheelhouse, machine)
 
 
-def _fill(allocation: "Allocation") -> "dict[str, Refilled]":
+def _refuse_others(out: Path, folders: list[Path]) -> None:
+    """Old entries beside new ones would be taken for part of them."""
+    from allocator.errors import AllocatorError
+    from submissions.submit import MANIFEST
+
+    for manifest in [out / MANIFEST, *out.glob(f"*/{MANIFEST}")]:
+        if manifest.is_file() and manifest.parent not in folders:
+            raise AllocatorError(f"{manifest.parent}: holds another submission; delete it, or choose another --out.")
+
+
+def _fill(problem: Problem, allocation: "Allocation") -> "dict[str, Refilled]":
     from allocator.errors import AllocatorError
     from allocator.metrics import get_metric
     from allocator.metrics.base import METRICS
@@ -155,7 +177,11 @@ def _fill(allocation: "Allocation") -> "dict[str, Refilled]":
         raise AllocatorError("--fill works under the rule `pooled`.")
     chosen = allocation.chosen
     measured = [name for name in names(METRICS) if name in chosen and chosen[name].notna().all()]
-    return fill(allocation, int(allocation.slack), [get_metric(name) for name in measured], typer.echo)
+    floors = [
+        name for name in measured if any(name.startswith(text.partition("=")[0]) for text in problem.floor or ())
+    ]
+    metrics = [get_metric(name) for name in measured]
+    return fill(allocation, int(allocation.slack), metrics, keep=floors, report=typer.echo)
 
 
 @app.command()
@@ -171,13 +197,16 @@ def verify(
     lpips_backbone: Backbone = None,
 ) -> None:
     """Decode a submission as the challenge's server does, and compare it with what was measured."""
-    from submissions.devkit import built, cache, filtered
+    from submissions.devkit import built, cache, filtered, server_python
     from submissions.verify import find_submissions, verify
 
     use_backbones(lpips_backbone)
 
     def environment(empty: Path) -> dict[str, str]:
-        return built(cache(python), python, typer.echo) if as_devkit or python else filtered(empty)
+        if not (as_devkit or python):
+            return filtered(empty)
+        command = server_python(python)
+        return built(cache(command), command, typer.echo)
 
     found = find_submissions(folder)
     passed = True
@@ -196,7 +225,7 @@ def _tell(verdict: "Verdict") -> None:
         typer.echo(f"note: {note}")
     if run := verdict.watched:
         typer.echo(
-            f"decode: {run.seconds:.1f} s ({run.seconds / verdict.megapixels:.2f} s a megapixel), "
+            f"decode: {run.seconds:.1f} s ({run.seconds / max(verdict.megapixels, 1e-6):.2f} s a megapixel), "
             f"{run.peak_bytes / 2**30:.2f} GiB at most"
         )
     for failure in verdict.failures:

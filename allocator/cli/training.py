@@ -56,7 +56,8 @@ def train(
     if recipe is None or photos is None:
         raise CodecError(f"Give a recipe ({', '.join(recipe_names())}, or a TOML file) and --photos, or --smoke.")
     found = find_recipe(recipe)
-    trainer = Trainer(found, photos, out, _perceptual(needed=found.loss.lpips > 0 and not smoke))
+    needed = any((stage.loss or found.loss).lpips > 0 for stage in found.stages)
+    trainer = Trainer(found, photos, out, _perceptual(needed=needed and not smoke))
     speaks = not trainer.processes.rank
     if start and not trainer.step:
         trainer.start_from(read_network(start)[0])

@@ -87,11 +87,12 @@ def other_distortions(image: RGBImage, random: np.random.Generator) -> Iterator[
 def make_pairs(
     photo: RGBImage, codecs: Sequence[Codec], teacher: LPIPS, settings: Distillation, seed: int
 ) -> Iterator[Pairs]:
-    """The pairs of one photo's crops; a crop that a codec can't hold goes without it."""
+    """The pairs of one photo's crops."""
     random = np.random.default_rng((settings.seed, seed))
     for _ in range(settings.crops_per_photo):
         image = photo
-        if max(photo.shape[:2]) > settings.half_size_over and random.random() < 0.5:
+        halvable = max(photo.shape[:2]) > settings.half_size_over and min(photo.shape[:2]) // 2 >= settings.crop
+        if halvable and random.random() < 0.5:
             image = np.asarray(Image.fromarray(photo).reduce(2))
         top, left = (random.integers(side - settings.crop + 1) for side in image.shape[:2])
         crop = np.ascontiguousarray(image[top : top + settings.crop, left : left + settings.crop])
@@ -132,7 +133,7 @@ class Run:
 
     Raises:
         CodecError: there are no photos.
-        AllocatorError: the folder holds a run with other settings.
+        AllocatorError: the folder holds a run with other settings, codecs or photos.
     """
 
     def __init__(
@@ -150,21 +151,32 @@ class Run:
                 (matrices if mixes_channels(module, parameter) else others).append(parameter)
         self.optimizers: list[torch.optim.Optimizer] = [Muon(matrices), torch.optim.Adam(others)]
         self.step, self.seconds = 0, 0.0
-        (folder / PAIRS).mkdir(parents=True, exist_ok=True)
+        identity = folder / PAIRS / "run.json"
+        mine = json.dumps(self._identity(), indent=1)
+        if identity.exists() and identity.read_text(encoding="utf-8") != mine:
+            raise AllocatorError(
+                f"{folder}: is of a run with other settings, codecs or photos; choose another folder."
+            )
+        write_file(identity, mine.encode())
         if (folder / STATE).exists():
             self._restore()
 
-    def notes(self) -> dict[str, Any]:
-        """What the weights are kept with."""
+    def _identity(self) -> dict[str, Any]:
         return {
             "settings": asdict(self.settings),
             "codecs": {codec.name: codec.version for codec in self.codecs},
             "teacher": f"{self.teacher.name} {self.teacher.version}",
+            "data": self.photos.fingerprint,
+        }
+
+    def notes(self) -> dict[str, Any]:
+        """What the weights are kept with."""
+        return {
+            **self._identity(),
             "steps": self.step,
             "hours": round(self.seconds / 3600, 3),
             "hardware": f"{torch.get_num_threads()} threads, {platform.machine()}",
             "versions": {name: version(name) for name in ("torch", "numpy")},
-            "data": self.photos.fingerprint,
         }
 
     def prepare(self, report: Callable[[int, int], None] = lambda done, total: None) -> None:
@@ -248,7 +260,6 @@ class Run:
     def save(self) -> None:
         """Write the state for going on, and the averaged weights with 16 bits."""
         state = {
-            "settings": json.dumps(asdict(self.settings)),
             "step": self.step,
             "seconds": self.seconds,
             "network": self.network.state_dict(),
@@ -265,11 +276,8 @@ class Run:
         path = self.folder / STATE
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            settings = json.loads(state["settings"])
         except Exception as error:  # of torch, about damaged files
             raise AllocatorError(f"{path}: is no state of a distillation, or a damaged one.") from error
-        if settings != asdict(self.settings):
-            raise AllocatorError(f"{path}: is of a run with other settings; choose another folder.")
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):

@@ -97,7 +97,7 @@ class LPIPSLite(FeatureMetric):
 
     def layers(self, pixels: Tensor) -> Sequence[Tensor]:
         layers: list[Tensor] = self.network(pixels.contiguous(memory_format=torch.channels_last))
-        return [layer.clone() for layer in layers]
+        return layers
 
     def weights(self, layer: int) -> Tensor:
         weights: Tensor = self.network.roots[layer].square()

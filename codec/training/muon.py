@@ -30,7 +30,10 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                mean = self.state[parameter].setdefault("mean", torch.zeros_like(parameter))
+                state = self.state[parameter]
+                if not state:
+                    state["mean"] = torch.zeros_like(parameter)
+                mean = state["mean"]
                 mean.lerp_(parameter.grad, 1 - momentum)
                 step = orthogonal(parameter.grad.lerp(mean, momentum).flatten(1))
                 size = 0.2 * max(step.shape) ** 0.5

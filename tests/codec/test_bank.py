@@ -176,7 +176,7 @@ def test_a_bank_goes_the_whole_way(bank: Bank, photos: Path, tmp_path: Path, mon
         ran = run(*step)
         assert ran.code == 0, (step, ran.err)
     foreign = tmp_path / "foreign.tiny"
-    foreign.write_bytes(b"\x01\xff\xff" + stream.read_bytes()[3:])
+    foreign.write_bytes(b"\x02\xff\xff" + stream.read_bytes()[3:])
     refused = run("decode", foreign)
     assert refused.code == 2
     assert refused.err.startswith(str(foreign))

@@ -28,10 +28,10 @@ def test_each_damaged_bit_is_noticed() -> None:
     ("data", "says"),
     [
         (b"", "is empty"),
-        (b"\x09rest", "format version 9, not 1"),
-        (b"\x01\0\0\0", "ends within its header"),
-        (b"\x01\0\0\0" + b"\xff" * 40, "doesn't end"),
-        (b"\x01\0\0\0\x85\0" + b"\0" * 40, "doesn't end"),  # 5, spelt with two bytes
+        (b"\x09rest", "format version 9, not 2"),
+        (b"\x02\0\0\0", "ends within its header"),
+        (b"\x02\0\0\0" + b"\xff" * 40, "doesn't end"),
+        (b"\x02\0\0\0\x85\0" + b"\0" * 40, "doesn't end"),  # 5, spelt with two bytes
         (pack(Stream(1, 0, MAX_PIXELS, 2, b"")), "over the limit"),
     ],
 )

@@ -24,6 +24,8 @@ class Fragile(Codec):
             os._exit(9)
         if command == "damaged":
             raise BitstreamError("is damaged.")
+        if command == "wrong":
+            raise KeyError(command)
         if command == "slow":
             time.sleep(float(argument))
         return np.full((8, 8, 3), 7, np.uint8)

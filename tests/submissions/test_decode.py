@@ -1,5 +1,6 @@
 """Decoding as it runs on a server: side by side, with images that fail and processes that die."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -35,24 +36,37 @@ def archive(folder: Path, **images: str) -> Path:
     return path
 
 
+def _of_session(session: int) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append(path.parent.name)
+    return found
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.stem for path in (folder / "images").iterdir())
 
 
 def test_what_fails_is_reported_and_the_rest_is_written(source: Source, tmp_path: Path) -> None:
-    data = archive(tmp_path, a="fine", b="die", c="damaged", d="fine", e=f"die-once {tmp_path / 'died'}", f="fine")
+    data = archive(
+        tmp_path, a="fine", b="die", c="damaged", d="fine", g="wrong", e=f"die-once {tmp_path / 'died'}", f="fine"
+    )
     failures = decode(data, tmp_path / "images", source, jobs=2)
     assert names(tmp_path) == ["a", "d", "e", "f"]
-    assert len(failures) == 2
-    assert any(line.startswith("b.fragile: its process died twice") for line in failures)
-    assert any(line == "c.fragile: is damaged." for line in failures)
+    assert len(failures) == 3
+    assert any(line == "b.fragile: its process died, twice." for line in failures)
+    assert "c.fragile: is damaged." in failures
+    assert "g.fragile: fails with KeyError ('wrong')." in failures
 
 
 def test_a_bitstream_of_no_known_codec_is_named(source: Source, tmp_path: Path) -> None:
     path = tmp_path / "bs.zip"
     path.write_bytes(pack({"a.fragile": b"fine", "b.other": b""}))
     [failure] = decode(path, tmp_path / "images", source)
-    assert failure == "b.other: b.other: this decoder has no codec for it."
+    assert failure == "b.other: this decoder has no codec for it."
     assert names(tmp_path) == ["a"]
 
 
@@ -61,11 +75,16 @@ def test_killed_and_started_again_it_writes_the_rest(source: Source, tmp_path: P
     archive(tmp_path, a="fine", b="fine", c="slow 60", d="slow 60", e="slow 60")
     command = [sys.executable, str(tmp_path / "run.py")]
     root = Path(__file__).parents[2]
-    with subprocess.Popen(command, cwd=tmp_path, env={"PYTHONPATH": str(root), "PATH": ""}) as process:
+    env = {"PYTHONPATH": str(root), "PATH": ""}
+    with subprocess.Popen(command, cwd=tmp_path, env=env, start_new_session=True) as process:
         until = time.monotonic() + 60
         while not (tmp_path / "images" / "b.png").exists() and time.monotonic() < until:
             time.sleep(0.1)
         process.send_signal(signal.SIGKILL)
+    until = time.monotonic() + 20  # those that it started leave by themselves
+    while _of_session(process.pid) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not _of_session(process.pid)
     assert {"a", "b"} <= set(names(tmp_path)) <= {"a", "b", "c", "d", "e"}
     archive(tmp_path, a="fine", b="fine", c="fine", d="fine", e="fine")
     assert (

@@ -14,7 +14,7 @@ from codec import get_codec, read_image
 from codec.bank import Bank
 from codec.registry import SEARCH_PATH
 from submissions.archive import extract, pack, pack_streams, unpack
-from submissions.decoder import make_decoder
+from submissions.decoder import _imported, make_decoder
 from submissions.devkit import filtered, watch
 from submissions.errors import SubmissionError
 from tests.conftest import THIS_PYTHON, run
@@ -166,9 +166,42 @@ def test_decoders_are_small_and_say_what_they_are(entries: Path) -> None:
         assert not [name for name in names if name.startswith(("modules/allocator", "modules/codec/training"))]
         assert f"wheels/cp{THIS_PYTHON.replace('.', '')}/constriction/__init__.py" in names
         assert json.loads(archive.read("decoder.json"))["pythons"] == [THIS_PYTHON]
-    (garbage := entries.parent / "garbage.zip").write_bytes(b"none")
-    ran = run("submit", entries / "none.db", "-o", "x", "-t", "1", "--decoder", garbage)
+
+
+def test_what_is_no_decoder_is_refused(table: Path, tmp_path: Path) -> None:
+    garbage = tmp_path / "garbage.zip"
+    for says in ("there is no such decoder", "is no decoder archive"):
+        ran = run("submit", table, "-o", tmp_path / "x", "-t", "1", "--decoder", garbage)
+        assert ran.code == 2
+        assert says in ran.err
+        garbage.write_bytes(b"none")
+
+
+def test_only_the_codecs_own_packages_are_brought() -> None:
+    """Also those of a stranger's codec, whose package lies elsewhere; torch, which they all import, never."""
+    names = _imported(["submissions.decode", "tests.submissions.fragile"])
+    assert {name.partition("/")[0] for name in names} == {"codec", "submissions", "tests"}
+    assert "tests/submissions/fragile.py" in names
+    assert "codec/pillow.py" not in names
+
+
+def test_an_edition_without_rates_asks_for_one(table: Path, tmp_path: Path) -> None:
+    rules = tmp_path / "club.toml"
+    rules.write_text("hours = 1")
+    ran = run("submit", table, "-o", tmp_path / "x", "--edition", rules, "--no-decoder")
     assert ran.code == 2
+    assert "names no rates" in ran.err
+    ran = run("submit", table, "-o", tmp_path / "x", "--edition", rules, "--no-decoder", "-t", "fast")
+    assert "not 'fast'" in ran.err
+
+
+def test_entries_of_other_commands_do_not_mix(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x"
+    assert run("submit", table, "-o", out, "-t", "1", "--no-decoder").code == 0
+    ran = run("submit", table, "-o", out, "-t", "1", "-t", "2", "--edition", "2022", "--no-decoder")
+    assert ran.code == 2
+    assert "holds another submission" in ran.err
+    assert run("submit", table, "-o", out, "-t", "2", "--no-decoder").code == 0
 
 
 def test_too_large_a_decoder_is_refused(table: Path, tmp_path: Path) -> None:

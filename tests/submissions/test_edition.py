@@ -1,3 +1,4 @@
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,15 @@ def test_the_printed_caps_are_those_of_the_rule() -> None:
     for name, pixels in (("2021-validation", 91_451_930), ("2021-test", 157_568_870)):
         printed = find_edition(name)
         for target in printed.targets:
-            assert printed.cap(target, 1) == rule.cap(target, pixels)
+            rate = Fraction(target)
+            assert printed.cap(rate, pixels) == printed.caps[target] == rule.cap(rate, pixels)
+            with pytest.raises(SubmissionError, match="for its own images"):
+                printed.cap(rate, 1_000_000)
 
 
 def test_rates_are_exact_and_rounded_up() -> None:
-    assert find_edition("2022").cap("0.075", 1000) == 10  # 9.375
-    assert find_edition("2022").cap("0.3", 80) == 3
+    assert find_edition("2022").cap(Fraction("0.075"), 1000) == 10  # 9.375
+    assert find_edition("2022").cap(Fraction("0.3"), 80) == 3
 
 
 def test_every_year_is_known() -> None:
@@ -31,7 +35,7 @@ def test_a_contest_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "club.toml"
     path.write_text('targets = [0.5]\ncount = "archive"\nhours = 0.5\ncaps = {"0.5" = 4000}')
     club = find_edition(str(path))
-    assert (club.name, club.targets, club.hours, club.cap("0.5", 7)) == ("club", ("0.5",), 0.5, 4000)
+    assert (club.name, club.targets, club.hours, club.cap(Fraction("0.50"), 7)) == ("club", ("0.5",), 0.5, 4000)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Training in several processes, as torch's launcher starts them."""
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,10 +41,11 @@ def test_two_processes_train_as_one(photos: Path, tmp_path: Path) -> None:
     recipe.write_text((RECIPES / "smoke.toml").read_text() + "\n[loss]\nlpips = 0.0\n")
     arguments = ["train", str(recipe), "--photos", str(photos), "--threads", "1"]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     two = tmp_path / "two"
     for more in (["--hours", "0"], []):
         started = [*command, "-m", "allocator", *arguments, "-o", str(two), *more]
-        done = subprocess.run(started, capture_output=True, text=True, check=False, timeout=240)
+        done = subprocess.run(started, capture_output=True, text=True, check=False, timeout=240, env=env)
         assert done.returncode == 0, done.stderr
     assert done.stdout.count("step 1 of 20, on 2 x cpu") == 1
     assert check_bank(Bank.load(two / "bank")) == []
