@@ -75,6 +75,11 @@ class Codec(ABC):
         """Encodes an image with one of the settings of :meth:`between`, given by its index."""
         raise NotImplementedError(f"{self.name} has nothing between its levels.")
 
+    @property
+    def shares_cores(self) -> bool:
+        """Whether several processes decode faster than one: not where they'd share one GPU."""
+        return True
+
     def decode_memory(self, data: bytes) -> int:
         """About how many bytes of memory decoding takes beyond an idle process.
 

@@ -132,6 +132,10 @@ class LearnedCodec(Codec):
         setting = self.bank.levels[level]
         return setting, setting.gain + step / self._steps
 
+    @property
+    def shares_cores(self) -> bool:
+        return self._device.type == "cpu"
+
     def decode_memory(self, data: bytes) -> int:
         """The widest features, at half of the image's size, a dozen times over."""
         stream = unpack(data)

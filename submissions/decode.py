@@ -107,6 +107,7 @@ def decode(archive: Path, folder: Path, source: Source | None = None, jobs: int 
                 failures.append(f"{member}: would give the same image as {other}.")
                 continue
             most = max(most, codec.decode_memory(data))
+            jobs = jobs if codec.shares_cores else 1
             tasks.append(_Task(member, image, data))
         except CodecError as error:
             failures.append(f"{member}: {error}")

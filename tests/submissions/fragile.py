@@ -28,4 +28,6 @@ class Fragile(Codec):
             raise KeyError(command)
         if command == "slow":
             time.sleep(float(argument))
+        if command == "large":
+            return np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
         return np.full((8, 8, 3), 7, np.uint8)

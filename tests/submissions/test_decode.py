@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -68,6 +69,26 @@ def test_a_bitstream_of_no_known_codec_is_named(source: Source, tmp_path: Path) 
     [failure] = decode(path, tmp_path / "images", source)
     assert failure == "b.other: this decoder has no codec for it."
     assert names(tmp_path) == ["a"]
+
+
+def test_a_full_disk_is_said_and_the_rest_is_written(source: Source, tmp_path: Path) -> None:
+    archive(tmp_path, a="fine", b="large", c="fine")
+    (tmp_path / "run.py").write_text(SCRIPT)
+    (tmp_path / "images").mkdir()
+    inside = f"mount -t tmpfs -o size=64k tmpfs images && {sys.executable} run.py; ls images"
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", inside],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip("this system doesn't let users mount a small disk")
+    assert done.stdout.split() == ["a.png", "c.png"]
+    assert "b.fragile: " in done.stderr
+    assert "can't be written (No space left on device)" in done.stderr
 
 
 def test_killed_and_started_again_it_writes_the_rest(source: Source, tmp_path: Path) -> None:
