@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
@@ -25,6 +25,8 @@ from allocator.tables import Member, Point, Table
 from codec import Codec, CodecError, ImageError, RGBImage, pixels_sha256, read_image
 
 T = TypeVar("T")
+Wanted = Mapping[tuple[str, str], Collection[int]]
+"""Levels by image and codec."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def build(
     jobs: int | None = None,
     keep_going: bool = False,
     keep_bitstreams: bool = True,
+    needed: Callable[[Table], Wanted] | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> BuildReport:
     """Measure images at every level of codecs by metrics, and keep what is measured in a table.
@@ -104,6 +107,8 @@ def build(
         jobs: processes, one thread each; by default as many as there are cores.
         keep_going: leave out what fails and say so in the report, instead of stopping.
         keep_bitstreams: store them in the table, which :mod:`submissions` packs from.
+        needed: says, of what is measured so far, what else is to be; first asked of an empty table, last when it
+            wants nothing more (see :class:`allocator.lazy.Needed`). By default every level is measured.
         report: called as the build goes on.
 
     Raises:
@@ -117,7 +122,11 @@ def build(
         members = run.read(files)
         opened.add_metrics(metrics)
         opened.add_members(members)
-        run.measure(run.missing(members))
+        if needed is None:
+            run.measure(run.missing(members))
+        else:
+            while tasks := run.missing(members, needed(opened)):
+                run.measure(tasks)
         names = {member.name for member in members}
         run.result.others = [member.name for member in opened.members() if member.name not in names]
         if keep_going:
@@ -214,14 +223,17 @@ class _Build:
         self.result.images = len(members)
         return sorted(members, key=lambda member: member.name)
 
-    def missing(self, members: Sequence[Member]) -> list[_Task]:
+    def missing(self, members: Sequence[Member], wanted: Wanted | None = None) -> list[_Task]:
         """What is to be measured, the largest images first so that none is left alone at the end."""
         tasks = []
+        self.result.points_known = 0
         unique = {member.sha256: member for member in members}.values()
         for member in sorted(unique, key=lambda m: (-m.width * m.height, m.name)):
             for index, codec in enumerate(self.codecs):
                 levels = self._missing_levels(member, codec)
                 self.result.points_known += len(codec.levels) - len(levels)
+                if wanted is not None:
+                    levels = [one for one in levels if one.level in wanted.get((member.name, codec.name), ())]
                 if levels:
                     tasks.append(_Task(member, index, tuple(levels)))
         return tasks

@@ -1,5 +1,6 @@
 """Commands that make tables and look at them."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,11 +10,19 @@ from allocator.cli.app import Backbone, TableFile, app, console, use_backbones, 
 
 if TYPE_CHECKING:
     from allocator.build import BuildReport
+    from allocator.lazy import Needed
     from allocator.metrics import Metric
     from codec import Codec
 
 tables = typer.Typer(help="Measure images into tables, and look at tables.", no_args_is_help=True)
 app.add_typer(tables, name="tables")
+
+
+class AssumptionName(StrEnum):
+    """What is assumed about curves that aren't measured whole."""
+
+    monotone = "monotone"
+    convex = "convex"
 
 
 @tables.command("build")
@@ -25,6 +34,16 @@ def tables_build(
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes; by default one a core.")] = None,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Leave out what can't be measured.")] = False,
     no_bitstreams: Annotated[bool, typer.Option("--no-bitstreams", help="Don't keep them in the table.")] = False,
+    for_target: Annotated[
+        list[str] | None,
+        typer.Option("--for-target", metavar="BPP", help="Measure only what an allocation at this rate needs."),
+    ] = None,
+    for_budget: Annotated[
+        list[int] | None, typer.Option("--for-budget", metavar="BYTES", help="The same for a budget.")
+    ] = None,
+    assume: Annotated[
+        AssumptionName, typer.Option(help="Of each image's curve of cost over bytes, for --for-target.")
+    ] = AssumptionName.monotone,
     lpips_backbone: Backbone = None,
 ) -> None:
     """Measure every image at every level of the codecs (avif and hevc, lpips unless told otherwise)."""
@@ -35,8 +54,16 @@ def tables_build(
     try:
         codecs = [get_codec(name) for name in dict.fromkeys(codec or ["avif", "hevc"])]
         metrics = [get_metric(name) for name in dict.fromkeys(metric or ["lpips"])]
+        needed = _needed(codecs, metrics, for_target, for_budget, assume) if for_target or for_budget else None
         report = build_with_progress(
-            out, images, codecs, metrics, jobs=jobs, keep_going=keep_going, keep_bitstreams=not no_bitstreams
+            out,
+            images,
+            codecs,
+            metrics,
+            jobs=jobs,
+            keep_going=keep_going,
+            keep_bitstreams=not no_bitstreams,
+            needed=needed,
         )
     except KeyboardInterrupt:
         typer.echo(
@@ -47,6 +74,12 @@ def tables_build(
         f"{out}: {report.images} images, {report.points_measured:,} operating points measured, "
         f"{report.points_known:,} known before."
     )
+    if needed:
+        whole = report.images * sum(len(one.levels) for one in codecs)
+        typer.echo(
+            f"Of {whole:,} operating points these are what the budgets need, if curves are {assume.value}: then the "
+            f"allocation is the full table's. {needed.broken} curves aren't, and were measured in full."
+        )
     if report.others:
         names = ", ".join(report.others[:3]) + (", ..." if len(report.others) > 3 else "")
         typer.echo(
@@ -56,6 +89,29 @@ def tables_build(
     if report.failures:
         typer.echo("\n".join(["Left out:", *report.failures]), err=True)
         raise typer.Exit(1)
+
+
+def _needed(
+    codecs: "list[Codec]",
+    metrics: "list[Metric]",
+    targets: list[str] | None,
+    limits: list[int] | None,
+    assume: AssumptionName,
+) -> "Needed":
+    from allocator.allocation import make_budget, parse_target
+    from allocator.lazy import Needed
+    from allocator.objective import find_objective
+
+    rates = [parse_target(target) for target in targets or []]
+    return Needed(
+        codecs,
+        lambda points: [
+            *(make_budget(points, "pooled", target=rate) for rate in rates),
+            *(make_budget(points, "pooled", total_bytes=limit) for limit in limits or []),
+        ],
+        lambda table: find_objective(table, [metrics[0].name]),
+        assume.value,
+    )
 
 
 def build_with_progress(

@@ -1,0 +1,326 @@
+"""Which operating points a budget needs: the others needn't be measured, for they can't be chosen.
+
+Where to look is guessed: a few images are measured in full, and the others' curves are taken to be theirs, scaled to
+what is measured. What the program would choose of guessed points is measured, with its neighbours, until it chooses
+measured points only.
+
+Then it is proven, under an assumption about each image's curve of cost over bytes, along the levels of a codec:
+
+- ``monotone``: bytes rise and cost falls. An unmeasured level is no better than its lower neighbour's bytes at its
+  upper neighbour's cost.
+- ``convex``: besides, each further byte brings less than the one before. An unmeasured level lies above the lines
+  through the two measured points on either side, and so no better than where these meet.
+
+With the dual's price, a level whose bound leaves a regret above the gap between the best allocation of what is
+measured and the lower bound is in no better one (see :mod:`allocator.solve`). All others are measured, until none
+is left: then the best allocation of the measured points is that of the full table, if the assumption holds. Where
+measured points break it, the image's codec is measured in full.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allocator.allocation import AllocationError, Budget, read_points
+from allocator.objective import Objective
+from allocator.solve import Infeasible, Solution, solve
+from allocator.tables import Table
+from codec import Codec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Assumption = Literal["monotone", "convex"]
+Wanted = dict[tuple[str, str], set[int]]
+"""Levels by image and codec."""
+_SAMPLED = 0.03
+"""Share of the images that are measured in full, two at least."""
+_ROUNDING = 1e-12  # relative, of sums of costs
+
+
+class Curve(NamedTuple):
+    """What is measured of one image by one codec, levels rising."""
+
+    levels: list[int]
+    bytes: list[int]
+    costs: list[float]
+
+
+class Gap(NamedTuple):
+    """Unmeasured levels between two measured ones, and what the best of them could be."""
+
+    below: int
+    above: int
+    bytes: int
+    cost: float
+
+
+class Option(NamedTuple):
+    """What may stand in the program for an image."""
+
+    codec: str
+    bytes: int
+    cost: float
+    level: int = -1
+    """Of a measured or guessed point."""
+    gap: Gap | None = None
+
+
+@dataclass
+class Needed:
+    """Asks a build for what a set's budgets need; give it to :func:`allocator.build.build`.
+
+    Args:
+        codecs: that are measured.
+        budgets: makes the budgets of a set's points.
+        objective: of a table.
+        assumption: about every image's curves.
+    """
+
+    codecs: Sequence[Codec]
+    budgets: Callable[["pd.DataFrame"], Sequence[Budget]]
+    objective: Callable[[Table], Objective]
+    assumption: Assumption = "monotone"
+    broken: int = 0
+    """Images' codecs whose measured points broke the assumption, and which were measured in full."""
+    _begun: bool = False
+
+    def __call__(self, table: Table) -> Wanted:
+        """What is to be measured next; nothing when all that is needed is there."""
+        levels = {codec.name: len(codec.levels) for codec in self.codecs}
+        if not self._begun:
+            self._begun = True
+            return first_points([member.name for member in table.members()], levels, self.assumption)
+        points = read_points(table, list(levels))
+        found = plan(points, levels, self.budgets(points), self.objective(table), self.assumption)
+        self.broken = found.broken
+        return found.wanted
+
+
+class Plan(NamedTuple):
+    """What to measure next."""
+
+    wanted: Wanted
+    broken: int
+
+
+def first_points(images: Sequence[str], levels: Mapping[str, int], assumption: Assumption) -> Wanted:
+    """Where a build begins: a few images in full, and of the others the levels in the middle (and at the ends)."""
+    sampled = sorted(images)[:: max(1, len(images) // max(2, math.ceil(_SAMPLED * len(images))))]
+    wanted: Wanted = {}
+    for codec, count in levels.items():
+        for image in images:
+            ends = {0, count - 1} if assumption == "monotone" else set()
+            wanted[image, codec] = set(range(count)) if image in sampled else {count // 2} | ends
+    return wanted
+
+
+def keeps(curve: Curve, assumption: Assumption) -> bool:
+    """Whether measured points are as is assumed."""
+    steps = list(zip(np.diff(curve.bytes), np.diff(curve.costs), strict=True))
+    if any(more <= 0 or change > 0 for more, change in steps):
+        return False
+    slopes = [change / more for more, change in steps]
+    return assumption == "monotone" or all(a <= b for a, b in itertools.pairwise(slopes))
+
+
+def gaps(curve: Curve, assumption: Assumption) -> list[Gap]:
+    """The unmeasured levels between neighbours, with their bounds."""
+    found = []
+    points = list(zip(curve.bytes, curve.costs, strict=True))
+    for i, (below, above) in enumerate(itertools.pairwise(curve.levels)):
+        if above - below < 2:
+            continue
+        bytes_, cost = points[i][0], points[i + 1][1]
+        if assumption == "convex":
+            before = _slope(points[i - 1], points[i]) if i else -math.inf
+            behind = _slope(points[i + 1], points[i + 2]) if i + 2 < len(points) else 0.0
+            bytes_, cost = _meeting(points[i], before, points[i + 1], behind)
+        found.append(Gap(below, above, bytes_, cost))
+    return found
+
+
+def _slope(a: tuple[int, float], b: tuple[int, float]) -> float:
+    return (b[1] - a[1]) / (b[0] - a[0])
+
+
+def _meeting(a: tuple[int, float], steep: float, b: tuple[int, float], flat: float) -> tuple[int, float]:
+    """Where the line through ``a`` meets the flatter one through ``b``, rounded to the safe side."""
+    if steep == -math.inf:
+        x = float(a[0])
+    elif steep >= flat:
+        return a[0], b[1]
+    else:
+        x = (b[1] - a[1] + steep * a[0] - flat * b[0]) / (steep - flat)
+    x = min(max(x, a[0]), b[0])
+    return math.floor(x), b[1] + flat * (x - b[0])
+
+
+def plan(
+    points: "pd.DataFrame",
+    levels: Mapping[str, int],
+    budgets: Sequence[Budget],
+    objective: Objective,
+    assumption: Assumption,
+) -> Plan:
+    """What is to be measured next for budgets.
+
+    Args:
+        points: what is measured, beginning with :func:`first_points`.
+        levels: each codec's number of levels.
+        budgets: all under the rule ``pooled``.
+        objective: aggregated by ``mean`` or ``pixels``.
+        assumption: about every image's curves.
+
+    Raises:
+        AllocationError: a rule or an aggregate that this can't do, or a budget that can't be met.
+    """
+    if objective.aggregate not in ("mean", "pixels") or any(budget.rule != "pooled" for budget in budgets):
+        raise AllocationError("Only what is needed is measured for pooled budgets and for mean or pixels alone.")
+    pixels = (points["width"] * points["height"]).to_numpy(np.float64)
+    points = points.assign(cost=objective.separable(objective.costs(points), pixels)).sort_values("level")
+    curves = {
+        (str(image), str(codec)): Curve(rows["level"].tolist(), rows["bytes"].tolist(), rows["cost"].tolist())
+        for (image, codec), rows in points.groupby(["image", "codec"])
+    }
+    wanted: Wanted = {}
+    broken = [key for key, curve in curves.items() if not keeps(curve, assumption)]
+    for image, codec in broken:
+        if missing := set(range(levels[codec])) - set(curves[image, codec].levels):
+            wanted[image, codec] = missing
+    for budget in budgets:
+        if not (guessed := _guessed(curves, levels, int(budget.limit))):
+            guessed = _unproven(curves, set(broken), levels, int(budget.limit), assumption)
+        for key, more in guessed.items():
+            wanted.setdefault(key, set()).update(more)
+    return Plan(wanted, len(broken))
+
+
+def _guessed(curves: Mapping[tuple[str, str], Curve], levels: Mapping[str, int], limit: int) -> Wanted:
+    """What the program chooses with guesses in the place of what isn't measured, and its neighbours."""
+    options: dict[str, list[Option]] = {}
+    for codec, count in levels.items():
+        whole = [curve for (_, name), curve in curves.items() if name == codec and len(curve.levels) == count]
+        shape = _mean_shape(whole)
+        for (image, name), curve in curves.items():
+            if name == codec:
+                bytes_, costs = _scaled(curve, shape)
+                options.setdefault(image, []).extend(
+                    Option(codec, int(b), float(c), j) for j, (b, c) in enumerate(zip(bytes_, costs, strict=True))
+                )
+    try:
+        names, found, _ = _solved(options, limit)
+    except AllocationError:
+        lightest = {key: {0} for key, curve in curves.items() if curve.levels[0] > 0}
+        if not lightest:
+            raise
+        return lightest  # what was guessed may be too heavy
+    wanted: Wanted = {}
+    for name, choice in zip(names, found.choices.tolist(), strict=True):
+        chosen = options[name][choice]
+        near = {chosen.level - 1, chosen.level, chosen.level + 1} & set(range(levels[chosen.codec]))
+        if missing := near - set(curves[name, chosen.codec].levels):
+            wanted[name, chosen.codec] = missing
+    return wanted
+
+
+def _mean_shape(curves: Sequence[Curve]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Logarithms of bytes, and costs, averaged over curves that are measured in full."""
+    logs = np.mean([np.log(np.maximum(curve.bytes, 1)) for curve in curves], axis=0)
+    return logs, np.mean([curve.costs for curve in curves], axis=0)
+
+
+def _scaled(
+    curve: Curve, shape: tuple[NDArray[np.float64], NDArray[np.float64]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The mean shape bent to what is measured: bytes by factors, costs by differences in units of their spread."""
+    every = np.arange(len(shape[0]))
+    factors = np.log(np.maximum(curve.bytes, 1)) - shape[0][curve.levels]
+    logs = shape[0] + np.interp(every, curve.levels, factors)
+    base = shape[1] - shape[1].min() + 1e-9
+    scales = (np.array(curve.costs) - shape[1].min() + 1e-9) / base[curve.levels]
+    costs = shape[1].min() + base * np.interp(every, curve.levels, scales)
+    bytes_ = np.rint(np.exp(logs))
+    bytes_[curve.levels], costs[curve.levels] = curve.bytes, curve.costs
+    return bytes_, costs
+
+
+def _unproven(
+    curves: Mapping[tuple[str, str], Curve],
+    broken: set[tuple[str, str]],
+    levels: Mapping[str, int],
+    limit: int,
+    assumption: Assumption,
+) -> Wanted:
+    """What could still be in a better allocation than the best of measured points."""
+    options: dict[str, list[Option]] = {}
+    for (image, codec), curve in curves.items():
+        of_image = options.setdefault(image, [])
+        of_image += [Option(codec, b, c, j) for j, b, c in zip(*curve, strict=True)]
+        if (image, codec) not in broken:
+            of_image += [Option(codec, gap.bytes, gap.cost, gap=gap) for gap in gaps(curve, assumption)]
+    names, best, measured = _solved(options, limit, only_measured=True)
+    _, relaxed, there = _solved(options, limit)
+    price = relaxed.price
+    wanted: Wanted = {}
+    if (
+        assumption == "convex"
+    ):  # beyond its ends a curve is bounded by its last steps, if they lead away from the price
+        for (image, codec), curve in curves.items():
+            if (image, codec) in broken or len(curve.levels) == levels[codec]:
+                continue
+            ends = list(zip(curve.bytes, curve.costs, strict=True))
+            if curve.levels[0] > 0 and (len(ends) < 2 or _slope(*ends[:2]) > -price):
+                wanted.setdefault((image, codec), set()).add(curve.levels[0] - 1)
+            if curve.levels[-1] < levels[codec] - 1 and (len(ends) < 2 or _slope(*ends[-2:]) < -price):
+                wanted.setdefault((image, codec), set()).add(curve.levels[-1] + 1)
+        if wanted:
+            return wanted
+    cost, weight = _arrays(options, names)
+    priced = np.where(there, cost + price * weight, np.inf)
+    least = priced.min(axis=1)
+    left = best.cost - (math.fsum(least) - price * limit) + _ROUNDING * float(np.abs(cost).sum())
+    regret = np.where(there & ~measured, priced - least[:, None], np.inf)
+    for i, j in zip(*np.nonzero(regret <= left), strict=True):
+        option = options[names[i]][j]
+        assert option.gap
+        curve = curves[names[i], option.codec]
+        # the end of the gap that is nearer to what is chosen
+        ends = [curve.levels.index(end) for end in (option.gap.below, option.gap.above)]
+        values = [curve.costs[k] + price * curve.bytes[k] for k in ends]
+        level = option.gap.below + 1 if values[0] <= values[1] else option.gap.above - 1
+        wanted.setdefault((names[i], option.codec), set()).add(level)
+    return wanted
+
+
+def _arrays(
+    options: Mapping[str, Sequence[Option]], names: Sequence[str]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    shape = (len(names), max(map(len, options.values())))
+    cost, weight = np.zeros(shape), np.zeros(shape, np.int64)
+    for i, name in enumerate(names):
+        cost[i, : len(options[name])] = [option.cost for option in options[name]]
+        weight[i, : len(options[name])] = [option.bytes for option in options[name]]
+    return cost, weight
+
+
+def _solved(
+    options: Mapping[str, Sequence[Option]], limit: int, *, only_measured: bool = False
+) -> tuple[list[str], Solution, NDArray[np.bool_]]:
+    """The images, the best choice of options for them, and which options there were."""
+    names = sorted(options)
+    cost, weight = _arrays(options, names)
+    there = np.zeros(cost.shape, bool)
+    for i, name in enumerate(names):
+        there[i, : len(options[name])] = [not (only_measured and option.gap) for option in options[name]]
+    try:
+        return names, solve(cost, weight, limit, available=there), there
+    except Infeasible as error:
+        raise AllocationError(
+            f"A budget of {limit:,} bytes can't be met; the least that was found is {error.least:,}."
+        ) from error

@@ -1,0 +1,143 @@
+"""Tables of only what a budget needs, beside full ones."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from allocator.allocation import AllocationError, allocate, make_budget, read_points
+from allocator.lazy import Assumption, Curve, first_points, gaps, keeps, plan
+from allocator.objective import Objective, Term, find_objective
+from allocator.tables import Table
+from tests.conftest import run
+
+ASSUMPTIONS: tuple[Assumption, ...] = ("monotone", "convex")
+COST = Objective((Term("cost"),))
+
+
+def synthetic(images: int, levels: int, seed: int, *, bent: int = 0) -> pd.DataFrame:
+    """Curves like real ones, convex but for ``bent`` images."""
+    random = np.random.default_rng(seed)
+    rows: list[tuple[object, ...]] = []
+    for image in range(images):
+        scale = np.exp(random.normal(0, 0.6))
+        data = np.cumsum(np.exp(np.linspace(3, 9, levels)) * scale).astype(int)
+        cost = 0.5 * np.exp(random.normal(0, 0.3)) / (data / data[0]) ** 0.4
+        if image < bent:
+            middle = levels // 2
+            cost[middle], cost[middle - 1] = cost[middle - 1], cost[middle]
+        for j, (b, c) in enumerate(zip(data, cost, strict=True)):
+            rows.append((f"i{image:03}", "c", j, f"q{j}", int(b), c, 512, 512, 0.0))
+    columns = ["image", "codec", "level", "setting", "bytes", "cost", "width", "height", "decode_seconds"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def lazily(full: pd.DataFrame, target: str, assumption: Assumption) -> pd.DataFrame:
+    levels = {codec: int(rows["level"].max()) + 1 for codec, rows in full.groupby("codec")}
+    budget = make_budget(full, "pooled", target=Fraction(target))
+    have = full.iloc[:0]
+    wanted = first_points(sorted(full["image"].unique()), levels, assumption)
+    while wanted:
+        keys = {(image, codec, level) for (image, codec), found in wanted.items() for level in found}
+        new = full[[key in keys for key in zip(full["image"], full["codec"], full["level"], strict=True)]]
+        assert len(new) == len(keys)
+        have = pd.concat([have, new])
+        assert not have.duplicated(["image", "codec", "level"]).any()
+        wanted = plan(have, levels, [budget], COST, assumption).wanted
+    return have
+
+
+@pytest.mark.parametrize("assumption", ASSUMPTIONS)
+@pytest.mark.parametrize("seed", range(4))
+def test_the_allocation_is_the_full_tables(assumption: Assumption, seed: int) -> None:
+    full = synthetic(30, 16, seed)
+    budget = make_budget(full, "pooled", target=Fraction("0.05"))
+    have = lazily(full, "0.05", assumption)
+    expected, found = (allocate(points, budget, COST) for points in (full, have))
+    assert found.value == pytest.approx(expected.value, rel=1e-12)
+    assert found.chosen["level"].tolist() == expected.chosen["level"].tolist()
+
+
+def test_a_curve_that_is_seen_to_break_the_assumption_is_measured_in_full() -> None:
+    full = synthetic(30, 16, 0, bent=4)
+    for assumption in ASSUMPTIONS:
+        have = lazily(full, "0.05", assumption)
+        for image, rows in have.groupby("image"):
+            curve = Curve(rows["level"].tolist(), rows["bytes"].tolist(), rows["cost"].tolist())
+            order = np.argsort(curve.levels)
+            assert keeps(Curve(*(list(np.array(part)[order]) for part in curve)), assumption) or len(rows) == 16, (
+                image
+            )
+
+
+def test_convex_curves_need_few_points() -> None:
+    full = synthetic(400, 16, 7)
+    few = {assumption: len(lazily(full, "0.05", assumption)) / len(full) for assumption in ASSUMPTIONS}
+    assert few["convex"] < 0.4
+    assert few["convex"] < few["monotone"] < 1
+
+
+def test_bounds_hold_what_lies_between() -> None:
+    full = synthetic(20, 16, 3)
+    for _, rows in full.groupby("image"):
+        whole = Curve(rows["level"].tolist(), rows["bytes"].tolist(), rows["cost"].tolist())
+        assert keeps(whole, "convex")
+        kept = [0, 5, 10, 15]
+        part = Curve(kept, [whole.bytes[j] for j in kept], [whole.costs[j] for j in kept])
+        for loose, tight in zip(gaps(part, "monotone"), gaps(part, "convex"), strict=True):
+            assert tight.bytes >= loose.bytes
+            assert tight.cost >= loose.cost
+            slopes = [1e-7, 1e-6, 1e-5, 1e-4, 1e-3]
+            for j in range(tight.below + 1, tight.above):
+                for price in slopes:  # at any price the bound or a measured neighbour is no worse
+                    options = [
+                        tight.cost + price * tight.bytes,
+                        whole.costs[tight.below] + price * whole.bytes[tight.below],
+                        whole.costs[tight.above] + price * whole.bytes[tight.above],
+                    ]
+                    assert min(options) <= whole.costs[j] + price * whole.bytes[j] + 1e-12
+
+
+def test_curves_that_break_the_assumption_are_known() -> None:
+    assert keeps(Curve([0, 3, 5], [10, 20, 40], [3, 2, 1.5]), "convex")
+    assert not keeps(Curve([0, 3, 5], [10, 20, 40], [3, 2.9, 1.5]), "convex")
+    assert keeps(Curve([0, 3, 5], [10, 20, 40], [3, 2.9, 1.5]), "monotone")
+    assert not keeps(Curve([0, 3], [10, 10], [3, 2]), "monotone")
+    assert not keeps(Curve([0, 3], [10, 20], [3, 3.1]), "monotone")
+
+
+def test_what_it_cannot_do_is_refused() -> None:
+    full = synthetic(3, 4, 0)
+    mean = make_budget(full, "mean", target=Fraction("0.05"))
+    pooled = make_budget(full, "pooled", target=Fraction("0.05"))
+    with pytest.raises(AllocationError, match="pooled"):
+        plan(full, {"c": 4}, [mean], COST, "monotone")
+    with pytest.raises(AllocationError, match="mean or pixels"):
+        plan(full, {"c": 4}, [pooled], Objective((Term("cost"),), "worst"), "monotone")
+    with pytest.raises(AllocationError, match="can't be met"):
+        plan(full, {"c": 4}, [make_budget(full, "pooled", total_bytes=1)], COST, "monotone")
+
+
+def test_a_build_for_a_target_measures_less_and_allocates_the_same(table: Path, photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    arguments = ("-c", "jpeg", "-m", "psnr", "-o", path, "-j", 2)
+    ran = run("tables", "build", photos, *arguments, "--for-target", "1.0")
+    assert ran.code == 0, ran.err
+    assert "the allocation is the full table's" in ran.out
+    with Table(path) as lazy, Table(table) as full:
+        points = [read_points(lazy), read_points(full, ["jpeg"])]
+        assert len(points[0]) < len(points[1])
+        found = [
+            allocate(one, make_budget(one, "pooled", target=Fraction("1.0")), find_objective(full, ["psnr"]))
+            for one in points
+        ]
+    assert found[0].value == pytest.approx(found[1].value, rel=1e-9)
+    assert found[0].bytes == found[1].bytes
+    again = run("tables", "build", photos, *arguments, "--for-target", "1.0")
+    assert " 0 operating points measured" in again.out
+    ran = run("tables", "build", photos, *arguments)
+    assert ran.code == 0
+    with Table(path) as lazy:
+        assert len(read_points(lazy)) == len(points[1])
