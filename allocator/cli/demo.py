@@ -59,7 +59,8 @@ def demo(
     grid = Grid(title=f"Mean {metric.name} ({better} is better) of the same budget, spent in several ways")
     alone = [codec.name for codec in codecs] if len(codecs) > 1 else []
     for heading in (
-        "target\nbpp",
+        "bpp",
+        "budget\nbytes",
         "used\nbytes",
         "allocated\nby image",
         *(f"{name}\nalone" for name in alone),
@@ -86,7 +87,7 @@ def demo(
             decode(folder / ARCHIVE, folder / "images")
             parts = [_allocated(points[points["codec"] == name], budget, objective) for name in alone]
             ways = [allocation, *parts, allocation.single, allocation.equal]
-            grid.add_row(target, f"{allocation.bytes:,} of {int(budget.limit):,}", *map(_value, ways))
+            grid.add_row(target, f"{int(budget.limit):,}", f"{allocation.bytes:,}", *map(_value, ways))
     console().print(grid)
     typer.echo(
         f"Verified: all {len(photos)} images of the {len(TARGETS)} submissions decode from their archives alone."
