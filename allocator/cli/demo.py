@@ -62,7 +62,7 @@ def demo(
         "bpp",
         "budget\nbytes",
         "used\nbytes",
-        "allocated\nby image",
+        "chosen\nby image",
         *(f"{name}\nalone" for name in alone),
         "best single\nlevel",
         "equal rate\nfor each",
