@@ -291,9 +291,8 @@ def _unproven(
         assert option.gap
         curve = curves[names[i], option.codec]
         # the end of the gap that is nearer to what is chosen
-        ends = [curve.levels.index(end) for end in (option.gap.below, option.gap.above)]
-        values = [curve.costs[k] + price * curve.bytes[k] for k in ends]
-        level = option.gap.below + 1 if values[0] <= values[1] else option.gap.above - 1
+        below, above = (curve.costs[at] + price * curve.bytes[at] for at in map(curve.levels.index, option.gap[:2]))
+        level = option.gap.below + 1 if below <= above else option.gap.above - 1
         wanted.setdefault((names[i], option.codec), set()).add(level)
     return wanted
 
