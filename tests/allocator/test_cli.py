@@ -58,7 +58,7 @@ def test_encode_at_a_rate_takes_the_best_level_that_fits(photos: Path, tmp_path:
         (("solve", "TABLE", "--budget", 0), "above 0, not 0"),
         (("solve", "TABLE", "--budget", 999999, "--rule", "mean"), "goes with the rule `pooled`"),
         (("solve", "TABLE", "-t", "1", "-o", "choices.txt"), "name it .csv or .parquet"),
-        (("submit", "TABLE", "-t", "1", "-t", "2", "-o", "x"), "A submission has one rate"),
+        (("submit", "TABLE", "-t", "1", "--edition", "1999", "-o", "x"), "There is no edition '1999'"),
         (("demo", "-o", "IMAGE"), "can't be made a folder"),
         (("tables", "build", "IMAGE", "-c", "jpeg", "-m", "psnr", "-o", "gone/x.db"), "does its folder exist?"),
     ],
