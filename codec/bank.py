@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from codec.base import CodecError, is_codec_name
+from codec.bitstream import MAX_LEVELS
 from codec.dkic import CONFIGURATIONS, DKIC, DKICConfig
 from codec.entropy.tables import SCALES, FrequencyTable, gaussian_tables, make_tables, pack_tables, unpack_tables
 from codec.image import is_safe_name, write_file
@@ -28,7 +29,6 @@ from codec.weights import WeightsError, parse_tensors, read_tensors, write_tenso
 
 FORMAT = 1
 TABLES = "tables.safetensors"
-MAX_LEVELS = 256
 
 
 class BankError(CodecError):

@@ -1,11 +1,12 @@
-"""The container of learned bitstreams: at most 12 bytes of header, then one range-coded payload.
+"""The container of learned bitstreams: at most 13 bytes of header, then one range-coded payload.
 
 =====  ==========================================================
 bytes  content
 =====  ==========================================================
 1      format version
 2      bank: the first 16 bits of its identity
-1      level, and steps to the next (see :mod:`codec.learned`)
+1      level; its highest bit says that a step follows
+0-1    step to the next level, 1 to 255
 2-5    width - 1 and height - 1, seven bits a byte, lowest first
 3      CRC-32 of all other bytes, its low 24 bits
 =====  ==========================================================
@@ -16,9 +17,12 @@ from typing import NamedTuple
 
 from codec.base import BitstreamError
 
-VERSION = 2
+VERSION = 3
 MAX_PIXELS = 1 << 26
 """The most pixels of a learned bitstream: networks need some 200 bytes for each, and strangers may claim any size."""
+MAX_LEVELS = STEP = 1 << 7
+STEPS = 1 << 8
+"""From one level to the next."""
 
 
 class Stream(NamedTuple):
@@ -27,6 +31,9 @@ class Stream(NamedTuple):
     bank: int
     """0 to 65535."""
     level: int
+    """Below :data:`MAX_LEVELS`."""
+    step: int
+    """Beyond the level, below :data:`STEPS`."""
     width: int
     height: int
     payload: bytes
@@ -34,7 +41,8 @@ class Stream(NamedTuple):
 
 def pack(stream: Stream) -> bytes:
     """The bytes of a stream."""
-    head = bytes([VERSION]) + stream.bank.to_bytes(2, "big") + bytes([stream.level])
+    level = bytes([stream.level | STEP, stream.step] if stream.step else [stream.level])
+    head = bytes([VERSION]) + stream.bank.to_bytes(2, "big") + level
     head += _varint(stream.width - 1) + _varint(stream.height - 1)
     return head + _check(head, stream.payload) + stream.payload
 
@@ -52,14 +60,15 @@ def unpack(data: bytes) -> Stream:
             f"is of format version {data[0]}, not {VERSION}; it is damaged or needs another decoder."
         )
     try:
-        width, position = _read_varint(data, 4)
+        level, step = data[3] & ~STEP, data[4] if data[3] & STEP else 0
+        width, position = _read_varint(data, 5 if data[3] & STEP else 4)
         height, position = _read_varint(data, position)
     except IndexError:
         raise BitstreamError("ends within its header.") from None
     head, check, payload = data[:position], data[position : position + 3], data[position + 3 :]
     if check != _check(head, payload):
         raise BitstreamError("is damaged or truncated (its checksum doesn't fit).")
-    stream = Stream(int.from_bytes(data[1:3], "big"), data[3], width + 1, height + 1, payload)
+    stream = Stream(int.from_bytes(data[1:3], "big"), level, step, width + 1, height + 1, payload)
     if stream.width * stream.height > MAX_PIXELS:
         raise BitstreamError(f"claims {stream.width}x{stream.height} pixels, over the limit of {MAX_PIXELS:,}.")
     return stream

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from codec.bank import Bank, Level
 from codec.base import BitstreamError, Codec, CodecError, RGBImage
-from codec.bitstream import MAX_PIXELS, VERSION, Stream, pack, unpack
+from codec.bitstream import MAX_PIXELS, STEPS, VERSION, Stream, pack, unpack
 from codec.dkic import DKIC, LatentSizes, to_tensor
 from codec.entropy.coder import Tables
 from codec.entropy.latent_coder import LatentCoder
@@ -55,16 +55,11 @@ class LearnedCodec(Codec):
         here, above = (self.bank.levels[i : i + 1] for i in (level, level + 1))
         if not above or (here[0].weights, here[0].gain + 1) != (above[0].weights, above[0].gain):
             return ()
-        return tuple(f"{self.levels[level]}+{step}/{self._steps}" for step in range(1, self._steps))
+        return tuple(f"{self.levels[level]}+{step}/{STEPS}" for step in range(1, STEPS))
 
     def encoder_between(self, image: RGBImage, level: int) -> Callable[[int], bytes]:
         encode = self._encoder(image)
         return lambda index: encode(level, 1 + index)
-
-    @property
-    def _steps(self) -> int:
-        """How many steps lie between two levels: what the stream's one byte has room for."""
-        return 256 // len(self.levels)
 
     def _encoder(self, image: RGBImage) -> Callable[[int, int], bytes]:
         """Encodes at a level and some steps above."""
@@ -85,8 +80,8 @@ class LearnedCodec(Codec):
             setting = self.bank.levels[level]
             _, coder = self._network(setting.weights)
             with _memory_named(width, height):
-                payload = coder.encode(*latents(setting.weights), setting.gain + step / self._steps)
-            return pack(Stream(self._mark, level * self._steps + step, width, height, payload))
+                payload = coder.encode(*latents(setting.weights), setting.gain + step / STEPS)
+            return pack(Stream(self._mark, level, step, width, height, payload))
 
         return encode
 
@@ -126,11 +121,10 @@ class LearnedCodec(Codec):
 
     def _setting(self, stream: Stream) -> tuple[Level, float]:
         """The level of a stream, and its gain, which may lie between two levels'."""
-        level, step = divmod(stream.level, self._steps)
-        if level >= len(self.levels) or step > len(self.between(level)):
+        if stream.level >= len(self.levels) or stream.step > len(self.between(stream.level)):
             raise BitstreamError(f"is of a level that {self.name} doesn't have.")
-        setting = self.bank.levels[level]
-        return setting, setting.gain + step / self._steps
+        setting = self.bank.levels[stream.level]
+        return setting, setting.gain + stream.step / STEPS
 
     @property
     def shares_cores(self) -> bool:
