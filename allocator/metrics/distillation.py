@@ -234,9 +234,10 @@ class Run:
                 original, distorted = kept["original"][crop], kept["distorted"][crop]
                 maps, levels = torch.from_numpy(kept["maps"][crop]), kept["levels"][crop].tolist()
             images = torch.from_numpy(np.concatenate([original[None], distorted])).movedim(3, 1).float() / 127.5 - 1
-            features = self.network(images.contiguous(memory_format=torch.channels_last))
-            first = [layer[:1].expand(len(distorted), -1, -1, -1) for layer in features]
-            found = self.network.distance_map(first, [layer[1:] for layer in features])
+            with torch.autocast("cpu", torch.bfloat16):
+                features = self.network(images.contiguous(memory_format=torch.channels_last))
+            features = [layer.float() for layer in features]
+            found = self.network.distance_map([layer[:1] for layer in features], [layer[1:] for layer in features])
             wrong = found.mean((1, 2)) - maps.mean((1, 2))
             same = torch.tensor([a.partition(" ")[0] == b.partition(" ")[0] for a, b in itertools.pairwise(levels)])
             order = (wrong[1:] - wrong[:-1])[same].abs().mean()

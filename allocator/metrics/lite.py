@@ -21,6 +21,7 @@ from codec.weights import WeightsError, read_tensors
 SHIPPED = Path(__file__).parent / "lpips-lite.safetensors"
 WIDTHS = (24, 40, 64, 112)
 STRIDES = (2, 4, 8, 16)
+_LEAST = 1e-12
 
 
 class LiteNet(nn.Module):
@@ -56,9 +57,12 @@ class LiteNet(nn.Module):
         size = (original[-1].shape[2], original[-1].shape[3])
         total = torch.zeros((), device=original[0].device)
         for root, a, b in zip(self.roots, original, decoded, strict=True):
-            difference = (functional.normalize(a, dim=1) - functional.normalize(b, dim=1)).square()
-            weighted = (difference * root.square()[:, None, None]).sum(1, keepdim=True)
-            total = total + functional.adaptive_avg_pool2d(weighted, size)[:, 0]
+            a, b = a.movedim(1, 3), b.movedim(1, 3)  # with channels last, sums over them are matrix products
+            weight = root.square()
+            both = torch.stack([torch.ones_like(weight), weight], 1)
+            (norm_a, of_a), (norm_b, of_b) = ((x.square() @ both + _LEAST).unbind(3) for x in (a, b))
+            weighted = of_a / norm_a + of_b / norm_b - 2 * (a * b @ weight) * (norm_a * norm_b).rsqrt()
+            total = total + functional.adaptive_avg_pool2d(weighted, size)
         return total
 
 
