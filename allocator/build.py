@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from allocator.images import ImageFile, find_images
 from allocator.metrics import Metric
 from allocator.tables import Member, Point, Table
 from codec import Codec, CodecError, ImageError, RGBImage, pixels_sha256, read_image
+from codec.workers import cores, leave_with_parent
 
 T = TypeVar("T")
 Wanted = Mapping[tuple[str, str], Collection[int]]
@@ -116,7 +116,7 @@ def build(
             can't be written, or a worker process died.
     """
     files = find_images(images)
-    jobs = jobs or _cores()
+    jobs = jobs or cores()
     with Table(table, create=True) as opened, _workers(jobs, codecs, metrics) as pool:
         run = _Build(opened, pool, codecs, metrics, jobs, keep_going, keep_bitstreams, report)
         members = run.read(files)
@@ -132,12 +132,6 @@ def build(
         if keep_going:
             run.result.images -= opened.drop_unmeasured(names)
         return run.result
-
-
-def _cores() -> int:
-    with contextlib.suppress(AttributeError):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextlib.contextmanager
@@ -169,7 +163,7 @@ _bank: tuple[Sequence[Codec], Sequence[Metric]] = ((), ())
 def _start_worker(codecs: Sequence[Codec], metrics: Sequence[Metric]) -> None:
     global _bank
     _bank = (codecs, metrics)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    leave_with_parent()
     # one thread a process, so that jobs share the cores and values don't depend on their number
     os.environ["OMP_NUM_THREADS"] = "1"
     if torch := sys.modules.get("torch"):
@@ -184,13 +178,6 @@ def _interrupts_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _leave_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent:
-        parent.join()
-        os._exit(1)
 
 
 @dataclass

@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +14,7 @@ from typing import NamedTuple
 
 from codec.base import Codec, CodecError
 from codec.image import write_png
+from codec.workers import container_limit, cores, leave_with_parent
 from submissions.archive import unpack
 from submissions.errors import SubmissionError
 
@@ -113,7 +113,7 @@ def decode(archive: Path, folder: Path, source: Source | None = None, jobs: int 
             failures.append(f"{member}: {error}")
         except Exception as error:  # of a codec that can't be loaded here
             failures.append(f"{member}: its codec fails with {type(error).__name__} ({error}).")
-    jobs = max(1, min(jobs or _cores(), len(tasks), int(_memory() * _USED) // (_WORKER + most)))
+    jobs = max(1, min(jobs or cores(), len(tasks), int(_memory() * _USED) // (_WORKER + most)))
     return failures + list(_in_processes(tasks, folder, source, jobs))
 
 
@@ -142,9 +142,9 @@ def _completed(
     tasks: Sequence[_Task], folder: Path, source: Source, jobs: int
 ) -> Iterator[tuple[_Task, "Future[list[str]]"]]:
     before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(max(1, _cores() // jobs))  # of the processes that start now
+    os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // jobs))  # of the processes that start now
     try:
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), leave_with_parent) as pool:
             futures: list[Future[list[str]]] = []
             for task in tasks:
                 try:
@@ -160,7 +160,6 @@ def _completed(
 
 
 def _decode_one(task: _Task, folder: Path, source: Source) -> list[str]:
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
     try:
         write_png(folder / f"{task.image}.png", source.codec(task.member).decode(task.data))
     except CodecError as error:
@@ -174,23 +173,6 @@ def _decode_one(task: _Task, folder: Path, source: Source) -> list[str]:
     return []
 
 
-def _leave_with_parent() -> None:
-    """A process whose parent was killed must not wait for more work."""
-    parent = multiprocessing.parent_process()
-    if parent:
-        parent.join()
-        os._exit(1)
-
-
-def _cores() -> int:
-    """Cores that may be used: those of this process, no more than a container's share."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, _, period = _limit("cpu.max").partition(" ")
-    if quota.isdecimal() and period.isdecimal():
-        cores = min(cores, max(1, int(quota) // int(period)))
-    return cores
-
-
 def _memory() -> int:
     """Bytes that may be used: what the machine has free, no more than a container's share or the challenge gives."""
     least = _MEMORY
@@ -200,16 +182,8 @@ def _memory() -> int:
                 least = min(least, int(line.split()[1]) << 10)
     except (OSError, ValueError):
         pass
-    limit = _limit("memory.max")
+    limit = container_limit("memory.max")
     return min(least, int(limit)) if limit.isdecimal() else least
-
-
-def _limit(name: str) -> str:
-    """A container's limit, as Linux tells it; empty where there is none to be seen."""
-    try:
-        return Path("/sys/fs/cgroup", name).read_text().strip()
-    except OSError:
-        return ""
 
 
 def run(archive: Path, folder: Path, source: Source | None = None) -> int:
