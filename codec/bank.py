@@ -21,9 +21,10 @@ from torch import Tensor
 
 from codec.base import CodecError, is_codec_name
 from codec.bitstream import MAX_LEVELS
-from codec.dkic import CONFIGURATIONS, DKIC, DKICConfig
+from codec.configurations import find_configuration, from_json, to_json
 from codec.entropy.tables import SCALES, FrequencyTable, gaussian_tables, make_tables, pack_tables, unpack_tables
 from codec.image import is_safe_name, write_file
+from codec.network import CompressionNetwork, NetworkConfig
 from codec.registry import BANK_MANIFEST, CODECS, bank_folder
 from codec.weights import WeightsError, parse_tensors, read_tensors, write_tensors
 
@@ -53,7 +54,7 @@ class Bank:
     folder: Path
     name: str
     """The codec's name on the command line and in tables."""
-    config: DKICConfig
+    config: NetworkConfig
     levels: tuple[Level, ...]
     """Fewest bytes first."""
     files: dict[str, str]
@@ -64,7 +65,7 @@ class Bank:
     @property
     def identity(self) -> str:
         """Changes with whatever changes bytes or latents: 64 hex digits, of which streams carry the first four."""
-        parts = [FORMAT, dataclasses.asdict(self.config), [dataclasses.asdict(x) for x in self.levels], self.files]
+        parts = [FORMAT, to_json(self.config), [dataclasses.asdict(x) for x in self.levels], self.files]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     @classmethod
@@ -82,7 +83,7 @@ class Bank:
             bank = cls(
                 Path(folder),
                 str(content["name"]),
-                DKICConfig.from_dict(content["configuration"]),
+                from_json(content["configuration"]),
                 tuple(Level(**level) for level in content["levels"]),
                 dict(content["files"]),
                 dict(content.get("notes", {})),
@@ -126,14 +127,14 @@ class Bank:
             raise BankError(f"{path}: isn't the file that the manifest describes (its SHA-256 differs).")
         return parse_tensors(data, path)[0]
 
-    def network(self, weights: str) -> DKIC:
+    def network(self, weights: str) -> CompressionNetwork:
         """The network with one of the bank's files of weights, in float32, for evaluation.
 
         Raises:
             BankError: the weights don't fit the configuration.
         """
         with torch.device("meta"):
-            network = DKIC(self.config)
+            network = CompressionNetwork(self.config)
         tensors = {name: tensor.float() for name, tensor in self.read(weights).items()}
         try:
             network.load_state_dict(tensors, assign=True)
@@ -164,7 +165,7 @@ class Bank:
 def create_bank(
     folder: str | os.PathLike[str],
     name: str,
-    networks: Sequence[DKIC],
+    networks: Sequence[CompressionNetwork],
     labels: Sequence[str] | None = None,
     notes: dict[str, Any] | None = None,
     half: bool = True,
@@ -210,7 +211,7 @@ def create_bank(
         if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
             raise BankError(f"{file} would hold weights that aren't finite.")
         write_tensors(target / file, tensors)
-        stored = DKIC(config)
+        stored = CompressionNetwork(config)
         stored.load_state_dict({key: value.float() for key, value in tensors.items()})
         tables[file] = make_hyper_tables(stored)
     file_of = {id(network): file for network, file in zip(different, files, strict=True)}
@@ -233,7 +234,7 @@ def create_bank(
     content = {
         "format": FORMAT,
         "name": name,
-        "configuration": dataclasses.asdict(config),
+        "configuration": to_json(config),
         "levels": [dataclasses.asdict(level) for level in bank.levels],
         "files": bank.files,
         "notes": bank.notes,
@@ -249,7 +250,7 @@ def _stored(key: str, value: Tensor, half: bool) -> Tensor:
 
 
 @torch.no_grad()
-def make_hyper_tables(network: DKIC) -> list[list[FrequencyTable]]:
+def make_hyper_tables(network: CompressionNetwork) -> list[list[FrequencyTable]]:
     """For each level the tables of the hyper-latents' channels."""
     prior = copy.deepcopy(network.hyper_prior).cpu().double()
     tables = []
@@ -287,32 +288,36 @@ def check_bank(bank: Bank) -> list[str]:
     return faults
 
 
-def untrained_network(configuration: str, levels: int) -> DKIC:
+def untrained_network(configuration: str, levels: int) -> CompressionNetwork:
     """A network with random weights, the same in every call, whose gains spread over ``levels``.
 
     Raises:
         BankError: there is no such configuration.
     """
-    if configuration not in CONFIGURATIONS:
-        raise BankError(f"There is no configuration {configuration!r}; there are {', '.join(CONFIGURATIONS)}.")
+    try:
+        config = dataclasses.replace(find_configuration(configuration), levels=levels)
+    except ValueError as error:
+        raise BankError(str(error)) from None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = DKIC(dataclasses.replace(CONFIGURATIONS[configuration], levels=levels))
+        network = CompressionNetwork(config)
         network.priors.gains.log.data += torch.linspace(1, 3, levels)[:, None]
     return network
 
 
-def write_checkpoint(path: str | os.PathLike[str], network: DKIC, notes: dict[str, Any] | None = None) -> None:
+def write_checkpoint(
+    path: str | os.PathLike[str], network: CompressionNetwork, notes: dict[str, Any] | None = None
+) -> None:
     """Write weights with their configuration, for :func:`read_checkpoint`.
 
     Raises:
         ImageError: the file can't be written.
     """
-    texts = {"configuration": json.dumps(dataclasses.asdict(network.config)), "notes": json.dumps(notes or {})}
+    texts = {"configuration": json.dumps(to_json(network.config)), "notes": json.dumps(notes or {})}
     write_tensors(path, network.state_dict(), texts)
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> tuple[DKIC, dict[str, Any]]:
+def read_checkpoint(path: str | os.PathLike[str]) -> tuple[CompressionNetwork, dict[str, Any]]:
     """The network and notes of a file that :func:`write_checkpoint` made.
 
     Raises:
@@ -320,14 +325,14 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[DKIC, dict[str, Any]]
     """
     tensors, texts = read_tensors(path)
     try:
-        network = DKIC(DKICConfig.from_dict(json.loads(texts["configuration"])))
+        network = CompressionNetwork(from_json(json.loads(texts["configuration"])))
         network.load_state_dict(tensors)
         return network, json.loads(texts["notes"])
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise WeightsError(f"{path}: holds no network of a known configuration.") from error
 
 
-def read_network(source: str) -> tuple[DKIC, dict[str, Any]]:
+def read_network(source: str) -> tuple[CompressionNetwork, dict[str, Any]]:
     """The network and notes of a file of weights, or what the levels of a bank share (its first level's).
 
     Raises:

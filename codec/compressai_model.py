@@ -1,4 +1,4 @@
-"""DKIC as a CompressAI model, evaluated and compared by CompressAI's own tools. Needs the package."""
+"""The networks here as a CompressAI model, evaluated and compared by CompressAI's own tools. Needs the package."""
 
 import copy
 from pathlib import Path
@@ -10,25 +10,26 @@ from compressai.registry import register_model
 from torch import Tensor
 
 from codec.bank import Bank, make_hyper_tables
-from codec.dkic import CONFIGURATIONS, DKIC, DKICConfig, LatentSizes
+from codec.configurations import find_configuration
 from codec.entropy.coder import Tables
 from codec.entropy.latent_coder import LatentCoder
 from codec.entropy.tables import gaussian_tables
+from codec.network import CompressionNetwork, LatentSizes, NetworkConfig
 
 
 @register_model("dkic")
 class DKICModel(CompressionModel):  # type: ignore[misc]
-    """A thin shell around :class:`codec.dkic.DKIC` with CompressAI's conventions.
+    """A thin shell around :class:`codec.network.CompressionNetwork` with CompressAI's conventions.
 
     Args:
-        configuration: a name in :data:`codec.dkic.CONFIGURATIONS`, or a whole configuration.
+        configuration: a name in :data:`codec.configurations.CONFIGURATIONS`, or a whole configuration.
         level: which gain is used.
     """
 
-    def __init__(self, configuration: str | DKICConfig = "reference", level: int = 0) -> None:
+    def __init__(self, configuration: str | NetworkConfig = "reference", level: int = 0) -> None:
         super().__init__()
-        config = CONFIGURATIONS[configuration] if isinstance(configuration, str) else configuration
-        self.network = DKIC(config)
+        config = find_configuration(configuration) if isinstance(configuration, str) else configuration
+        self.network = CompressionNetwork(config)
         self.level = level
         self._coder: LatentCoder | None = None
 

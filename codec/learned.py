@@ -13,10 +13,10 @@ from torch import Tensor
 from codec.bank import Bank, Level
 from codec.base import BitstreamError, Codec, CodecError, RGBImage
 from codec.bitstream import MAX_PIXELS, STEPS, VERSION, Stream, pack, unpack
-from codec.dkic import DKIC, LatentSizes, to_tensor
 from codec.entropy.coder import Tables
 from codec.entropy.latent_coder import LatentCoder
 from codec.entropy.tables import TOTAL
+from codec.network import CompressionNetwork, LatentSizes, to_tensor
 
 
 @dataclass
@@ -133,7 +133,7 @@ class LearnedCodec(Codec):
     def decode_memory(self, data: bytes) -> int:
         """The widest features, at half of the image's size, a dozen times over."""
         stream = unpack(data)
-        return (256 << 20) + 12 * self.bank.config.channels[0] * stream.width * stream.height
+        return (256 << 20) + 12 * self.bank.config.widest * stream.width * stream.height
 
     @property
     def _mark(self) -> int:
@@ -144,10 +144,10 @@ class LearnedCodec(Codec):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     @functools.cached_property
-    def _networks(self) -> dict[str, tuple[DKIC, LatentCoder]]:
+    def _networks(self) -> dict[str, tuple[CompressionNetwork, LatentCoder]]:
         return {}
 
-    def _network(self, weights: str) -> tuple[DKIC, LatentCoder]:
+    def _network(self, weights: str) -> tuple[CompressionNetwork, LatentCoder]:
         if weights not in self._networks:
             network = self.bank.network(weights).to(self._device)
             for transform in (network.analysis, network.synthesis):

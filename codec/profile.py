@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from codec.dkic import DKIC, STRIDE, count_parameters
 from codec.layers.blocks import edge_pad
+from codec.network import STRIDE, CompressionNetwork, count_parameters
 
 
 class Part(NamedTuple):
@@ -24,7 +24,7 @@ class Part(NamedTuple):
 
 
 @torch.inference_mode()
-def profile_network(network: DKIC, height: int, width: int) -> list[Part]:
+def profile_network(network: CompressionNetwork, height: int, width: int) -> list[Part]:
     """Run each part on a random image of ``height`` and ``width``; the priors as decoding does, in float64."""
     level = torch.zeros(1, dtype=torch.int64)
     image = torch.rand(1, 3, height, width)

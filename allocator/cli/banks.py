@@ -9,7 +9,6 @@ from allocator.cli.app import app, console
 
 if TYPE_CHECKING:
     from codec.bank import Bank
-    from codec.dkic import DKIC
 
 banks = typer.Typer(help="Make and check the banks of learned codecs.", no_args_is_help=True)
 app.add_typer(banks, name="bank")
@@ -37,7 +36,9 @@ def create(
     ] = None,
     untrained: Annotated[
         str | None,
-        typer.Option(metavar="CONFIGURATION", help="Random weights instead, of `reference` or `compact`."),
+        typer.Option(
+            metavar="CONFIGURATION", help="Random weights instead: `reference`, `compact`, `llic-elic`, ..."
+        ),
     ] = None,
     levels: Annotated[int, typer.Option(min=1, help="Of an untrained bank.")] = 4,
     label: Annotated[list[str] | None, typer.Option(help="Each level's, fewest bytes first.")] = None,
@@ -50,10 +51,11 @@ def create(
     if bool(weights) == bool(untrained):
         raise CodecError("Give either files of weights or --untrained.")
     if untrained:
-        read: list[tuple[DKIC, dict[str, Any]]] = [(untrained_network(untrained, levels), {"trained": "not at all"})]
+        networks = [untrained_network(untrained, levels)]
+        notes: dict[str, Any] = {"trained": "not at all"}
     else:
         read = [read_network(source) for source in weights or []]
-    networks, notes = [network for network, _ in read], dict(read[0][1])
+        networks, notes = [network for network, _ in read], dict(read[0][1])
     if own:
         networks *= networks[0].config.levels if len(networks) == 1 else 1
     for one in own or []:
@@ -68,10 +70,11 @@ def create(
 @banks.command("show")
 def show(bank: BankName) -> None:
     """Print what a bank holds."""
-    import dataclasses
     import json
 
     from rich.table import Table
+
+    from codec.configurations import to_json
 
     found = _bank(bank)
     typer.echo(f"{found.name}: bank {found.identity[:4]} in {found.folder}, {_size(found.folder):,} bytes")
@@ -79,7 +82,7 @@ def show(bank: BankName) -> None:
     for i, level in enumerate(found.levels):
         grid.add_row(str(i), level.label, level.weights, str(level.gain))
     console().print(grid)
-    typer.echo(f"configuration {json.dumps(dataclasses.asdict(found.config))}")
+    typer.echo(f"configuration {json.dumps(to_json(found.config))}")
     for key, value in found.notes.items():
         typer.echo(f"{key} {value if isinstance(value, str) else json.dumps(value)}")
 
@@ -98,9 +101,7 @@ def check(bank: BankName) -> None:
 
 @codecs.command("profile")
 def profile(
-    bank: Annotated[
-        str, typer.Argument(help="A bank, or `reference` or `compact` with random weights.", show_default=False)
-    ],
+    bank: Annotated[str, typer.Argument(help="A bank, or a configuration with random weights.", show_default=False)],
     width: Annotated[int, typer.Option(min=1)] = 768,
     height: Annotated[int, typer.Option(min=1)] = 512,
     threads: Annotated[int | None, typer.Option(min=1, help="By default torch's.")] = None,
@@ -110,7 +111,7 @@ def profile(
     from rich.table import Table
 
     from codec.bank import untrained_network
-    from codec.dkic import CONFIGURATIONS
+    from codec.configurations import CONFIGURATIONS
     from codec.profile import profile_network
 
     if threads:

@@ -18,7 +18,7 @@ _CHECKS = 1 << 16
 
 
 class Priors(Protocol):
-    """What a network knows of its latents' probabilities; see :class:`codec.dkic.Priors`."""
+    """What a network knows of its latents' probabilities; see :class:`codec.network.Priors`."""
 
     space_channel: SpaceChannelModel
 

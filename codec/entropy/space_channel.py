@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from codec.layers.attention import GatedAttention
+
 Visit = Callable[[slice, Tensor, Tensor, Tensor], Tensor]
 """Takes a slice of channels, the positions (n,) of one stage in the flattened latents, and the predicted means and
 fractional scale indices (B, c, n) there; gives the decoded latents (B, c, n)."""
@@ -45,7 +47,8 @@ class SpaceChannelModel(nn.Module):
         stages before ── g_sp (5x5) ─────┘
 
     Special cases: one slice in two stages is the checkerboard model, ten even slices in one stage each Minnen's
-    channel-wise model, (16, 16, 32, 64, rest) in two stages each ELIC's, [4, 4, 2, 2, 2] stages DKIC's.
+    channel-wise model, (16, 16, 32, 64, rest) in two stages each ELIC's, [4, 4, 2, 2, 2] stages DKIC's; five even
+    slices in one stage each with attention TCM's.
 
     Args:
         global_channels: of the global context.
@@ -54,6 +57,8 @@ class SpaceChannelModel(nn.Module):
         channel_widths: hidden channels of the channel context's convolutions.
         parameter_widths: hidden channels of the 1x1 convolutions.
         kernel: side of the convolutions over contexts.
+        attention: side of the windows in which the slices before attend to each other, ahead of the channel context's
+            convolutions; 0 for none.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class SpaceChannelModel(nn.Module):
         channel_widths: Sequence[int],
         parameter_widths: Sequence[int],
         kernel: int = 5,
+        attention: int = 0,
     ) -> None:
         super().__init__()
         if len(slices) != len(stages) or min(slices, default=0) < 1 or min(stages, default=0) < 1:
@@ -74,9 +80,12 @@ class SpaceChannelModel(nn.Module):
         before = 0
         for channels, number in zip(slices, stages, strict=True):
             contexts = 2 * channels * ((before > 0) + (number > 1))
-            self.channel_contexts.append(
-                _convolutions(nn.Conv2d, (before, *channel_widths, 2 * channels), kernel) if before else nn.Identity()
-            )
+            context: nn.Module = nn.Identity()
+            if before:
+                context = _convolutions(nn.Conv2d, (before, *channel_widths, 2 * channels), kernel)
+                if attention:
+                    context = nn.Sequential(GatedAttention(before, attention), context)
+            self.channel_contexts.append(context)
             self.spatial_contexts.append(
                 nn.ModuleList(
                     nn.Conv2d(channels, 2 * channels, kernel, padding=kernel // 2) for _ in range(number - 1)

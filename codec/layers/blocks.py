@@ -23,7 +23,7 @@ def up(channels: int, out: int, kernel: int = 5) -> nn.ConvTranspose2d:
     return nn.ConvTranspose2d(channels, out, kernel, stride=2, padding=kernel // 2, output_padding=1)
 
 
-_SMALL = 0.1
+SMALL = 0.1
 """What residual branches start with, so that a deep network starts near the identity and learns at once."""
 
 
@@ -45,7 +45,7 @@ class ResidualBottleneck(nn.Module):
         super().__init__()
         half = channels // 2
         last = nn.Conv2d(half, channels, 1)
-        last.weight.data *= _SMALL
+        last.weight.data *= SMALL
         self.branch = nn.Sequential(
             nn.Conv2d(channels, half, 1),
             nn.ReLU(),
@@ -99,8 +99,8 @@ class DynamicResidualBlock(nn.Module):
             return ChannelNorm(channels, gain) if norm in places else nn.Identity()
 
         self.before_aggregation, self.before_mlp = norm_at(1, "before"), norm_at(1, "before")
-        self.after_aggregation = norm_at(_SMALL, "after", "after-kernel")
-        self.after_mlp = norm_at(_SMALL, "after", "after-mlp")
+        self.after_aggregation = norm_at(SMALL, "after", "after-kernel")
+        self.after_mlp = norm_at(SMALL, "after", "after-mlp")
 
     def forward(self, features: Tensor) -> Tensor:
         features = features + self.after_aggregation(self.aggregation(self.before_aggregation(features)))

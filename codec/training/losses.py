@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from codec.dkic import Likelihoods
+from codec.network import Likelihoods
 
 
 def bits_per_pixel(likelihoods: Likelihoods, pixels: int) -> Tensor:

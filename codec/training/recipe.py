@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from codec.base import CodecError, is_codec_name
-from codec.dkic import CONFIGURATIONS, DKICConfig
+from codec.configurations import find_configuration
+from codec.network import NetworkConfig
 
 
 class RecipeError(CodecError):
@@ -20,7 +21,7 @@ class Network:
 
     configuration: str = "compact"
     changes: dict[str, Any] = field(default_factory=dict)
-    """Fields of :class:`codec.dkic.DKICConfig` that differ from the configuration's."""
+    """Fields that differ from the configuration's."""
 
 
 @dataclass(frozen=True)
@@ -136,17 +137,16 @@ class Recipe:
             raise RecipeError(f"{self.name!r} can't be a codec's name; use letters, digits, -, +, _ and .")
 
     @property
-    def config(self) -> DKICConfig:
+    def config(self) -> NetworkConfig:
         """The network's configuration, with one gain for each level.
 
         Raises:
             RecipeError: it makes no network.
         """
         try:
-            base = dataclasses.asdict(CONFIGURATIONS[self.network.configuration])
-            return DKICConfig.from_dict({**base, **self.network.changes, "levels": len(self.rate.targets)})
-        except KeyError:
-            raise RecipeError(f"There is no configuration {self.network.configuration!r}.") from None
+            base = find_configuration(self.network.configuration)
+            changes = {**self.network.changes, "levels": len(self.rate.targets)}
+            return base.from_dict({**dataclasses.asdict(base), **changes})
         except (ValueError, TypeError) as error:
             raise RecipeError(f"The recipe {self.name} makes no network: {error}") from error
 

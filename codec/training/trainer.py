@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from codec.bank import Bank, write_checkpoint
 from codec.base import CodecError
-from codec.dkic import DKIC, Gains, Output, to_tensor
 from codec.image import read_image, write_file
 from codec.learned import LearnedCodec
+from codec.network import CompressionNetwork, Gains, Output, to_tensor
 from codec.training.data import Photos
 from codec.training.discriminator import Discriminator
 from codec.training.losses import RatePrice, bits_per_pixel, discriminator_loss, generator_loss
@@ -98,7 +98,7 @@ class Trainer:
         self.photos = Photos(photos, largest, data.validation, data.half_size_over)
         self.perceptual = perceptual.to(self.device).requires_grad_(False)
         torch.manual_seed(recipe.seed)
-        self.network = DKIC(recipe.config)
+        self.network = CompressionNetwork(recipe.config)
         spread_gains(self.network)
         self.network = self.network.to(self.device).to(memory_format=torch.channels_last)
         self.discriminator = Discriminator(recipe.config.latent).to(self.device)
@@ -374,7 +374,7 @@ class Trainer:
             kept = [row for row in rows if int(row.partition(",")[0]) <= self.step]
             write_file(log, "".join([head, *kept]).encode())
 
-    def start_from(self, network: DKIC) -> None:
+    def start_from(self, network: CompressionNetwork) -> None:
         """Begin with the weights of a network of the same configuration instead of random ones.
 
         Raises:
@@ -431,7 +431,7 @@ def has_tensorboard() -> bool:
 
 
 @torch.no_grad()
-def spread_gains(network: DKIC) -> None:
+def spread_gains(network: CompressionNetwork) -> None:
     """Let the levels' gains rise evenly, so that levels differ from the first step."""
     levels = network.config.levels
     spread = torch.linspace(-1, 1, levels)[:, None] if levels > 1 else torch.zeros(1, 1)

@@ -7,8 +7,9 @@ import torch
 
 from codec import RGBImage, read_image
 from codec.bank import Bank, create_bank
-from codec.dkic import DKIC, DKICConfig
+from codec.dkic import DKICConfig
 from codec.learned import LearnedCodec
+from codec.network import CompressionNetwork, NetworkConfig
 from codec.training.data import Photos
 from codec.training.losses import bits_per_pixel
 
@@ -28,10 +29,10 @@ TINY = DKICConfig(
 )
 
 
-def network(config: DKICConfig = TINY, seed: int = 1) -> DKIC:
+def network(config: NetworkConfig = TINY, seed: int = 1) -> CompressionNetwork:
     """Random weights whose kernels are bent, whose latents are a few steps wide, and whose levels differ."""
     torch.manual_seed(seed)
-    made = DKIC(config).eval()
+    made = CompressionNetwork(config).eval()
     for name, parameter in made.named_parameters():
         if ".offsets.1." in name or ".modulation.1." in name:
             torch.nn.init.normal_(parameter, std=0.3)
@@ -40,7 +41,7 @@ def network(config: DKICConfig = TINY, seed: int = 1) -> DKIC:
     return made.requires_grad_(False)
 
 
-def fit(made: DKIC, photos: Path, steps: int) -> DKIC:
+def fit(made: CompressionNetwork, photos: Path, steps: int) -> CompressionNetwork:
     """Train for a few seconds, so that probabilities are about those of real latents."""
     torch.manual_seed(0)
     crops = Photos(photos, crop=64, validation=0, half_size_over=10_000)

@@ -118,7 +118,7 @@ def test_networks_that_make_no_bank_are_refused(tmp_path: Path) -> None:
         with pytest.raises(BankError, match="can't be a bank's name"):
             create_bank(tmp_path, name, [network()])
     broken = network()
-    broken.synthesis.last.weight.data[0] = torch.inf
+    next(broken.synthesis.parameters()).data[0] = torch.inf
     with pytest.raises(BankError, match="aren't finite"):
         create_bank(tmp_path, "x", [broken])
 

@@ -8,8 +8,8 @@ import torch
 from codec import RGBImage
 from codec.bank import Bank
 from codec.bitstream import unpack
-from codec.dkic import to_tensor
 from codec.learned import LearnedCodec
+from codec.network import to_tensor
 from tests.codec.conftest import TINY
 from tests.conftest import SKIMAGE
 

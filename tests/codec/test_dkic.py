@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 import torch
 
-from codec.dkic import DKIC, REFERENCE, DKICConfig, count_parameters
+from codec.dkic import REFERENCE, DKICConfig
 from codec.layers.dynamic_kernel import LiteDCN
+from codec.network import CompressionNetwork, count_parameters
 from tests.codec.conftest import TINY, network
 
 EVEN = ((4,) * 8, (1,) * 8)
@@ -33,7 +34,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # the rows of DKIC's tables 2, 3 and 4
 
 def test_the_reference_has_the_papers_parameters() -> None:
     with torch.device("meta"):
-        parameters = count_parameters([DKIC(REFERENCE)])
+        parameters = count_parameters([CompressionNetwork(REFERENCE)])
     assert REFERENCE.channels == (192, 192, 192)
     assert REFERENCE.latent == 320
     assert parameters == pytest.approx(53.3e6, rel=0.03)
@@ -41,7 +42,7 @@ def test_the_reference_has_the_papers_parameters() -> None:
 
 @pytest.mark.parametrize("row", ABLATIONS)
 def test_every_ablation_is_a_configuration(row: str) -> None:
-    model = DKIC(dataclasses.replace(TINY, **ABLATIONS[row]))
+    model = CompressionNetwork(dataclasses.replace(TINY, **ABLATIONS[row]))
     output = model.eval()(torch.rand(1, 3, 20, 33))
     assert output.x_hat.shape == (1, 3, 20, 33)
     assert output.likelihoods.y.numel() == 32 * 2 * 3
@@ -79,7 +80,7 @@ def test_training_counts_the_bits_that_would_be_coded() -> None:
 
 def test_a_few_steps_lower_the_loss() -> None:
     torch.manual_seed(0)
-    model = DKIC(TINY).train()
+    model = CompressionNetwork(TINY).train()
     model.priors.gains.log.data += 2
     image = torch.nn.functional.interpolate(torch.rand(4, 3, 4, 4), size=64, mode="bilinear")
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)

@@ -28,9 +28,9 @@ def test_between_two_levels_of_a_bank_there_are_many(photo: RGBImage) -> None:
 
 def test_a_level_beyond_the_last_is_refused(codec: LearnedCodec, photo: RGBImage) -> None:
     stream = unpack(codec.encode(photo, 2))
-    for wrong in ({"level": 3}, {"level": MAX_LEVELS - 1}, {"step": 1}):
+    for level, step in ((3, 0), (MAX_LEVELS - 1, 0), (2, 1)):
         with pytest.raises(BitstreamError, match="doesn't have"):
-            codec.decode(pack(stream._replace(**wrong)))
+            codec.decode(pack(stream._replace(level=level, step=step)))
 
 
 def test_classical_qualities_lie_between_levels(photo: RGBImage) -> None:

@@ -27,6 +27,7 @@ CASES = {
     "multistage": ((16,), (4,)),
     "hyper-prior": ((16,), (1,)),
     "serial": ((16,), (16,)),
+    "attention": ((4, 4, 8), (1, 1, 2)),
 }
 
 
@@ -34,7 +35,7 @@ CASES = {
 def test_predictions_see_what_was_decoded_before_and_nothing_else(case: str) -> None:
     slices, stages = CASES[case]
     torch.manual_seed(0)
-    model = SpaceChannelModel(6, slices, stages, (8,), (12,)).double()
+    model = SpaceChannelModel(6, slices, stages, (8,), (12,), attention=2 * (case == "attention")).double()
     latents = torch.randn(1, 16, 4, 4, dtype=torch.float64, requires_grad=True)
     context = torch.randn(1, 6, 4, 4, dtype=torch.float64)
     order: list[tuple[slice, Tensor]] = []

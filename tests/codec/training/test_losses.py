@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from codec.dkic import Likelihoods
+from codec.network import Likelihoods
 from codec.training.discriminator import Discriminator
 from codec.training.losses import RatePrice, bits_per_pixel, discriminator_loss, generator_loss
 

@@ -1,0 +1,328 @@
+"""What all learned codecs here have in common: everything but their transforms.
+
+::
+
+    x ── g_a ── y ───────────── Q ── y_hat ── g_s ── x_hat
+                │               │
+                h_a ── z ── Q ── h_s ── space-channel model: mean and scale of each y
+
+A configuration brings the transforms g_a and g_s (:mod:`codec.dkic`, :mod:`codec.llic`) and sizes the rest.
+"""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Self, get_origin
+
+import torch
+from torch import Tensor, nn
+
+from codec.base import RGBImage
+from codec.entropy.factorized import LIKELIHOOD_BOUND, FactorizedPrior
+from codec.entropy.space_channel import SpaceChannelModel
+from codec.entropy.tables import SCALE_STEP, SCALES, scale_of
+from codec.layers.blocks import down, edge_pad, up
+
+STRIDE = 16
+"""Pixels of the image to one position of the latents, along each side."""
+HYPER_STRIDE = 4
+"""Latents to one position of the hyper-latents."""
+
+_WIDEST = 1 << 14
+"""No setting is larger: a stranger's bank can't ask for any amount of memory."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig(ABC):
+    """What a network's shape depends on, whatever its transforms."""
+
+    family: ClassVar[str]
+    """Which transforms it has, as manifests name them."""
+
+    latent: int = 320
+    """M: channels of the latents y."""
+    hyper: int = 320
+    """Channels of the hyper-prior's features and of z."""
+    global_channels: int = 640
+    """Channels of the global context."""
+    slices: tuple[int, ...] = (16, 16, 32, 64, 192)
+    stages: tuple[int, ...] = (4, 4, 2, 2, 2)
+    channel_widths: tuple[int, ...] = (384, 256)
+    parameter_widths: tuple[int, ...] = (896, 512)
+    context_kernel: int = 5
+    attention: int = 0
+    """Side of the windows in which the channel context attends to itself; 0 where it doesn't."""
+    levels: int = 1
+    """Quality levels that share the weights, told apart by gains; 1 where each level has weights of its own."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            numbers = value if isinstance(value, tuple) else (value,)
+            least = 0 if field.name in ("blocks", "attention") else 1
+            if (field.type is int or get_origin(field.type) is tuple) and not all(
+                isinstance(number, int) and least <= number <= _WIDEST for number in numbers
+            ):
+                raise ValueError(f"{field.name} can't be {value!r}.")
+        if self.context_kernel % 2 == 0:
+            raise ValueError("Kernels have odd sides.")
+        if sum(self.slices) != self.latent or len(self.slices) != len(self.stages):
+            raise ValueError(f"The slices {self.slices} don't make {self.latent} channels with {self.stages} stages.")
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """The configuration that :func:`dataclasses.asdict` gave, also after JSON.
+
+        Raises:
+            ValueError: a field is unknown or doesn't fit.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := fields.keys() - known:
+            raise ValueError(f"There is no setting {', '.join(sorted(unknown))}.")
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
+        return cls(**values)
+
+    @abstractmethod
+    def analysis(self) -> nn.Module:
+        """g_a: image (B, 3, H, W), about -0.5 to 0.5, to latents (B, M, H / 16, W / 16)."""
+
+    @abstractmethod
+    def synthesis(self) -> nn.Module:
+        """g_s: latents (B, M, h, w) and levels (B,) to an image (B, 3, 16 h, 16 w), about -0.5 to 0.5."""
+
+    @abstractmethod
+    def hyper_block(self) -> nn.Module:
+        """What follows each convolution of the hyper-prior."""
+
+    @property
+    @abstractmethod
+    def widest(self) -> int:
+        """Channels of the features at half of the image's size, which take the most memory."""
+
+
+class Gains(nn.Module):
+    """One positive factor for each level and channel: all that tells the levels of a shared network apart."""
+
+    def __init__(self, levels: int, channels: int) -> None:
+        super().__init__()
+        self.log = nn.Parameter(torch.zeros(levels, channels))
+
+    def forward(self, level: Tensor) -> Tensor:
+        """The factors (B, channels, 1, 1) of levels (B,): int64, or floating, where they lie between two levels."""
+        return self.logarithms(level).exp()[:, :, None, None]
+
+    def logarithms(self, level: Tensor) -> Tensor:
+        """The factors' logarithms, (B, channels)."""
+        if not level.is_floating_point():
+            return self.log[level]
+        low = level.long()
+        high = (low + 1).clamp_max(len(self.log) - 1)
+        return torch.lerp(self.log[low], self.log[high], (level - low).to(self.log.dtype)[:, None])
+
+
+class HyperAnalysis(nn.Sequential):
+    """h_a: latents (B, M, h, w) to hyper-latents z (B, hyper, h / 4, w / 4), sizes rounded up."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        hyper = config.hyper
+        super().__init__(
+            nn.Conv2d(config.latent, hyper, 3, padding=1),
+            config.hyper_block(),
+            down(hyper, hyper, config.context_kernel),
+            config.hyper_block(),
+            down(hyper, hyper, config.context_kernel),
+        )
+
+
+class HyperSynthesis(nn.Sequential):
+    """h_s: hyper-latents z to the global context (B, global_channels, 4 h', 4 w')."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        hyper = config.hyper
+        super().__init__(
+            up(hyper, hyper, config.context_kernel),
+            config.hyper_block(),
+            up(hyper, hyper, config.context_kernel),
+            config.hyper_block(),
+            nn.Conv2d(hyper, config.global_channels, 3, padding=1),
+        )
+
+
+class Priors(nn.Module):
+    """All that decoding needs to know probabilities: hyper-synthesis, space-channel model, gains.
+
+    Latents here are in the network's own units, in which levels look alike; a level's gain times them are the
+    values that are rounded. So one model predicts for all levels: a gain multiplies means and scales alike.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.hyper_synthesis = HyperSynthesis(config)
+        self.space_channel = SpaceChannelModel(
+            config.global_channels,
+            config.slices,
+            config.stages,
+            config.channel_widths,
+            config.parameter_widths,
+            config.context_kernel,
+            config.attention,
+        )
+        self.gains = Gains(config.levels, config.latent)
+        self.hyper_gains = Gains(config.levels, config.hyper)
+        self.context_gains = Gains(config.levels, config.global_channels)
+
+    def context(self, hyper_latents: Tensor, level: Tensor, height: int, width: int) -> Tensor:
+        """The global context of latents of ``height`` and ``width``."""
+        context = self.hyper_synthesis(hyper_latents)[:, :, :height, :width]
+        return context * self.context_gains(level)  # type: ignore[no-any-return]
+
+    def scale_shift(self, level: Tensor) -> Tensor:
+        """What a level's gain adds to fractional scale indices: (B, M, 1, 1)."""
+        return self.gains.logarithms(level)[:, :, None, None] / SCALE_STEP
+
+
+class Likelihoods(NamedTuple):
+    """Probabilities of what would be coded: bits are minus their binary logarithms, summed."""
+
+    y: Tensor
+    z: Tensor
+
+
+class Output(NamedTuple):
+    """What a forward pass gives."""
+
+    x_hat: Tensor
+    """(B, 3, H, W), about 0 to 1."""
+    likelihoods: Likelihoods
+    """In training of noisy latents: the differentiable stand-in, which counts about 0.1 bits a latent too many."""
+    y_hat: Tensor
+    """The decoded latents, (B, M, h, w)."""
+    rounded: Likelihoods
+    """Of what would be coded, without gradients."""
+
+
+class CompressionNetwork(nn.Module):
+    """The whole network. :class:`codec.learned.LearnedCodec` makes bitstreams with it."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.analysis = config.analysis()
+        self.synthesis = config.synthesis()
+        self.hyper_analysis = HyperAnalysis(config)
+        self.hyper_prior = FactorizedPrior(config.hyper)
+        self.priors = Priors(config)
+
+    def latents(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The latents y and hyper-latents z, not yet rounded, of an image (B, 3, H, W) of any size, 0 to 1."""
+        y = self.analysis(edge_pad(image, STRIDE) - 0.5)
+        return y, self.hyper_analysis(y)
+
+    def reconstruct(self, latents: Tensor, level: Tensor, height: int, width: int) -> Tensor:
+        """The image (B, 3, height, width), about 0 to 1, of decoded latents in the network's own units."""
+        image: Tensor = self.synthesis(latents, level)
+        return image[:, :, :height, :width] + 0.5
+
+    def forward(self, image: Tensor, level: Tensor | None = None) -> Output:
+        """Compress in expectation: rounding as it is in evaluation, differentiable stand-ins in training.
+
+        In training the rate sees uniform noise in the place of rounding, and everything else sees rounded values
+        with the gradient passed straight through (Minnen and Singh 2020).
+
+        Args:
+            image: (B, 3, H, W), 0 to 1.
+            level: (B,) int64; the first level if left out.
+        """
+        level = level if level is not None else torch.zeros(len(image), dtype=torch.int64, device=image.device)
+        y, z = (latents.float() for latents in self.latents(image))
+        hyper_gain = self.priors.hyper_gains(level)
+        z_hat = self._rounded(z * hyper_gain) / hyper_gain
+        z_seen = z + self._noise(z) / hyper_gain if self.training else z_hat
+        with torch.autocast(image.device.type, enabled=False):  # differences of probabilities
+            z_likelihood = self.hyper_prior.likelihood(z_seen, 1 / hyper_gain)
+            with torch.no_grad():
+                z_rounded = self.hyper_prior.likelihood(z_hat, 1 / hyper_gain) if self.training else z_likelihood
+
+        gain, shift = self.priors.gains(level).flatten(2), self.priors.scale_shift(level).flatten(2)
+        flat = y.flatten(2)
+        likelihoods: list[Tensor] = []
+        of_rounded: list[Tensor] = []
+
+        def visit(channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
+            wanted = flat[:, channels, positions] * gain[:, channels]
+            means, scales = means.float() * gain[:, channels], scales.float()
+            residual = wanted - means
+            rounded = self._rounded(residual)
+            seen = residual + self._noise(residual) if self.training else rounded
+            likelihoods.append(_gaussian_likelihood(seen, scales + shift[:, channels]).flatten(1))
+            if self.training:
+                with torch.no_grad():
+                    of_rounded.append(_gaussian_likelihood(rounded, scales + shift[:, channels]).flatten(1))
+            decoded: Tensor = (rounded + means) / gain[:, channels]
+            return decoded
+
+        context = self.priors.context(z_hat, level, *y.shape[2:])
+        y_hat = self.priors.space_channel(context, visit)
+        x_hat = self.reconstruct(y_hat, level, *image.shape[2:])
+        seen = Likelihoods(torch.cat(likelihoods, 1), z_likelihood)
+        return Output(x_hat, seen, y_hat, Likelihoods(torch.cat(of_rounded, 1), z_rounded) if of_rounded else seen)
+
+    @staticmethod
+    def _rounded(values: Tensor) -> Tensor:
+        return values + (values.round() - values).detach()
+
+    @staticmethod
+    def _noise(values: Tensor) -> Tensor:
+        return torch.rand_like(values) - 0.5
+
+
+def _gaussian_likelihood(residual: Tensor, scale_index: Tensor) -> Tensor:
+    """P(round(X) = residual) of zero-mean Gaussians, one for each element."""
+    scale = scale_of(_bounded(scale_index))
+    distance = residual.abs()
+    lower = torch.special.ndtr((-0.5 - distance) / scale)
+    inside: Tensor = torch.special.ndtr((0.5 - distance) / scale) - lower
+    return inside.clamp_min(LIKELIHOOD_BOUND)
+
+
+def _bounded(scale_index: Tensor) -> Tensor:
+    """Clamped to the table's indices, with gradients that lead back inside (``clamp`` would cut them)."""
+    bounded: Tensor = _Bound.apply(scale_index)
+    return bounded
+
+
+class _Bound(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        context.save_for_backward(values)
+        return values.clamp(0, SCALES - 1)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        values: Tensor = context.saved_tensors[0]
+        leads_back = ((values >= 0) | (gradient < 0)) & ((values <= SCALES - 1) | (gradient > 0))
+        return gradient * leads_back
+
+
+def to_tensor(image: RGBImage) -> Tensor:
+    """Pixels as the network takes them: (1, 3, H, W), 0 to 1, channels last in memory."""
+    return torch.from_numpy(image).movedim(2, 0)[None].float() / 255
+
+
+class LatentSizes(NamedTuple):
+    """Height and width of the latents and of the hyper-latents."""
+
+    latents: tuple[int, int]
+    hyper_latents: tuple[int, int]
+
+    @classmethod
+    def of_image(cls, height: int, width: int) -> "LatentSizes":
+        """For an image of a height and a width; sizes round up."""
+        h, w = -(-height // STRIDE), -(-width // STRIDE)
+        return cls((h, w), (-(-h // HYPER_STRIDE), -(-w // HYPER_STRIDE)))
+
+
+def count_parameters(modules: Sequence[nn.Module]) -> int:
+    """Parameters of the modules together."""
+    return sum(p.numel() for module in modules for p in module.parameters())
