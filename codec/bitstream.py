@@ -43,7 +43,7 @@ def pack(stream: Stream) -> bytes:
     """The bytes of a stream."""
     level = bytes([stream.level | STEP, stream.step] if stream.step else [stream.level])
     head = bytes([VERSION]) + stream.bank.to_bytes(2, "big") + level
-    head += _varint(stream.width - 1) + _varint(stream.height - 1)
+    head += varint(stream.width - 1) + varint(stream.height - 1)
     return head + _check(head, stream.payload) + stream.payload
 
 
@@ -61,8 +61,8 @@ def unpack(data: bytes) -> Stream:
         )
     try:
         level, step = data[3] & ~STEP, data[4] if data[3] & STEP else 0
-        width, position = _read_varint(data, 5 if data[3] & STEP else 4)
-        height, position = _read_varint(data, position)
+        width, position = read_varint(data, 5 if data[3] & STEP else 4)
+        height, position = read_varint(data, position)
     except IndexError:
         raise BitstreamError("ends within its header.") from None
     head, check, payload = data[:position], data[position : position + 3], data[position + 3 :]
@@ -78,12 +78,19 @@ def _check(head: bytes, payload: bytes) -> bytes:
     return (zlib.crc32(payload, zlib.crc32(head)) & 0xFFFFFF).to_bytes(3, "big")
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A number from 0 in as few bytes as it needs."""
     low, rest = value & 0x7F, value >> 7
-    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
+    return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
 
 
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+def read_varint(data: bytes, position: int) -> tuple[int, int]:
+    """The number at a position, and the position behind it.
+
+    Raises:
+        BitstreamError: it doesn't end.
+        IndexError: the data ends first.
+    """
     value = 0
     for shift in range(0, 35, 7):
         byte = data[position]

@@ -11,9 +11,12 @@ import importlib.metadata
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from codec.base import Codec, CodecError
+
+if TYPE_CHECKING:
+    from codec.command import Command
 
 CODECS = "clic_allocator.codecs"
 """The entry-point group of codecs; each entry is called without arguments and returns a :class:`Codec`."""
@@ -28,9 +31,16 @@ class UnknownName(CodecError):
 
 
 def names(group: str = CODECS) -> list[str]:
-    """The registered names of a group, sorted; of codecs also those of the known banks."""
-    banks = bank_folders() if group == CODECS else ()
-    return sorted({*importlib.metadata.entry_points(group=group).names, *banks})
+    """The registered names of a group, sorted; of codecs also the known banks and the programs that are installed."""
+    others = {*bank_folders(), *_installed_commands()} if group == CODECS else set()
+    return sorted({*importlib.metadata.entry_points(group=group).names, *others})
+
+
+def _installed_commands() -> list[str]:
+    from codec.command import find_program, known_commands
+
+    known = known_commands().items()
+    return [name for name, command in known if all(find_program(program) for program in command.programs)]
 
 
 def bank_folders() -> dict[str, Path]:
@@ -72,16 +82,24 @@ def create(group: str, name: str, passing: type[Exception] = CodecError) -> Any:
 
 
 def get_codec(name: str) -> Codec:
-    """The codec called ``name``: an entry point, a known bank, or a bank's folder.
+    """The codec called ``name``: an entry point, a known bank, a bank's folder, a program, or a CompressAI model.
 
     Raises:
         UnknownName: there is no such codec, or importing it fails.
         BankError: the bank is damaged.
+        CommandError: the program is missing.
+        ModelError: the model or its weights are missing.
     """
     if name not in importlib.metadata.entry_points(group=CODECS).names:
         folder = bank_folder(name)
         if (folder / BANK_MANIFEST).is_file():
             return _of_bank(folder.resolve(), (folder / BANK_MANIFEST).stat().st_mtime_ns)
+        if name.partition(":")[0] in ("compressai", "module"):
+            return _of_model(name)
+        from codec.command import known_commands
+
+        if name in known_commands():
+            return _of_command(name, known_commands()[name])
     codec: Codec = create(CODECS, name)
     return codec
 
@@ -95,19 +113,36 @@ def _of_bank(folder: Path, changed: int) -> Codec:
     return LearnedCodec(Bank.load(folder))
 
 
+@functools.lru_cache(maxsize=8)
+def _of_model(name: str) -> Codec:
+    from codec.compressai_codec import CompressAICodec
+
+    return CompressAICodec(name)
+
+
+@functools.lru_cache(maxsize=32)
+def _of_command(name: str, command: "Command") -> Codec:
+    from codec.command import CommandCodec
+
+    return CommandCodec(name, command)
+
+
 def codec_for_file(name: str) -> Codec:
     """The codec whose bitstreams end like the file name ``name``; of several the one with the longest ending.
 
     Raises:
         UnknownName: no registered codec has that suffix.
     """
-    banks = {f".{bank}" for bank in bank_folders()}
-    endings = [suffix for suffix in banks | _by_suffix().keys() if name.endswith(suffix)]
+    from codec.command import known_commands
+
+    others = {f".{bank}": bank for bank in bank_folders()}
+    others |= {command.suffix: one for one, command in known_commands().items()}
+    endings = [suffix for suffix in others.keys() | _by_suffix().keys() if name.endswith(suffix)]
     if not endings:
-        known = ", ".join(sorted(banks | _by_suffix().keys()))
+        known = ", ".join(sorted(others.keys() | _by_suffix().keys()))
         raise UnknownName(f"{name}: no codec writes files with this ending; known are {known}.")
     suffix = max(endings, key=len)
-    return _by_suffix()[suffix] if suffix in _by_suffix() else get_codec(suffix[1:])
+    return _by_suffix()[suffix] if suffix in _by_suffix() else get_codec(others[suffix])
 
 
 @functools.cache

@@ -1,0 +1,179 @@
+"""Codecs that are programs: a real ffmpeg, and small scripts that misbehave."""
+
+import os
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from codec import BitstreamError, CodecError, RGBImage, codec_for_file, get_codec, names
+from codec.command import COMMANDS, CommandError, known_commands, read_commands
+from tests.conftest import run, started
+
+FFMPEG = """
+[hevc-by-ffmpeg]
+encode = ["ffmpeg", "-v", "error", "-y", "-i", "{input}", "-frames:v", "1", "-pix_fmt", "yuv444p", "-c:v", "libx265",
+    "-crf", "{quality}", "-x265-params", "log-level=none:pools=none", "-f", "hevc", "{output}"]
+decode = ["ffmpeg", "-v", "error", "-y", "-f", "hevc", "-i", "{input}", "-frames:v", "1", "{output}"]
+version = ["ffmpeg", "-version"]
+suffix = ".265"
+qualities = [45, 35, 25]
+"""
+
+
+@pytest.fixture
+def entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    file = tmp_path / "my commands.toml"
+    file.write_text(FFMPEG)
+    monkeypatch.setenv(COMMANDS, str(file))
+    return file
+
+
+def script(folder: Path, code: str, **more: object) -> str:
+    """An entry whose program is Python with some code; sys.argv is quality, input, output."""
+    program = folder / "program.py"
+    program.write_text("import shutil, sys, time\nquality, source, target = sys.argv[1:]\n" + code)
+    line = f'["{sys.executable}", "{program}", "{{quality}}", "{{input}}", "{{output}}"]'
+    settings = "".join(f"{key} = {value}\n" for key, value in more.items())
+    return f'[script]\nencode = {line}\ndecode = {line}\nsuffix = ".copy"\nqualities = [1, 2]\n{settings}'
+
+
+def leftovers() -> list[Path]:
+    return list(Path(tempfile.gettempdir()).glob(f"clic-allocator-{os.getpid()}-*"))
+
+
+@pytest.mark.parametrize("size", [(112, 112), (63, 65), (37, 90)])
+def test_vvc_comes_back_in_its_own_size(size: tuple[int, int], photo: RGBImage) -> None:
+    image = photo[: size[0], : size[1]].copy()
+    vvc = get_codec("vvc")
+    streams = [vvc.encode(image, level) for level in (2, 10)]
+    assert len(streams[0]) < len(streams[1])
+    errors = [np.abs(vvc.decode(one).astype(int) - image).mean() for one in streams]
+    assert errors[1] < errors[0]
+    assert errors[1] < 12
+    assert vvc.encode(image, 2) == streams[0]
+    assert codec_for_file("a.png.vvc") is vvc
+    assert "ffmpeg version" in vvc.version
+    assert not leftovers()
+
+
+def test_an_entry_of_ones_own_is_a_codec_in_every_command(entries: Path, photos: Path, tmp_path: Path) -> None:
+    assert "hevc-by-ffmpeg" in names()
+    table = tmp_path / "run.db"
+    built = run("tables", "build", photos, "-c", "hevc-by-ffmpeg", "-m", "psnr", "-o", table, "-j", 2)
+    assert built.code == 0, built.err
+    solved = run("solve", table, "--target", "2")
+    assert solved.code == 0, solved.err
+    refused = run("submit", table, "--target", "2", "-o", tmp_path / "entry")
+    assert refused.code == 2
+    assert "no registered codec, so that a decoder can't bring it" in refused.err
+    packed = run("submit", table, "--target", "2", "-o", tmp_path / "entry", "--no-decoder")
+    assert packed.code == 0, packed.err
+    verified = run("verify", tmp_path / "entry")
+    assert verified.code == 0, verified.out + verified.err
+
+
+def test_strangers_bytes_are_refused_and_nothing_is_left(entries: Path) -> None:
+    for name in ("hevc-by-ffmpeg", "vvc"):
+        for data in (b"", b"\0", b"no stream at all" * 20):
+            with pytest.raises(BitstreamError, match=f"not a whole {name} bitstream"):
+                get_codec(name).decode(data)
+    assert not leftovers()
+
+
+@pytest.mark.parametrize(
+    ("code", "more", "says"),
+    [
+        ("sys.exit('out of ideas')", {}, r"ended with 1 \(out of ideas\)"),
+        ("pass", {}, "wrote no bitstream"),
+        ("time.sleep(30)", {"seconds": 0.5}, "took longer than 0.5 seconds"),
+    ],
+)
+def test_a_program_that_fails_is_one_sentence(
+    code: str, more: dict[str, object], says: str, photo: RGBImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "commands.toml").write_text(script(tmp_path, code, **more))
+    monkeypatch.setenv(COMMANDS, str(tmp_path / "commands.toml"))
+    with pytest.raises(CommandError, match=says):
+        get_codec("script").encode(photo, 0)
+    assert not leftovers()
+
+
+def test_arguments_never_meet_a_shell(photo: RGBImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = script(tmp_path, "shutil.copy(source, target)").replace("[1, 2]", '["1; touch harm", "$(touch harm)"]')
+    (tmp_path / "commands.toml").write_text(entry)
+    monkeypatch.setenv(COMMANDS, str(tmp_path / "commands.toml"))
+    monkeypatch.chdir(tmp_path)
+    copies = get_codec("script")
+    for level in (0, 1):
+        assert np.array_equal(copies.decode(copies.encode(photo, level)), photo)
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_killed_build_leaves_neither_programs_nor_files(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "commands.toml").write_text(
+        script(tmp_path, f"open({str(tmp_path / 'runs')!r}, 'a').write('x')\ntime.sleep(60)")
+    )
+    env = {COMMANDS: str(tmp_path / "commands.toml"), "TMPDIR": str(tmp_path / "scratch")}
+    (tmp_path / "scratch").mkdir()
+    arguments = ("tables", "build", photos, "-c", "script", "-m", "psnr", "-o", tmp_path / "run.db", "-j", 1)
+    with started(*arguments, env=env) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "runs").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        while programs(tmp_path):
+            assert time.monotonic() < deadline, "a program outlives the build"
+            time.sleep(0.05)
+    assert list((tmp_path / "scratch").iterdir())  # nobody was left to clean up
+    (tmp_path / "commands.toml").write_text(script(tmp_path, "shutil.copy(source, target)"))
+    with started(*arguments, env=env) as process:
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def programs(folder: Path) -> list[int]:
+    """Processes that run a folder's script."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(folder / "program.py") in (process / "cmdline").read_bytes().decode(errors="replace"):
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_a_missing_program_is_named() -> None:
+    missing = [name for name in known_commands() if name not in names()]
+    assert missing, "this machine has every program there is an entry for"
+    with pytest.raises(CommandError, match=r"needs \w+.*, not found on the PATH"):
+        get_codec(missing[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[x", "is no TOML file"),
+        ("x = 1", "describes no codec"),
+        ('[x]\nencode = ["a"]\n', "describes no codec"),
+        (FFMPEG.replace("{output}", "out"), "describes no codec"),
+        (FFMPEG.replace("[45, 35, 25]", "[45, 45]"), "describes no codec"),
+        (FFMPEG.replace('".265"', '"../265"'), "describes no codec"),
+        (FFMPEG + "colour = 1\n", "describes no codec"),
+        (FFMPEG + "multiple = 0\n", "describes no codec"),
+    ],
+)
+def test_entries_that_make_no_codec_are_refused(text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "commands.toml").write_text(text)
+    with pytest.raises(CommandError, match=says):
+        read_commands(tmp_path / "commands.toml")
+    with pytest.raises(CodecError, match="can't be read"):
+        read_commands(tmp_path / "none.toml")
