@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from allocator.errors import AllocatorError
+from allocator.metrics import STAND_IN
 from allocator.solve import Floats
 from allocator.tables import Table
 
@@ -126,7 +127,9 @@ class Objective:
 
 
 def find_metric(table: Table, name: str) -> str:
-    """The table's metric called ``name``, or the only one that begins so (``lpips`` for ``lpips-squeeze``).
+    """The table's metric called ``name``, or the only one that begins so: ``lpips`` for ``lpips-squeeze``.
+
+    ``lpips-lite`` has to be called by its whole name.
 
     Raises:
         ObjectiveError: there is none, or several.
@@ -134,7 +137,7 @@ def find_metric(table: Table, name: str) -> str:
     metrics = table.metrics()
     if name in metrics:
         return name
-    matching = [metric for metric in metrics if metric.startswith(f"{name}-")]
+    matching = [metric for metric in metrics if metric.startswith(f"{name}-") and metric != STAND_IN]
     if len(matching) == 1:
         return matching[0]
     known = ", ".join(metrics) or "none"

@@ -72,7 +72,7 @@ class CompressAICodec(Codec):
 
     def encode(self, image: RGBImage, level: int) -> bytes:
         height, width = image.shape[:2]
-        model = self._loaded(level)
+        model = self.network(level)
         try:
             with torch.inference_mode():
                 coded = model.compress(edge_pad(to_tensor(image), _PADDED_TO).contiguous())
@@ -102,7 +102,7 @@ class CompressAICodec(Codec):
             raise BitstreamError("is no stream of such a model.") from error
         if width * height > MAX_PIXELS or body[0] >= len(self.levels):
             raise BitstreamError(f"is too large, or of a level that {self.name} doesn't have.")
-        model = self._loaded(body[0])
+        model = self.network(body[0])
         try:
             with torch.inference_mode():
                 decoded: Tensor = model.decompress(strings, shape)["x_hat"]
@@ -111,7 +111,12 @@ class CompressAICodec(Codec):
         pixels = (decoded[0, :, :height, :width].clamp(0, 1) * 255).round().to(torch.uint8)
         return np.ascontiguousarray(pixels.movedim(0, 2).cpu().numpy())
 
-    def _loaded(self, level: int) -> Any:
+    def network(self, level: int) -> Any:
+        """The model of a level.
+
+        Raises:
+            ModelError: its weights can't be had, or don't fit.
+        """
         if level not in self._models:
             state = read_state(self.files[level]) if self.files else _download(self.urls[level], self.name)
             self._models[level] = _with_weights(self.model, state, self.name)

@@ -48,7 +48,9 @@ class PillowCodec(Codec):
         return lambda index: self._encode(image, {"quality": qualities[index]})
 
     def _qualities_between(self, level: int) -> range:
-        low, high = (self.ladder[setting]["quality"] for setting in (self.levels[level : level + 2] * 2)[:2])
+        if level + 1 == len(self.levels):
+            return range(0)
+        low, high = (self.ladder[self.levels[i]]["quality"] for i in (level, level + 1))
         return range(low + 1, high)
 
     def _encode(self, image: RGBImage, setting: Mapping[str, Any]) -> bytes:

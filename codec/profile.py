@@ -8,8 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from codec.base import Codec, RGBImage
+from codec.compressai_codec import CompressAICodec
 from codec.layers.blocks import edge_pad
-from codec.network import STRIDE, CompressionNetwork, count_parameters
+from codec.learned import LearnedCodec
+from codec.network import STRIDE, CompressionNetwork, count_parameters, to_tensor
 
 
 class Part(NamedTuple):
@@ -48,6 +51,25 @@ def profile_network(network: CompressionNetwork, height: int, width: int) -> lis
     measured = [_measure(name, modules, run) for name, modules, run in parts]
     whole = Part("all", count_parameters([network]), sum(p.macs for p in measured), sum(p.seconds for p in measured))
     return [*measured, whole]
+
+
+@torch.inference_mode()
+def network_cost(codec: Codec, level: int, image: RGBImage) -> tuple[int, float] | None:
+    """Parameters of the network of a codec's level, and its multiply-adds in a pixel of an image, both ways.
+
+    Interpolation isn't counted (the samples of dynamic kernels), nor are entropy coders. None for codecs that have no
+    network, or none that is known here.
+    """
+    padded = edge_pad(to_tensor(image), 64)
+    if isinstance(codec, LearnedCodec):
+        network: nn.Module = codec.bank.network(codec.bank.levels[level].weights)
+    elif isinstance(codec, CompressAICodec):
+        network = codec.network(level)
+    else:
+        return None
+    with FlopCounterMode(display=False) as counter:
+        network(padded)
+    return count_parameters([network]), counter.get_total_flops() / 2 / (padded.shape[2] * padded.shape[3])
 
 
 def _measure(name: str, modules: list[nn.Module], run: Callable[[], object]) -> Part:

@@ -155,7 +155,7 @@ def submit(
         folder: made if missing.
         edition: whose rules and limits hold.
         cap: bytes of what counts, at most; by default the allocation's budget.
-        decoder: that is to decode it; :func:`write_decoder` writes it.
+        decoder: that is to decode it; its archive is the caller's to write.
         refilled: from :func:`submissions.fill.fill`.
         report: called with the images done and their number.
 

@@ -1,6 +1,7 @@
 """Commands that compare codecs."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,7 +26,7 @@ def compare(
     table: TableFile,
     anchor: Annotated[str, typer.Option(metavar="CODEC", help="That the others are compared with.")] = "hevc",
     metric: Annotated[
-        list[str] | None, typer.Option("--metric", "-m", metavar="NAME", help="By default all that are measured.")
+        list[str] | None, typer.Option("--metric", "-m", metavar="NAME,...", help="By default all that are measured.")
     ] = None,
     objective: Annotated[
         list[str] | None,
@@ -46,12 +47,54 @@ def compare(
     with Table(table) as opened:
         points = read_points(opened)
         higher = opened.metrics()
-        names = [find_metric(opened, name) for name in metric or higher]
+        names = [find_metric(opened, name) for name in ",".join(metric or higher).split(",")]
         goal = find_objective(opened, objective or ())
     title = f"Each codec allocated by {goal.label}; means over {points['image'].nunique()} images"
     _print(at_targets(points, targets, goal, names), title, format_)
     title = f"Bjøntegaard's averages against {anchor}: rate in percent, metric in its own units"
     _print(against(points, anchor, {name: higher[name] for name in names}), title, format_)
+
+
+@app.command()
+def complexity(
+    images: Annotated[list[Path], typer.Argument(help="Image files and folders.", show_default=False)],
+    codec: Annotated[
+        list[str] | None, typer.Option("--codec", "-c", metavar="NAME", help="By default all that are known.")
+    ] = None,
+    level: Annotated[int | None, typer.Option("--level", "-l", min=0, help="By default each one's middle.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="By default torch's.")] = None,
+    format_: Annotated[FormatName, typer.Option("--format")] = FormatName.text,
+) -> None:
+    """Print what codecs cost: parameters, multiply-adds, encoding and decoding time, peak memory."""
+    from dataclasses import asdict
+
+    import pandas as pd
+    import torch
+
+    from allocator.complexity import measure
+    from allocator.errors import AllocatorError
+    from allocator.images import find_images
+    from codec import names
+
+    files = [image.path for image in find_images(images)]
+    rows, failures = [], []
+    for name in codec or names():
+        try:
+            rows.append(asdict(measure(name, files, level, threads)))
+        except AllocatorError as error:
+            failures.append(str(error))
+    if rows:
+        frame = pd.DataFrame(rows)
+        frame["parameters"] = frame["parameters"].astype(float) / 1e6
+        frame["peak_bytes"] /= 2**30
+        frame.columns = pd.Index(
+            ["codec", "level", "parameters, M", "kMAC/pixel", "bpp", "encode s", "decode s", "peak GiB"]
+        )
+        count = threads or torch.get_num_threads()
+        _print(frame, f"Means over {len(files)} images, {count} threads", format_)
+    if failures:
+        typer.echo("\n".join(failures), err=True)
+        raise typer.Exit(1)
 
 
 def _print(frame: "pd.DataFrame", title: str, format_: FormatName) -> None:

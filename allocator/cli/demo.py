@@ -4,15 +4,12 @@ import platform
 import sys
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from allocator.cli.app import Backbone, app, console, use_backbones
 from allocator.cli.tables import build_with_progress
-
-if TYPE_CHECKING:
-    from allocator.metrics import Metric
 
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
 TARGETS = ("0.075", "0.15", "0.3")
@@ -32,7 +29,7 @@ def demo(
 
     from allocator.allocation import allocate, make_budget, read_points
     from allocator.errors import AllocatorError
-    from allocator.metrics import get_metric
+    from allocator.metrics import get_metric, get_perceptual
     from allocator.objective import find_objective
     from allocator.tables import Table
     from codec import get_codec
@@ -44,7 +41,7 @@ def demo(
 
     use_backbones(lpips_backbone)
     photos = _photos()
-    metric = _perceptual()
+    metric = get_perceptual(typer.echo)
     codecs = [get_codec(name) for name in dict.fromkeys(codec or ["po-dkic", "hevc"])]
     levels = sum(len(codec.levels) for codec in codecs)
     names = " and ".join(codec.name for codec in codecs)
@@ -107,16 +104,6 @@ def _photos() -> list[Path]:
     if missing := [name for name in PHOTOS if not (folder / name).is_file()]:
         raise AllocatorError(f"{folder}: this scikit-image comes without {', '.join(missing)}; install another.")
     return [folder / name for name in PHOTOS]
-
-
-def _perceptual() -> "Metric":
-    from allocator.metrics import MetricError, get_metric
-
-    try:
-        return get_metric("lpips")
-    except MetricError as error:
-        typer.echo(f"Optimising MS-SSIM instead of LPIPS: {error}")
-        return get_metric("ms-ssim")
 
 
 def _allocated(points: Any, budget: Any, objective: Any) -> Any:

@@ -1,5 +1,6 @@
 """Commands for metrics."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,14 @@ from allocator.cli.app import Backbone, app, console, use_backbones
 
 metrics = typer.Typer(help="Train this project's own metric.", no_args_is_help=True)
 app.add_typer(metrics, name="metric")
+
+
+class NetName(StrEnum):
+    """A backbone of LPIPS."""
+
+    squeeze = "squeeze"
+    alex = "alex"
+    vgg = "vgg"
 
 
 @metrics.callback()
@@ -25,17 +34,18 @@ def distill(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     crops: Annotated[int | None, typer.Option(min=1, help="Of each photo, instead of the recipe's.")] = None,
+    net: Annotated[NetName, typer.Option(help="LPIPS's, that it learns from.")] = NetName.squeeze,
     threads: Annotated[int | None, typer.Option(min=1, help="By default torch's.")] = None,
     lpips_backbone: Backbone = None,
 ) -> None:
-    """Train lpips-lite to say what LPIPS with SqueezeNet says; the same command goes on after a stop."""
+    """Train lpips-lite to say what LPIPS says; the same command goes on after a stop."""
     import dataclasses
 
     import torch
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from allocator.metrics.distillation import WEIGHTS, Distillation, Run
-    from allocator.metrics.lpips import squeeze
+    from allocator.metrics.lpips import LPIPS, find_backbone
     from codec import get_codec, names
 
     use_backbones(lpips_backbone)
@@ -43,7 +53,8 @@ def distill(
         torch.set_num_threads(threads)
     changes = {"steps": steps, "crops_per_photo": crops}
     settings = dataclasses.replace(Distillation(), **{key: value for key, value in changes.items() if value})
-    run = Run(photos, out, [get_codec(name) for name in codec or names()], squeeze(), settings)
+    teacher = LPIPS(net.value, find_backbone(net.value))
+    run = Run(photos, out, [get_codec(name) for name in codec or names()], teacher, settings)
     columns = (BarColumn(bar_width=20), TextColumn("{task.description}", markup=False), TimeRemainingColumn())
     with Progress(*columns, console=console(stderr=True)) as bars:
         pairs = bars.add_task("judging pairs", total=None)

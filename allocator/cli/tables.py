@@ -46,14 +46,17 @@ def tables_build(
     ] = AssumptionName.monotone,
     lpips_backbone: Backbone = None,
 ) -> None:
-    """Measure every image at every level of the codecs (avif and hevc, lpips unless told otherwise)."""
-    from allocator.metrics import get_metric
+    """Measure every image at every level of the codecs (avif and hevc, lpips unless told otherwise).
+
+    Where LPIPS's weights can't be had, lpips-lite is measured in its place unless a metric is named.
+    """
+    from allocator.metrics import get_metric, get_perceptual
     from codec import get_codec
 
     use_backbones(lpips_backbone)
     try:
         codecs = [get_codec(name) for name in dict.fromkeys(codec or ["avif", "hevc"])]
-        metrics = [get_metric(name) for name in dict.fromkeys(metric or ["lpips"])]
+        metrics = [get_metric(name) for name in dict.fromkeys(metric or ())] or [get_perceptual(_note)]
         needed = _needed(codecs, metrics, for_target, for_budget, assume) if for_target or for_budget else None
         report = build_with_progress(
             out,
@@ -89,6 +92,10 @@ def tables_build(
     if report.failures:
         typer.echo("\n".join(["Left out:", *report.failures]), err=True)
         raise typer.Exit(1)
+
+
+def _note(text: str) -> None:
+    typer.echo(f"note: {text}", err=True)
 
 
 def _needed(

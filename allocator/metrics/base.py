@@ -3,6 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ METRICS = "clic_allocator.metrics"
 """The entry-point group of metrics; each entry is called without arguments and returns a :class:`Metric`."""
 
 
+STAND_IN = "lpips-lite"
+"""This project's own stand-in for LPIPS, which is never taken for it."""
 RESERVED = frozenset(
     "id image path sha256 width height codec level setting fingerprint bytes bpp encode_seconds decode_seconds "
     "decoded_sha256 target".split()
@@ -60,6 +63,15 @@ def get_metric(name: str) -> Metric:
     if metric.name in RESERVED:
         raise MetricError(f"A metric can't be called {metric.name!r}, which heads another column of a table.")
     return metric
+
+
+def get_perceptual(report: Callable[[str], None]) -> Metric:
+    """LPIPS, or where its weights can't be had its stand-in, and ``report`` is told why."""
+    try:
+        return get_metric("lpips")
+    except MetricError as error:
+        report(f"Measuring {STAND_IN}, which stands in for LPIPS: {error}")
+        return get_metric(STAND_IN)
 
 
 def mirror_to(image: RGBImage, side: int) -> RGBImage:

@@ -42,10 +42,10 @@ class Distillation:
     """Every number of a run."""
 
     crop: int = 256
-    crops_per_photo: int = 3
+    crops_per_photo: int = 4
     half_size_over: int = 1200
     crops_per_step: int = 2
-    steps: int = 3000
+    steps: int = 6000
     learning_rate: float = 2e-3
     final_learning_rate: float = 2e-5
     warmup: int = 100

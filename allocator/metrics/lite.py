@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from allocator.metrics.base import MetricError
+from allocator.metrics.base import STAND_IN, MetricError
 from allocator.metrics.features import FeatureMetric
 from codec.weights import WeightsError, read_tensors
 
@@ -76,7 +76,7 @@ class LPIPSLite(FeatureMetric):
         MetricError: they can't be read.
     """
 
-    name = "lpips-lite"
+    name = STAND_IN
 
     def __init__(self, path: Path = SHIPPED) -> None:
         try:

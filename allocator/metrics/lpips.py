@@ -136,7 +136,7 @@ def find_backbone(net: str) -> StateDict:
             raise MetricError(
                 f"LPIPS ({net}) needs torchvision's weights {cached.name}, which are not in {cached.parent} and "
                 f"can't be downloaded ({error}); fetch {url} elsewhere and name the file by --lpips-backbone "
-                f"or {BACKBONE_VARIABLE}, or use another metric, such as ms-ssim."
+                f"or {BACKBONE_VARIABLE}, or use another metric: lpips-lite stands in for it."
             ) from error
         finally:
             socket.setdefaulttimeout(timeout)

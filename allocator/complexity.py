@@ -1,0 +1,108 @@
+"""What codecs cost on the same images: parameters, multiply-adds, time, memory. Each runs in a process of its own."""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from allocator.errors import AllocatorError
+from codec import CodecError, get_codec, read_image
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One codec's."""
+
+    codec: str
+    setting: str
+    """The level that was timed."""
+    parameters: int | None
+    """None where it has none."""
+    kmac_per_pixel: float | None
+    """Thousands of multiply-adds of convolutions and matrix products in a pixel of the first image, both ways."""
+    bpp: float
+    encode_seconds: float
+    """Of an image, mean; the first one, which loads weights, is done once before."""
+    decode_seconds: float
+    peak_bytes: int
+    """The most memory of its process, libraries included, or of a program that it calls."""
+
+
+def measure(name: str, images: Sequence[Path], level: int | None, threads: int | None) -> Cost:
+    """A codec's cost on images, in a fresh process.
+
+    Args:
+        name: of the codec.
+        images: files.
+        level: that is timed; by default the one in the middle.
+        threads: of the process; by default torch's.
+
+    Raises:
+        AllocatorError: it fails there, for the reason that is given.
+    """
+    settings = {"name": name, "images": [str(path) for path in images], "level": level, "threads": threads}
+    command = [sys.executable, "-m", "allocator.complexity"]
+    done = subprocess.run(command, input=json.dumps(settings), capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"its process ended with {done.returncode}"]
+        raise AllocatorError(f"{name}: {lines[-1]}")
+    return Cost(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _measure_here(name: str, images: Sequence[Path], level: int | None, threads: int | None) -> Cost:
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    codec = get_codec(name)
+    level = len(codec.levels) // 2 if level is None else level
+    if not 0 <= level < len(codec.levels):
+        raise AllocatorError(f"it has the levels 0 to {len(codec.levels) - 1}, not {level}.")
+    codec.decode(codec.encode(read_image(images[0]), level))
+    encoding, decoding, bits, pixels = [], [], 0, 0
+    for path in images:
+        image = read_image(path)
+        start = time.perf_counter()
+        data = codec.encode(image, level)
+        middle = time.perf_counter()
+        codec.decode(data)
+        encoding.append(middle - start)
+        decoding.append(time.perf_counter() - middle)
+        bits, pixels = bits + 8 * len(data), pixels + image.shape[0] * image.shape[1]
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) << 10
+    from codec.profile import network_cost
+
+    cost = network_cost(codec, level, read_image(images[0]))
+    return Cost(
+        codec=name,
+        setting=codec.levels[level],
+        parameters=cost[0] if cost else None,
+        kmac_per_pixel=cost[1] / 1000 if cost else None,
+        bpp=bits / pixels,
+        encode_seconds=float(np.mean(encoding)),
+        decode_seconds=float(np.mean(decoding)),
+        peak_bytes=peak,
+    )
+
+
+def main() -> int:
+    """The process of :func:`measure`: settings as JSON in, the cost as JSON out."""
+    settings = json.load(sys.stdin)
+    settings["images"] = [Path(path) for path in settings["images"]]
+    try:
+        cost = _measure_here(**settings)
+    except (AllocatorError, CodecError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(json.dumps(asdict(cost)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""Costs of codecs, measured in processes of their own."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import run
+
+
+def test_costs_stand_beside_each_other(photos: Path, tmp_path: Path) -> None:
+    made = run("bank", "create", "--untrained", "llic-elic-compact", "--name", "x", "-o", tmp_path / "x")
+    assert made.code == 0, made.err
+    ran = run("complexity", photos, "-c", "jpeg", "-c", tmp_path / "x", "-c", "po-dkic", "--format", "csv")
+    assert ran.code == 0, ran.err
+    jpeg, llic, dkic = csv.DictReader(io.StringIO(ran.out))
+    assert jpeg["parameters, M"] == jpeg["kMAC/pixel"] == ""
+    assert float(llic["parameters, M"]) == pytest.approx(6.14, abs=0.02)
+    assert float(dkic["parameters, M"]) == pytest.approx(5.35, abs=0.1)
+    assert 20 < float(dkic["kMAC/pixel"]) < float(llic["kMAC/pixel"]) < 500
+    for row in (jpeg, llic, dkic):
+        assert float(row["encode s"]) > 0 < float(row["decode s"])
+        assert 0.05 < float(row["peak GiB"]) < 8
+
+
+def test_a_codec_that_fails_doesnt_hide_the_others(photos: Path) -> None:
+    ran = run("complexity", photos / "chelsea.png", "-c", "jpeg", "-c", "nothing", "--level", 3)
+    assert ran.code == 1
+    assert "nothing: No codec is called 'nothing'" in ran.err
+    assert "q6" in ran.out  # JPEG's level 3
+    beyond = run("complexity", photos / "chelsea.png", "-c", "jpeg", "--level", 99)
+    assert beyond.code == 1
+    assert "jpeg: it has the levels 0 to 15, not 99." in beyond.err
