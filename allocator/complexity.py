@@ -31,7 +31,7 @@ class Cost:
     """Of an image, mean; the first one, which loads weights, is done once before."""
     decode_seconds: float
     peak_bytes: int
-    """The most memory of its process, libraries included, or of a program that it calls."""
+    """The most memory of its process, libraries included; of a program that takes more, the program's."""
 
 
 def measure(name: str, images: Sequence[Path], level: int | None, threads: int | None) -> Cost:
@@ -75,7 +75,6 @@ def _measure_here(name: str, images: Sequence[Path], level: int | None, threads:
         encoding.append(middle - start)
         decoding.append(time.perf_counter() - middle)
         bits, pixels = bits + 8 * len(data), pixels + image.shape[0] * image.shape[1]
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) << 10
     from codec.profile import network_cost
 
     cost = network_cost(codec, level, read_image(images[0]))
@@ -87,8 +86,17 @@ def _measure_here(name: str, images: Sequence[Path], level: int | None, threads:
         bpp=bits / pixels,
         encode_seconds=float(np.mean(encoding)),
         decode_seconds=float(np.mean(decoding)),
-        peak_bytes=peak,
+        peak_bytes=_peak(),
     )
+
+
+def _peak() -> int:
+    """Bytes. What a process was before it became this one doesn't count."""
+    kibibytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            kibibytes = max(kibibytes, int(line.split()[1]))
+    return kibibytes << 10
 
 
 def main() -> int:

@@ -1,10 +1,10 @@
 """How well lpips-lite stands in for LPIPS: on pairs, on allocations, and how much faster it is.
 
-    ALLOCATOR_LPIPS_BACKBONE=... python benchmarks/lpips_lite.py FOLDER [--codec NAME] [--table FILE] [--weights FILE]
+    ALLOCATOR_LPIPS_BACKBONE=... python benchmarks/lpips_lite.py FOLDER [--codec NAME] [--beside METRIC]
 
 Builds the table of all codecs by LPIPS (squeeze), lpips-lite, MS-SSIM and PSNR (or continues it); prints Markdown.
 The judge is always LPIPS. For allocations: how far the LPIPS of what another metric chose lies above that of what
-LPIPS itself chose.
+LPIPS itself chose. ``--beside`` names what else is tried as an objective, by default ms-ssim and psnr.
 """
 
 import argparse
@@ -73,6 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--codec", action="append")
+    parser.add_argument("--beside", action="append")
     parser.add_argument("--table", type=Path)
     parser.add_argument("--weights", type=Path, default=SHIPPED)
     parser.add_argument("--rounds", type=int, default=9)
@@ -81,7 +82,8 @@ def main() -> None:
     codecs = arguments.codec or names()
     with tempfile.TemporaryDirectory() as scratch:
         path = arguments.table or Path(scratch, "run.db")
-        metrics = [judge, lite, get_metric("ms-ssim"), get_metric("psnr")]
+        beside = arguments.beside or ["ms-ssim", "psnr"]
+        metrics = [judge, lite, *map(get_metric, beside)]
         build(path, [arguments.folder], [get_codec(name) for name in codecs], metrics)
         with Table(path) as table:
             print("\n| codec | Spearman | neighbours in order | mean error |\n| --- | --- | --- | --- |")
@@ -89,8 +91,8 @@ def main() -> None:
             frames |= {"all of them": read_points(table, codecs)} if len(codecs) > 1 else {}
             for name, points in frames.items():
                 print(f"| {name} | {agreement(points)} |")
-            others = [LITE, "ms-ssim", "psnr"]
-            print(f"\n| codec | bpp | LPIPS by LPIPS | {' | '.join(others)} |\n| --- | --- | --- | --- | --- | --- |")
+            others = [LITE, *beside]
+            print(f"\n| codec | bpp | LPIPS by LPIPS | {' | '.join(others)} |\n" + "| --- " * (3 + len(others)) + "|")
             for name, points in frames.items():
                 for line in regrets(table, points, others):
                     print(f"| {name} | {line} |")

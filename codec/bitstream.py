@@ -20,7 +20,7 @@ from codec.base import BitstreamError
 VERSION = 3
 MAX_PIXELS = 1 << 26
 """The most pixels of a learned bitstream: networks need some 200 bytes for each, and strangers may claim any size."""
-MAX_LEVELS = STEP = 1 << 7
+MAX_LEVELS = _HAS_STEP = 1 << 7
 STEPS = 1 << 8
 """From one level to the next."""
 
@@ -41,7 +41,7 @@ class Stream(NamedTuple):
 
 def pack(stream: Stream) -> bytes:
     """The bytes of a stream."""
-    level = bytes([stream.level | STEP, stream.step] if stream.step else [stream.level])
+    level = bytes([stream.level | _HAS_STEP, stream.step] if stream.step else [stream.level])
     head = bytes([VERSION]) + stream.bank.to_bytes(2, "big") + level
     head += varint(stream.width - 1) + varint(stream.height - 1)
     return head + _check(head, stream.payload) + stream.payload
@@ -60,8 +60,8 @@ def unpack(data: bytes) -> Stream:
             f"is of format version {data[0]}, not {VERSION}; it is damaged or needs another decoder."
         )
     try:
-        level, step = data[3] & ~STEP, data[4] if data[3] & STEP else 0
-        width, position = read_varint(data, 5 if data[3] & STEP else 4)
+        level, step = data[3] & ~_HAS_STEP, data[4] if data[3] & _HAS_STEP else 0
+        width, position = read_varint(data, 5 if data[3] & _HAS_STEP else 4)
         height, position = read_varint(data, position)
     except IndexError:
         raise BitstreamError("ends within its header.") from None

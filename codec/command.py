@@ -5,6 +5,7 @@ import ctypes
 import functools
 import hashlib
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -19,17 +20,22 @@ from typing import Any
 import numpy as np
 
 from codec.base import BitstreamError, Codec, CodecError, RGBImage, is_codec_name
-from codec.image import ImageError, read_image, write_png
+from codec.image import ImageError, read_image, write_file, write_png
 
 COMMANDS = "ALLOCATOR_COMMANDS"
 """Environment variable: TOML files of entries, separated as in ``PATH``; they come before those that ship."""
 SHIPPED = Path(__file__).with_name("commands.toml")
-_PREFIX = "clic-allocator-"
+_PREFIX = f"clic-allocator-{platform.node()}-"
 _MOST = 16
+_LIBC: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class CommandError(CodecError):
     """An entry makes no sense, or a program is missing, fails, or takes too long."""
+
+
+class _Failure(CommandError):
+    """A program ended with another status than 0."""
 
 
 @dataclass(frozen=True)
@@ -73,23 +79,24 @@ def read_commands(path: Path) -> dict[str, Command]:
 
 def _command(path: Path, name: str, entry: Any) -> Command:
     try:
-        texts: dict[str, Any] = {
-            key: tuple(map(str, value)) if isinstance(value, list) else value for key, value in entry.items()
-        }
-        command = Command(**texts)
+        lists = {key: value for key, value in entry.items() if isinstance(value, list)}
+        command = Command(**{**entry, **{key: tuple(map(str, value)) for key, value in lists.items()}})
+        lines = (command.encode, command.decode, command.version, command.qualities)
         sound = (
             is_codec_name(name)
-            and command.encode
-            and command.decode
-            and command.qualities
-            and len(set(command.qualities)) == len(command.qualities)
-            and is_codec_name(command.suffix.removeprefix("."))
+            and all(isinstance(line, tuple) for line in lines)
+            and len(set(command.qualities)) == len(command.qualities) > 0
             and command.suffix.startswith(".")
+            and is_codec_name(command.suffix[1:])
+            and isinstance(command.multiple, int)
             and 1 <= command.multiple <= _MOST
-            and command.seconds > 0
-            and all("{output}" in " ".join(line) for line in (command.encode, command.decode))
+            and 0 < command.seconds < 1e6
         )
-        if not sound:
+        wanted = ("{input}", "{output}", "{quality}")
+        complete = all(place in " ".join(command.encode) for place in wanted) and all(
+            place in " ".join(command.decode) for place in wanted[:2]
+        )
+        if not (sound and complete):
             raise ValueError("a setting is missing or out of range")
         return command
     except (TypeError, ValueError, AttributeError) as error:
@@ -165,10 +172,7 @@ class CommandCodec(Codec):
             source, target = folder / "image.png", folder / f"stream{self.suffix}"
             write_png(source, padded)
             self._run(self.command.encode, source, target, self.command.qualities[level])
-            try:
-                data = target.read_bytes()
-            except OSError:
-                data = b""
+            data = target.read_bytes() if target.is_file() else b""
         if not data:
             raise CommandError(f"{self.name} wrote no bitstream.")
         return bytes([below << 4 | right]) + data if multiple > 1 else data
@@ -179,11 +183,11 @@ class CommandCodec(Codec):
             below, right, data = data[0] >> 4, data[0] & 15, data[1:]
         with _folder() as folder:
             source, target = folder / f"stream{self.suffix}", folder / "image.png"
-            source.write_bytes(data)
+            write_file(source, data)
             try:
                 self._run(self.command.decode, source, target, "")
                 image = read_image(target)
-            except (CommandError, ImageError) as error:
+            except (_Failure, ImageError) as error:
                 raise BitstreamError(f"not a whole {self.name} bitstream ({_reason(error, folder)}).") from error
         height, width = image.shape[0] - below, image.shape[1] - right
         if min(height, width) < 1:
@@ -192,25 +196,30 @@ class CommandCodec(Codec):
 
     def _run(self, line: tuple[str, ...], source: Path, target: Path, quality: str) -> None:
         program, *arguments = line
-        places = {"{input}": str(source), "{output}": str(target), "{quality}": quality}
-        for place, value in places.items():
+        for place, value in (("{input}", str(source)), ("{output}", str(target)), ("{quality}", quality)):
             arguments = [argument.replace(place, value) for argument in arguments]
         try:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 [find_program(program) or program, *arguments],
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=self.command.seconds,
-                check=False,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                preexec_fn=_die_with_parent if _LIBC else None,
             )
-        except subprocess.TimeoutExpired:
-            raise CommandError(f"{program} took longer than {self.command.seconds:g} seconds.") from None
         except OSError as error:
             raise CommandError(f"{program} can't be started ({error.strerror}).") from error
-        if done.returncode:
-            said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
-            raise CommandError(f"{program} ended with {done.returncode} ({said[-1][:200] if said else 'no word'}).")
+        try:
+            out, err = process.communicate(timeout=self.command.seconds)
+        except subprocess.TimeoutExpired:
+            raise CommandError(f"{program} took longer than {self.command.seconds:g} seconds.") from None
+        finally:  # with all that it started, also after Ctrl-C
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if process.returncode:
+            said = (err or out).decode(errors="replace").strip().splitlines()
+            raise _Failure(f"{program} ended with {process.returncode} ({said[-1][:200] if said else 'no word'}).")
 
 
 def _reason(error: Exception, folder: Path) -> str:
@@ -219,14 +228,18 @@ def _reason(error: Exception, folder: Path) -> str:
 
 def _die_with_parent() -> None:
     """A killed build leaves no encoder behind: Linux kills it as the process that started it ends."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    _LIBC.prctl(1, signal.SIGKILL)
 
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
     """A folder for one call; those that killed processes left are removed first."""
     _sweep()
-    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as folder:
+    try:
+        made = tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise CommandError(f"A folder for programs can't be made ({error.strerror}).") from error
+    with made as folder:
         yield Path(folder)
 
 

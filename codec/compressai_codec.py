@@ -9,6 +9,7 @@ project's own networks do (:mod:`codec.entropy.exact`).
 
 import hashlib
 import importlib
+import json
 import re
 import warnings
 import zlib
@@ -52,8 +53,7 @@ class CompressAICodec(Codec):
     def __post_init__(self) -> None:
         kind, _, rest = self.name.partition(":")
         what, _, files = rest.partition("@")
-        self.suffix = "." + re.sub(r"[^\w+-]+", "-", f"{kind}-{what}")
-        self.model = _zoo_class(what) if kind == "compressai" else _class_of(what)
+        self.model_class = _zoo_class(what) if kind == "compressai" else _class_of(what)
         self.files = [Path(file) for file in files.split(",") if file]
         self.urls: list[str] = []
         if not self.files:
@@ -65,6 +65,8 @@ class CompressAICodec(Codec):
         self.levels = tuple(f"q{i + 1}" for i in range(len(self.files or self.urls)))
         self.version = f"compressai {_version()}, " + " ".join(_digest(file) for file in self.files)
         self.version += " ".join(re.findall(r"-([0-9a-f]{8})\.", " ".join(self.urls)))
+        self._mark = hashlib.sha256(f"{self.name} {self.version}".encode()).digest()[:2]
+        self.suffix = "." + re.sub(r"[^\w+-]+", "-", f"{kind}-{what}-{self._mark.hex()}")
         self._models: dict[int, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -76,40 +78,38 @@ class CompressAICodec(Codec):
         try:
             with torch.inference_mode():
                 coded = model.compress(edge_pad(to_tensor(image), _PADDED_TO).contiguous())
+            shape = json.dumps(coded["shape"], separators=(",", ":")).encode()
+            body = self._mark + bytes([level]) + b"".join(map(varint, (width - 1, height - 1, len(shape))))
+            body += shape + _packed(coded["strings"])
         except Exception as error:  # of anyone's model
             raise CodecError(f"{self.name} can't encode {width}x{height} pixels ({_said(error)}).") from error
-        shape = [int(side) for side in coded["shape"]]
-        body = bytes([level]) + b"".join(map(varint, (width - 1, height - 1, len(shape), *shape)))
-        body += _packed(coded["strings"])
         return zlib.crc32(body).to_bytes(4, "big") + body
 
     def decode(self, data: bytes) -> RGBImage:
         body = data[4:]
-        if not body or zlib.crc32(body).to_bytes(4, "big") != data[:4]:
+        if len(body) < 4 or zlib.crc32(body).to_bytes(4, "big") != data[:4]:
             raise BitstreamError("is damaged or truncated (its checksum doesn't fit).")
+        if body[:2] != self._mark or body[2] >= len(self.levels):
+            raise BitstreamError(f"is of another model than {self.name}, or of other weights.")
         try:
-            numbers, position = [], 1
-            for _ in range(3):
-                number, position = read_varint(body, position)
-                numbers.append(number)
-            width, height, count = numbers[0] + 1, numbers[1] + 1, numbers[2]
-            shape = []
-            for _ in range(min(count, _DEEPEST)):
-                number, position = read_varint(body, position)
-                shape.append(number)
-            strings, _ = _unpacked(body, position, _DEEPEST)
-        except (IndexError, ValueError) as error:
+            width, position = read_varint(body, 3)
+            height, position = read_varint(body, position)
+            length, position = read_varint(body, position)
+            width, height = width + 1, height + 1
+            shape = json.loads(body[position : position + length])
+            strings, _ = _unpacked(body, position + length, _DEEPEST)
+            if width * height > MAX_PIXELS or not _is_shape(shape, max(width, height) + _PADDED_TO):
+                raise ValueError("sizes")
+        except (IndexError, ValueError, RecursionError) as error:
             raise BitstreamError("is no stream of such a model.") from error
-        if width * height > MAX_PIXELS or body[0] >= len(self.levels):
-            raise BitstreamError(f"is too large, or of a level that {self.name} doesn't have.")
-        model = self.network(body[0])
+        model = self.network(body[2])
         try:
             with torch.inference_mode():
                 decoded: Tensor = model.decompress(strings, shape)["x_hat"]
+            pixels = (decoded[0, :, :height, :width].clamp(0, 1) * 255).round().to(torch.uint8)
+            return np.ascontiguousarray(pixels.movedim(0, 2).cpu().numpy())
         except Exception as error:  # of anyone's model
             raise BitstreamError(f"isn't decoded by {self.name} ({_said(error)}).") from error
-        pixels = (decoded[0, :, :height, :width].clamp(0, 1) * 255).round().to(torch.uint8)
-        return np.ascontiguousarray(pixels.movedim(0, 2).cpu().numpy())
 
     def network(self, level: int) -> Any:
         """The model of a level.
@@ -119,7 +119,9 @@ class CompressAICodec(Codec):
         """
         if level not in self._models:
             state = read_state(self.files[level]) if self.files else _download(self.urls[level], self.name)
-            self._models[level] = _with_weights(self.model, state, self.name)
+            if self.name.startswith("compressai:"):
+                state = _with_todays_names(state)
+            self._models[level] = _with_weights(self.model_class, state, self.name)
         return self._models[level]
 
 
@@ -140,6 +142,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path}: is no checkpoint that can be read without running its code.") from error
 
 
+def _with_todays_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Checkpoints of the zoo are older than its code."""
+    from compressai.zoo.pretrained import load_pretrained
+
+    renamed: dict[str, Tensor] = load_pretrained(state)
+    return renamed
+
+
 def _with_weights(model: Any, state: dict[str, Tensor], name: str) -> Any:
     try:
         if hasattr(model, "from_state_dict"):
@@ -154,18 +164,17 @@ def _with_weights(model: Any, state: dict[str, Tensor], name: str) -> Any:
 
 
 def _download(url: str, name: str) -> dict[str, Tensor]:
-    from compressai.zoo.pretrained import load_pretrained
     from torch.hub import load_state_dict_from_url
 
     try:
-        state: dict[str, Tensor] = load_pretrained(
-            load_state_dict_from_url(url, map_location="cpu", progress=False, weights_only=True)
+        state: dict[str, Tensor] = load_state_dict_from_url(
+            url, map_location="cpu", progress=False, check_hash=True, weights_only=True
         )
         return state
-    except OSError as error:
+    except Exception as error:  # of sockets, of torch, about damaged files
         raise ModelError(
-            f"{name}: its weights can't be downloaded ({error}); fetch {url} and the other qualities elsewhere and "
-            f"name the files: {name}@FILE,FILE."
+            f"{name}: its weights can't be downloaded ({_said(error)}); fetch {url} and the other qualities "
+            f"elsewhere and name the files: {name}@FILE,FILE."
         ) from error
 
 
@@ -182,23 +191,25 @@ def _zoo_class(architecture: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            from compressai.registry import MODELS
             from compressai.zoo.image import model_architectures
     except ImportError:
         raise ModelError(
             f"compressai:{architecture} needs the package compressai; pip install 'clic-allocator[compressai]' into "
             "an environment of its own."
         ) from None
-    if architecture not in model_architectures:
-        raise ModelError(f"CompressAI has no {architecture!r}; it has {', '.join(sorted(model_architectures))}.")
-    return model_architectures[architecture]
+    known = {**MODELS, **model_architectures}
+    if architecture not in known:
+        raise ModelError(f"CompressAI has no {architecture!r}; it has {', '.join(sorted(known))}.")
+    return known[architecture]
 
 
 def _class_of(path: str) -> Any:
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ModelError(f"module:{path}: can't be imported ({error}).") from error
+    except Exception as error:  # of a stranger's package
+        raise ModelError(f"module:{path}: can't be imported ({_said(error)}).") from error
 
 
 def _version() -> str:
@@ -238,6 +249,13 @@ def _unpacked(data: bytes, position: int, deepest: int) -> tuple[Strings, int]:
         item, position = _unpacked(data, position, deepest - 1)
         items.append(item)
     return items, position
+
+
+def _is_shape(shape: Any, most: int) -> bool:
+    """Whether it is made of sizes only, in lists or by names."""
+    if isinstance(shape, dict | list):
+        return all(_is_shape(one, most) for one in (shape.values() if isinstance(shape, dict) else shape))
+    return isinstance(shape, int) and 0 <= shape <= most
 
 
 def _said(error: Exception) -> str:

@@ -41,10 +41,9 @@ def from_json(content: dict[str, Any]) -> NetworkConfig:
 
     Raises:
         ValueError: its family or a field is unknown or doesn't fit.
-        KeyError: it names no family.
     """
     fields = dict(content)
-    family = fields.pop("family")
+    family = fields.pop("family", DKICConfig.family)  # once there was no other
     if family not in FAMILIES:
         raise ValueError(f"There is no family {family!r} of networks; there are {', '.join(FAMILIES)}.")
     return FAMILIES[family].from_dict(fields)

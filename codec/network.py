@@ -13,7 +13,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,9 @@ from codec.entropy.space_channel import SpaceChannelModel
 from codec.entropy.tables import SCALE_STEP, SCALES, scale_of
 from codec.layers.blocks import down, edge_pad, up
 
+if TYPE_CHECKING:
+    from typing import Self  # of Python 3.11, and decoders run under 3.10
+
 STRIDE = 16
 """Pixels of the image to one position of the latents, along each side."""
 HYPER_STRIDE = 4
@@ -31,6 +34,7 @@ HYPER_STRIDE = 4
 
 _WIDEST = 1 << 14
 """No setting is larger: a stranger's bank can't ask for any amount of memory."""
+_WIDEST_WINDOW = 16
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,13 @@ class NetworkConfig(ABC):
                 raise ValueError(f"{field.name} can't be {value!r}.")
         if self.context_kernel % 2 == 0:
             raise ValueError("Kernels have odd sides.")
+        if self.attention > _WIDEST_WINDOW or self.attention % 2:
+            raise ValueError(f"attention can't be {self.attention}: even, and at most {_WIDEST_WINDOW}.")
         if sum(self.slices) != self.latent or len(self.slices) != len(self.stages):
             raise ValueError(f"The slices {self.slices} don't make {self.latent} channels with {self.stages} stages.")
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Self:
+    def from_dict(cls, fields: dict[str, Any]) -> "Self":
         """The configuration that :func:`dataclasses.asdict` gave, also after JSON.
 
         Raises:

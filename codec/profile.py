@@ -68,7 +68,10 @@ def network_cost(codec: Codec, level: int, image: RGBImage) -> tuple[int, float]
     else:
         return None
     with FlopCounterMode(display=False) as counter:
-        network(padded)
+        try:
+            network(padded)
+        except NotImplementedError:  # by a class that only compresses
+            return None
     return count_parameters([network]), counter.get_total_flops() / 2 / (padded.shape[2] * padded.shape[3])
 
 

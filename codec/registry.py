@@ -1,7 +1,8 @@
 """Codecs and metrics by name. An entry point is the one way in, for the built-in ones and for yours.
 
 Learned codecs are data: a bank's folder (see :mod:`codec.bank`) is one, by its path, or by its name where it lies in
-a folder of :data:`SEARCH_PATH` or ships with this package.
+a folder of :data:`SEARCH_PATH` or ships with this package. Programs (:mod:`codec.command`) and other people's models
+(:mod:`codec.compressai_codec`) have names, too.
 """
 
 import contextlib
@@ -90,12 +91,12 @@ def get_codec(name: str) -> Codec:
         CommandError: the program is missing.
         ModelError: the model or its weights are missing.
     """
+    if name.partition(":")[0] in ("compressai", "module"):
+        return _of_model(name)
     if name not in importlib.metadata.entry_points(group=CODECS).names:
         folder = bank_folder(name)
         if (folder / BANK_MANIFEST).is_file():
             return _of_bank(folder.resolve(), (folder / BANK_MANIFEST).stat().st_mtime_ns)
-        if name.partition(":")[0] in ("compressai", "module"):
-            return _of_model(name)
         from codec.command import known_commands
 
         if name in known_commands():
@@ -136,7 +137,8 @@ def codec_for_file(name: str) -> Codec:
     from codec.command import known_commands
 
     others = {f".{bank}": bank for bank in bank_folders()}
-    others |= {command.suffix: one for one, command in known_commands().items()}
+    for one, command in known_commands().items():
+        others.setdefault(command.suffix, one)
     endings = [suffix for suffix in others.keys() | _by_suffix().keys() if name.endswith(suffix)]
     if not endings:
         known = ", ".join(sorted(others.keys() | _by_suffix().keys()))

@@ -1,4 +1,4 @@
-"""Decode a data archive to PNG files, images side by side: ``python -m submissions.decode ARCHIVE FOLDER``."""
+"""Decode a data archive to PNG files: ``python -m submissions.decode ARCHIVE FOLDER [CODEC ...]``."""
 
 import functools
 import importlib
@@ -30,6 +30,8 @@ class Source(NamedTuple):
     """Where a decoder's codecs are: in its folder, or (None) what is installed."""
 
     folder: Path | None = None
+    names: tuple[str, ...] = ()
+    """Installed codecs that come before all that are registered."""
 
     def codec(self, member: str) -> Codec:
         """The codec of a bitstream's file name.
@@ -38,9 +40,10 @@ class Source(NamedTuple):
             CodecError: there is none.
         """
         if self.folder is None:
-            from codec.registry import codec_for_file
+            from codec.registry import codec_for_file, get_codec
 
-            return codec_for_file(member)
+            fitting = [codec for codec in map(get_codec, self.names) if member.endswith(codec.suffix)]
+            return max(fitting, key=lambda codec: len(codec.suffix)) if fitting else codec_for_file(member)
         return _brought(self.folder, member)
 
 
@@ -199,10 +202,10 @@ def run(archive: Path, folder: Path, source: Source | None = None) -> int:
 
 def main() -> int:
     """The command."""
-    if len(sys.argv) != 3:
-        print("usage: python -m submissions.decode ARCHIVE FOLDER", file=sys.stderr)
+    if len(sys.argv) < 3:
+        print("usage: python -m submissions.decode ARCHIVE FOLDER [CODEC ...]", file=sys.stderr)
         return 2
-    return run(Path(sys.argv[1]), Path(sys.argv[2]))
+    return run(Path(sys.argv[1]), Path(sys.argv[2]), Source(names=tuple(sys.argv[3:])))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """Proof that a submission decodes: in a fresh folder, as the challenge's server runs it."""
 
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from PIL import Image
 from allocator.errors import AllocatorError
 from allocator.metrics import Metric, get_metric
 from codec import CodecError, ImageError, RGBImage, get_codec, pixels_sha256, read_image
-from codec.registry import SEARCH_PATH
 from submissions.archive import extract, unpack
 from submissions.decoder import DECODER, Decoder, read_decoder
 from submissions.devkit import Watched, filtered, watch
@@ -111,7 +109,8 @@ def verify(folder: Path, environment: Callable[[Path], dict[str, str]] = filtere
             _run_decoder(_decoder(folder, manifest), archive, server, manifest, environment, verdict)
         else:
             verdict.notes.append("There is no decoder in it; this project decoded the data.")
-            _decode_apart(archive, server / "images", verdict)
+            codecs = sorted({entry.codec for entry in manifest.entries})
+            _decode_apart(archive, server / "images", codecs, verdict)
         metrics, complete = _metrics(manifest, verdict), True
         for entry in manifest.entries:
             stream = streams.get(expected[entry.name])
@@ -160,11 +159,9 @@ def _run_decoder(
         verdict.failures.append(f"The decoder failed: {(run.errors or ['it was killed.'])[-1]}")
 
 
-def _decode_apart(archive: Path, images: Path, verdict: Verdict) -> None:
-    command = [sys.executable, "-m", "submissions.decode", str(archive.resolve()), str(images)]
-    banks = os.environ.get(SEARCH_PATH, "").split(os.pathsep)  # the decoder has another working directory
-    env = {**os.environ, SEARCH_PATH: os.pathsep.join(str(Path(one).resolve()) for one in banks if one)}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=images.parent, env=env, check=False)
+def _decode_apart(archive: Path, images: Path, codecs: Sequence[str], verdict: Verdict) -> None:
+    command = [sys.executable, "-P", "-m", "submissions.decode", str(archive), str(images), *codecs]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         verdict.failures += lines if done.returncode == 1 else [f"The decoder failed: {(lines or ['killed'])[-1]}"]

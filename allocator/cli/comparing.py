@@ -91,7 +91,7 @@ def complexity(
             ["codec", "level", "parameters, M", "kMAC/pixel", "bpp", "encode s", "decode s", "peak GiB"]
         )
         count = threads or torch.get_num_threads()
-        _print(frame, f"Means over {len(files)} images, {count} threads", format_)
+        _print(frame, f"Rate and times: means over {len(files)} images, {count} threads", format_)
     if failures:
         typer.echo("\n".join(failures), err=True)
         raise typer.Exit(1)

@@ -30,7 +30,7 @@ def distill(
     photos: Annotated[Path, typer.Option("--photos", help="The folder of training images.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder; gone on with if it's there.")],
     codec: Annotated[
-        list[str] | None, typer.Option("--codec", "-c", metavar="NAME", help="By default all that are known.")
+        list[str] | None, typer.Option("--codec", "-c", metavar="NAME", help="By default those of this package.")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     crops: Annotated[int | None, typer.Option(min=1, help="Of each photo, instead of the recipe's.")] = None,
@@ -44,9 +44,9 @@ def distill(
     import torch
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from allocator.metrics.distillation import WEIGHTS, Distillation, Run
+    from allocator.metrics.distillation import CODECS, WEIGHTS, Distillation, Run
     from allocator.metrics.lpips import LPIPS, find_backbone
-    from codec import get_codec, names
+    from codec import get_codec
 
     use_backbones(lpips_backbone)
     if threads:
@@ -54,7 +54,7 @@ def distill(
     changes = {"steps": steps, "crops_per_photo": crops}
     settings = dataclasses.replace(Distillation(), **{key: value for key, value in changes.items() if value})
     teacher = LPIPS(net.value, find_backbone(net.value))
-    run = Run(photos, out, [get_codec(name) for name in codec or names()], teacher, settings)
+    run = Run(photos, out, [get_codec(name) for name in codec or CODECS], teacher, settings)
     columns = (BarColumn(bar_width=20), TextColumn("{task.description}", markup=False), TimeRemainingColumn())
     with Progress(*columns, console=console(stderr=True)) as bars:
         pairs = bars.add_task("judging pairs", total=None)

@@ -33,6 +33,8 @@ from codec.training.muon import Muon, mixes_channels
 from codec.weights import write_tensors
 
 STATE, WEIGHTS, PAIRS = "state.pt", "lpips-lite.safetensors", "pairs"
+CODECS = ("avif", "hevc", "jpeg", "jxl", "po-dkic", "webp")
+"""What the weights that ship have learnt from."""
 NEIGHBOURS = 3
 """Levels of each codec that a crop meets, one after the other: their order is learnt, too."""
 

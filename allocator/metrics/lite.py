@@ -60,9 +60,10 @@ class LiteNet(nn.Module):
             a, b = a.movedim(1, 3), b.movedim(1, 3)  # with channels last, sums over them are matrix products
             weight = root.square()
             both = torch.stack([torch.ones_like(weight), weight], 1)
-            (norm_a, of_a), (norm_b, of_b) = ((x.square() @ both + _LEAST).unbind(3) for x in (a, b))
+            (norm_a, of_a), (norm_b, of_b) = ((x.square() @ both).unbind(3) for x in (a, b))
+            norm_a, norm_b = norm_a + _LEAST, norm_b + _LEAST
             weighted = of_a / norm_a + of_b / norm_b - 2 * (a * b @ weight) * (norm_a * norm_b).rsqrt()
-            total = total + functional.adaptive_avg_pool2d(weighted, size)
+            total = total + functional.adaptive_avg_pool2d(weighted.clamp_min(0), size)
         return total
 
 

@@ -35,7 +35,10 @@ def assert_goes_the_whole_way(codec: Codec, image: RGBImage) -> None:
                 codec.decode(damaged)
 
 
-def test_any_class_with_checkpoints_is_a_codec(blocks: str, photo: RGBImage, photos: Path, tmp_path: Path) -> None:
+def test_any_class_with_checkpoints_is_a_codec(
+    blocks: str, photo: RGBImage, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     codec = get_codec(blocks)
     assert codec.levels == ("q1", "q2")
     assert_goes_the_whole_way(codec, photo[:50, :70].copy())
@@ -43,8 +46,10 @@ def test_any_class_with_checkpoints_is_a_codec(blocks: str, photo: RGBImage, pho
     assert errors[1] < errors[0]
     built = run("tables", "build", photos, "-c", blocks, "-m", "psnr", "-o", tmp_path / "run.db", "-j", 2)
     assert built.code == 0, built.err
-    solved = run("solve", tmp_path / "run.db", "--target", "2")
-    assert solved.code == 0, solved.err
+    packed = run("submit", tmp_path / "run.db", "--target", "2", "-o", tmp_path / "entry", "--no-decoder")
+    assert packed.code == 0, packed.err
+    verified = run("verify", tmp_path / "entry")
+    assert verified.code == 0, verified.out + verified.err
 
 
 def test_the_version_follows_the_weights(blocks: str, tmp_path: Path) -> None:

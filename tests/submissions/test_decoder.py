@@ -1,6 +1,7 @@
 """The decoder archive, run as the server runs it."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -57,6 +58,20 @@ def test_entries_at_two_rates_pass_with_one_decoder(entries: Path) -> None:
     assert "| 0.3 | " in page
     assert "| 0.4 | " in page
     assert "psnr" in page
+
+
+def test_decoding_uses_nothing_that_python_3_10_lacks(entries: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys, typing\ndel typing.Self\nsys.modules['tomllib'] = None\n")
+    server = tmp_path / "server"
+    server.mkdir()
+    extract(entries / "decoder.zip", server)
+    shutil.copyfile(entries / "0.3" / "bs.zip", server / "bs.zip")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "decode"], cwd=server, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((server / "images").iterdir())) == 5
 
 
 def test_the_decoder_stays_the_same_whatever_is_packed(entries: Path, learned: Path, tmp_path: Path) -> None:
