@@ -65,5 +65,6 @@ def distill(
                 training, completed=step, description=f"step {step:,} loss {loss:.4f} error {error:.4f}"
             )
         )
-    run.save()
-    typer.echo(f"{out / WEIGHTS}: lpips-lite after {run.step:,} steps")
+        scaling = bars.add_task("calibrating", total=None)
+        factor = run.calibrate(lambda done, total: bars.update(scaling, completed=done, total=total))
+    typer.echo(f"{out / WEIGHTS}: lpips-lite after {run.step:,} steps, calibrated by {factor:.4f}")

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from allocator.errors import AllocatorError
-from allocator.metrics.lite import STRIDES, LiteNet
+from allocator.metrics.lite import STRIDES, LiteNet, LPIPSLite
 from allocator.metrics.lpips import LPIPS
 from codec import Codec, CodecError, RGBImage, pixels_sha256
 from codec.image import write_file
@@ -54,6 +54,7 @@ class Distillation:
     order: float = 2.0
     """Weight of the differences between neighbouring levels, beside maps and means."""
     average: float = 0.998
+    calibration_photos: int = 16
     seed: int = 0
 
 
@@ -152,7 +153,7 @@ class Run:
             for parameter in module.parameters(recurse=False):
                 (matrices if mixes_channels(module, parameter) else others).append(parameter)
         self.optimizers: list[torch.optim.Optimizer] = [Muon(matrices), torch.optim.Adam(others)]
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.factor = 0, 0.0, 1.0
         identity = folder / PAIRS / "run.json"
         mine = json.dumps(self._identity(), indent=1)
         if identity.exists() and identity.read_text(encoding="utf-8") != mine:
@@ -176,6 +177,7 @@ class Run:
         return {
             **self._identity(),
             "steps": self.step,
+            "factor": self.factor,
             "hours": round(self.seconds / 3600, 3),
             "hardware": f"{torch.get_num_threads()} threads, {platform.machine()}",
             "versions": {name: version(name) for name in ("torch", "numpy")},
@@ -260,6 +262,32 @@ class Run:
                 mean.lerp_(value, 1 - keep)
         return float(loss.detach()), error
 
+    def calibrate(self, report: Callable[[int, int], None] = lambda done, total: None) -> float:
+        """Scale the metric, which has learnt from crops, to whole photos: values times a factor, which is returned.
+
+        Two levels of every codec are drawn for each of some photos; the factor is the one with the least mean
+        absolute error. The weights' file is written with it.
+        """
+        self.factor = 1.0
+        self.save()
+        metric = LPIPSLite(self.folder / WEIGHTS)
+        random = np.random.default_rng((self.settings.seed, 2))
+        count = min(self.settings.calibration_photos, len(self.photos.images))
+        ours, theirs = list[float](), list[float]()
+        for done, index in enumerate(random.choice(len(self.photos.images), count, replace=False), 1):
+            photo = self.photos.images[index]
+            reference, judged = metric.reference(photo), self.teacher.reference(photo)
+            for codec in self.codecs:
+                encode = codec.encoder(photo)
+                for level in random.choice(len(codec.levels), min(2, len(codec.levels)), replace=False):
+                    decoded = codec.decode(encode(int(level)))
+                    ours.append(metric.compare(reference, decoded))
+                    theirs.append(self.teacher.compare(judged, decoded))
+            report(done, count)
+        self.factor = _weighted_median(np.divide(theirs, ours), np.array(ours))
+        self.save()
+        return self.factor
+
     def save(self) -> None:
         """Write the state for going on, and the averaged weights with 16 bits."""
         state = {
@@ -272,7 +300,10 @@ class Run:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         write_file(self.folder / STATE, buffer.getvalue())
-        tensors = {name: tensor.half() for name, tensor in self.average.state_dict().items()}
+        tensors = {
+            name: (tensor * math.sqrt(self.factor) if name.startswith("roots") else tensor).half()
+            for name, tensor in self.average.state_dict().items()
+        }
         write_tensors(self.folder / WEIGHTS, tensors, {"notes": json.dumps(self.notes())})
 
     def _restore(self) -> None:
@@ -286,3 +317,9 @@ class Run:
         for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(kept)
         self.step, self.seconds = state["step"], state["seconds"]
+
+
+def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    order = np.argsort(values)
+    half = np.searchsorted(np.cumsum(weights[order]), weights.sum() / 2)
+    return float(values[order][half])

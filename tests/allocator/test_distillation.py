@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from allocator.errors import AllocatorError
 from allocator.metrics import MetricError
 from allocator.metrics.distillation import PAIRS, WEIGHTS, Distillation, Run
-from allocator.metrics.lite import LPIPSLite
+from allocator.metrics.lite import STRIDES, WIDTHS, LiteNet, LPIPSLite
 from allocator.metrics.lpips import LPIPS
 from codec import get_codec, read_image
 from tests.allocator.test_metrics import backbone
@@ -67,6 +68,35 @@ def test_stopped_and_gone_on_with_it_ends_the_same(
     assert (tmp_path / WEIGHTS).read_bytes()[-100_000:] == (ran[0] / WEIGHTS).read_bytes()[-100_000:]
     with pytest.raises(AllocatorError, match="other settings"):
         distilled(photos, tmp_path, dataclasses.replace(SMALL, steps=31))
+
+
+def test_calibration_brings_whole_photos_to_the_teachers_scale(photos: Path, tmp_path: Path) -> None:
+    run = distilled(photos, tmp_path)
+    run.prepare()
+    run.train()
+    teacher, jpeg = LPIPS("squeeze", backbone("squeeze")), get_codec("jpeg")
+
+    def error() -> float:
+        metric, errors = LPIPSLite(tmp_path / WEIGHTS), []
+        for path in sorted(photos.iterdir()):
+            image = read_image(path)
+            for level in (2, 8, 14):
+                decoded = jpeg.decode(jpeg.encode(image, level))
+                values = [one.compare(one.reference(image), decoded) for one in (teacher, metric)]
+                errors.append(abs(values[0] - values[1]))
+        return float(np.mean(errors))
+
+    before, factor = error(), run.calibrate()
+    assert factor != 1
+    assert error() < before
+    assert run.calibrate() == factor  # of the weights as they were trained
+    assert LPIPSLite(tmp_path / WEIGHTS).notes["notes"].count(f'"factor": {factor}') == 1
+
+
+def test_positions_without_features_are_equal() -> None:
+    sides = [16 // stride for stride in STRIDES]
+    nothing = [torch.zeros(1, width, side, side) for width, side in zip(WIDTHS, sides, strict=True)]
+    assert float(LiteNet().distance_map(nothing, nothing).detach().abs().max()) == 0
 
 
 def test_the_metric_is_what_was_trained(ran: tuple[Path, list[float]], photos: Path) -> None:

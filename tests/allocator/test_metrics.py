@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from allocator.metrics import Metric, MetricError, get_metric
+from allocator.metrics.lite import SHIPPED
 from allocator.metrics.lpips import BACKBONE_VARIABLE, LPIPS, NETS, find_backbone
 from codec import RGBImage, get_codec, read_image
+from tests.conftest import SKIMAGE, run, started
 
 
 @pytest.fixture
@@ -125,6 +127,35 @@ def test_without_weights_one_sentence_says_what_to_do(tmp_path: Path) -> None:
     assert "alexnet-owt-7be5be79.pth" in done.stdout
     assert "--lpips-backbone or ALLOCATOR_LPIPS_BACKBONE" in done.stdout
     assert list(tmp_path.rglob("*.pth")) == []
+
+
+def test_without_lpips_a_table_is_built_by_its_stand_in_which_never_counts_as_it(
+    photos: Path, tmp_path: Path
+) -> None:
+    env = {"TORCH_HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9", BACKBONE_VARIABLE: ""}
+    table = tmp_path / "run.db"
+    with started("tables", "build", photos, "-c", "jpeg", "-o", table, env=env) as process:
+        out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    assert "note: Measuring lpips-lite, which stands in for LPIPS: LPIPS (alex) needs" in err
+    assert "80 operating points measured" in out
+    solved = run("solve", table, "--target", "0.5")
+    assert "lpips-lite, mean" in solved.out
+    refused = run("solve", table, "--target", "0.5", "--objective", "lpips")
+    assert refused.code == 2
+    assert "holds no metric 'lpips'; measured are lpips-lite." in refused.err
+
+
+def test_the_stand_in_that_ships_is_small_and_orders_levels() -> None:
+    assert SHIPPED.stat().st_size <= 600_000
+    metric, jpeg = get_metric("lpips-lite"), get_codec("jpeg")
+    image = read_image(SKIMAGE / "coffee.png")
+    reference = metric.reference(image)
+    values = [metric.compare(reference, jpeg.decode(jpeg.encode(image, level))) for level in range(0, 16, 3)]
+    assert values == sorted(values, reverse=True)
+    assert metric.compare(reference, image) == 0
+    assert 0.3 < values[0] < 0.9
+    assert values[-1] < 0.05
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
