@@ -3,7 +3,7 @@
 import errno
 import sys
 
-from allocator.cli import banks, comparing, demo, images, metrics, solving, submitting, tables, training  # noqa: F401  (they register their commands)
+from allocator.cli import banks, comparing, demo, images, metrics, reporting, solving, submitting, tables, training  # noqa: F401  (they register their commands)
 from allocator.cli.app import app
 
 __all__ = ["app", "main"]

@@ -30,6 +30,8 @@ from codec import Codec, CodecError, RGBImage, pixels_sha256
 from codec.image import write_file
 from codec.training.data import Photos
 from codec.training.muon import Muon, mixes_channels
+from codec.training.recipe import Stage
+from codec.training.schedule import learning_rate, move_average
 from codec.weights import write_tensors
 
 STATE, WEIGHTS, PAIRS = "state.pt", "lpips-lite.safetensors", "pairs"
@@ -56,6 +58,17 @@ class Distillation:
     average: float = 0.998
     calibration_photos: int = 16
     seed: int = 0
+
+    @property
+    def stage(self) -> Stage:
+        """How the learning rate goes."""
+        return Stage(
+            steps=self.steps,
+            learning_rate=self.learning_rate,
+            final_learning_rate=self.final_learning_rate,
+            schedule="cosine",
+            warmup=self.warmup,
+        )
 
 
 class Pairs(NamedTuple):
@@ -225,12 +238,9 @@ class Run:
     def _train_step(self, files: Sequence[Path]) -> tuple[float, float]:
         settings = self.settings
         random = np.random.default_rng((settings.seed, 1, self.step))
-        done = self.step / settings.steps
-        fall = (1 + math.cos(math.pi * done)) / 2
-        rate = settings.final_learning_rate + (settings.learning_rate - settings.final_learning_rate) * fall
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = rate * min(1.0, (self.step + 1) / settings.warmup)
+                group["lr"] = learning_rate(settings.stage, self.step)
         loss, error = torch.zeros(()), 0.0
         for file in random.choice(len(files), settings.crops_per_step):
             with np.load(files[file]) as kept:
@@ -256,10 +266,7 @@ class Run:
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
-        keep = min(settings.average, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for mean, value in zip(self.average.parameters(), self.network.parameters(), strict=True):
-                mean.lerp_(value, 1 - keep)
+        move_average(self.average, self.network, settings.average, self.step)
         return float(loss.detach()), error
 
     def calibrate(self, report: Callable[[int, int], None] = lambda done, total: None) -> float:

@@ -31,6 +31,7 @@ from codec.training.losses import RatePrice, bits_per_pixel, discriminator_loss,
 from codec.training.muon import Muon, mixes_channels
 from codec.training.processes import Processes
 from codec.training.recipe import Recipe, Stage
+from codec.training.schedule import learning_rate, move_average
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -262,7 +263,7 @@ class Trainer:
             self.discriminator.requires_grad_(True)
             loss = loss + weights.gan * gan
         if self._apply(loss, self.network, self.optimizers):
-            self._move_average()
+            move_average(self.average, self.network, self.recipe.optimizer.average, self.step)
         if stage.adversarial:
             real = self.discriminator(image, condition)
             fake = self.discriminator(decoded.detach(), condition)
@@ -294,12 +295,6 @@ class Trainer:
         for optimizer in optimizers:
             optimizer.step()
         return True
-
-    @torch.no_grad()
-    def _move_average(self) -> None:
-        keep = min(self.recipe.optimizer.average, (1 + self.step) / (10 + self.step))
-        for mean, value in zip(self.average.parameters(), self.network.parameters(), strict=True):
-            mean.lerp_(value, 1 - keep)
 
     def _log(self, seen: list[dict[str, float]], seconds_a_step: float, report: Callable[[Report], None]) -> None:
         means = {key: sum(one[key] for one in seen) / len(seen) for key in seen[0]}
@@ -437,13 +432,3 @@ def spread_gains(network: CompressionNetwork) -> None:
     spread = torch.linspace(-1, 1, levels)[:, None] if levels > 1 else torch.zeros(1, 1)
     network.priors.gains.log.data += 1.5 + spread * 1.2
     network.priors.hyper_gains.log.data += 1.0 + spread * 0.4
-
-
-def learning_rate(stage: Stage, number: int) -> float:
-    """The learning rate at a step of a stage."""
-    rise = min(1.0, (number + 1) / stage.warmup) if stage.warmup else 1.0
-    done = number / stage.steps
-    if stage.schedule == "cosine":
-        low = stage.final_learning_rate
-        return rise * (low + (stage.learning_rate - low) * (1 + math.cos(math.pi * done)) / 2)
-    return rise * stage.learning_rate * 0.1 ** sum(done >= drop for drop in stage.drops)

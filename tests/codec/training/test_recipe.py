@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from codec.training.recipe import RecipeError, Stage, find_recipe, read_recipe, recipe_names
-from codec.training.trainer import learning_rate
+from codec.training.schedule import learning_rate
 
 
 @pytest.mark.parametrize("name", recipe_names())

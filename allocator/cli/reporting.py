@@ -1,0 +1,42 @@
+"""The command that makes a page to look at."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from allocator.cli.app import Backbone, app, console, use_backbones
+from allocator.cli.solving import Problem, takes_problem
+
+
+@app.command()
+@takes_problem
+def report(
+    problem: Problem,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page, one HTML file.")],
+    title: Annotated[str | None, typer.Option(help="By default the table's name.")] = None,
+    pictures: Annotated[int, typer.Option(min=0, help="Show so many images; all stand in the curves.")] = 40,
+    side: Annotated[int, typer.Option(min=64, help="Pixels of a picture's longer side, at most.")] = 1024,
+    lpips_backbone: Backbone = None,
+) -> None:
+    """Solve, and write a page that opens from disk: curves, a table, each image beside what became of it."""
+    from rich.progress import Progress
+
+    from allocator.report import make_report
+    from allocator.tables import Table
+    from codec.image import write_file
+
+    use_backbones(lpips_backbone)
+    allocations = problem.allocations()
+    with Table(problem.table) as opened, Progress(console=console(stderr=True)) as bars:
+        bar = bars.add_task("images", total=None)
+        page = make_report(
+            opened,
+            allocations,
+            title=title or f"Allocation of {problem.table.stem}",
+            pictures=pictures,
+            side=side,
+            report=lambda done, total: bars.update(bar, completed=done, total=total),
+        )
+    write_file(out, page.encode())
+    typer.echo(f"{out}: {len(allocations[0].chosen)} images, {len(page.encode()) / 1e6:.1f} MB")

@@ -1,0 +1,216 @@
+"""An allocation as a page to look at: one HTML file that opens from disk, without a network."""
+
+import base64
+import html
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from PIL import Image
+
+from allocator.allocation import Allocation, Baseline
+from allocator.curve import Curve
+from allocator.errors import AllocatorError
+from allocator.metrics import STAND_IN, Metric, MetricError, get_metric
+from allocator.metrics.features import FeatureMetric
+from allocator.tables import Table
+from codec import CodecError, RGBImage, get_codec, pixels_sha256, read_image
+
+TEMPLATE = Path(__file__).parent / "templates" / "report.html"
+_CURVE_POINTS = 200
+
+
+def make_report(
+    table: Table,
+    allocations: Sequence[Allocation],
+    *,
+    title: str,
+    pictures: int = 40,
+    side: int = 1024,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> str:
+    """The page of one or several allocations of a table, as HTML.
+
+    Args:
+        table: that they were made from, with its bitstreams.
+        allocations: of the same images by the same objective, one for each target.
+        title: of the page.
+        pictures: so many images, the first by name, are shown; all of them stand in table and curves.
+        side: pixels of a shown picture's longer side, at most.
+        report: called with the images done and their number.
+
+    Raises:
+        AllocatorError: a bitstream isn't in the table.
+        CodecError: an original or a codec is missing.
+    """
+    first = allocations[0]
+    objective = first.objective
+    label = objective.label
+    sign = objective.natural_sign
+    points, *chosen = (
+        frame.assign(value=sign * objective.costs(frame)).sort_values("bytes")
+        for frame in (first.points, *(allocation.chosen for allocation in allocations))
+    )
+    names = sorted(points["image"].unique())
+    metric = _mapped(objective.terms[0].metric)
+    images = []
+    for done, name in enumerate(names, 1):
+        of_image, *rows = (frame[frame["image"] == name] for frame in (points, *chosen))
+        chosen_rows = [row.iloc[0] for row in rows]
+        images.append(_image(table, of_image, chosen_rows, metric if done <= pictures else None, side))
+        report(done, len(names))
+    content = {
+        "title": title,
+        "metric": label,
+        "map": metric.name,
+        "higher": bool(sign < 0),
+        "summary": [_words(allocation) for allocation in allocations],
+        "targets": [_target(allocation) for allocation in allocations],
+        "frontier": _frontier(first),
+        "codecs": sorted(points["codec"].unique()),
+        "images": images,
+        "pictures": min(pictures, len(names)),
+    }
+    from plotly.offline import get_plotlyjs
+
+    page = TEMPLATE.read_text(encoding="utf-8").replace("{{title}}", html.escape(title))
+    data = json.dumps(content, allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
+    for place, text in (("{{plotly}}", get_plotlyjs()), ("{{data}}", data)):
+        before, _, after = page.partition(place)
+        page = before + text + after
+    return page
+
+
+def _mapped(name: str) -> FeatureMetric:
+    """The metric whose map is shown: the objective's own if it has one, else LPIPS's stand-in."""
+    try:
+        metric: Metric = get_metric(name)
+    except (MetricError, CodecError):
+        metric = get_metric(STAND_IN)
+    found = metric if isinstance(metric, FeatureMetric) else get_metric(STAND_IN)
+    assert isinstance(found, FeatureMetric)
+    return found
+
+
+def _image(
+    table: Table, points: pd.DataFrame, chosen: Sequence[Any], metric: FeatureMetric | None, side: int
+) -> dict[str, Any]:
+    row = chosen[0]
+    name = str(row["image"])
+    found: dict[str, Any] = {
+        "name": name,
+        "width": int(row["width"]),
+        "height": int(row["height"]),
+        "curves": {
+            str(codec): {
+                "bpp": [round(float(x), 5) for x in curve["bpp"]],
+                "value": [round(float(x), 6) for x in curve["value"]],
+                "setting": [str(x) for x in curve["setting"]],
+            }
+            for codec, curve in points.groupby("codec")
+        },
+        "chosen": [],
+    }
+    if metric:
+        original = read_image(row["path"])
+        if pixels_sha256(original) != row["sha256"]:
+            raise CodecError(f"{row['path']}: has changed since it was measured; build the table again.")
+        found["original"] = _picture(original, side)
+        reference = metric.reference(original)
+    measured = [one for one in table.metrics() if one in points]
+    for one in chosen:
+        entry: dict[str, Any] = {
+            "codec": one["codec"],
+            "setting": one["setting"],
+            "bytes": int(one["bytes"]),
+            "bpp": round(float(one["bpp"]), 5),
+            "value": round(float(one["value"]), 6),
+            "metrics": {key: round(float(one[key]), 5) for key in measured if one[key] == one[key]},
+        }
+        if metric:
+            data = table.bitstream(one["sha256"], one["fingerprint"])
+            if data is None:
+                raise AllocatorError(f"{table.path}: holds no bitstream of {name}; build it without --no-bitstreams.")
+            decoded = get_codec(one["codec"]).decode(data)
+            entry["picture"] = _picture(decoded, side)
+            entry["heat"] = _heat(metric.map(reference, decoded), side // 2)
+        found["chosen"].append(entry)
+    return found
+
+
+def _picture(image: RGBImage, side: int) -> str:
+    return _encoded(_shrunk(Image.fromarray(image), side), quality=82)
+
+
+def _heat(distances: np.ndarray[Any, Any], side: int) -> str:
+    """Where images differ: bright and opaque where they differ most, on a scale that all pictures share."""
+    strength = np.clip(np.asarray(distances, np.float64), 0, 1) ** 0.5
+    colours = (colormaps["inferno"](strength) * 255).astype(np.uint8)
+    colours[..., 3] = (255 * strength).astype(np.uint8)
+    return _encoded(_shrunk(Image.fromarray(colours, "RGBA"), side), quality=50)
+
+
+def _shrunk(image: Image.Image, side: int) -> Image.Image:
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return image
+
+
+def _encoded(image: Image.Image, quality: int) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=quality, method=4)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _target(allocation: Allocation) -> dict[str, Any]:
+    pixels = int((allocation.chosen["width"] * allocation.chosen["height"]).sum())
+
+    def baseline(one: Baseline | None) -> dict[str, Any] | None:
+        return one and {"value": one.value, "bpp": 8 * one.bytes / pixels, "detail": one.detail}
+
+    return {
+        "bpp": allocation.budget.bpp,
+        "achieved": 8 * allocation.bytes / pixels,
+        "value": allocation.value,
+        "single": baseline(allocation.single),
+        "equal": baseline(allocation.equal),
+    }
+
+
+def _frontier(allocation: Allocation) -> dict[str, list[float]] | None:
+    """The whole set's curve; None where there is none, for images don't stand alone."""
+    if allocation.objective.aggregate != "mean" or allocation.budget.rule != "pooled":
+        return None
+    frame = Curve(allocation.points, allocation.objective).frame(_CURVE_POINTS)
+    return {key: [round(float(x), 6) for x in frame[key]] for key in ("bpp", "value")}
+
+
+def _words(allocation: Allocation) -> str:
+    """What was chosen, how far from optimal, and what a byte more would buy."""
+    label, images = allocation.objective.label, len(allocation.chosen)
+    budget = f" ({int(allocation.budget.limit):,} bytes)" if allocation.budget.rule == "pooled" else ""
+    counts = allocation.chosen["codec"].value_counts()
+    mix = ", ".join(f"{codec} for {count}" for codec, count in counts.items())
+    sentences = [
+        f"At {allocation.budget.bpp:g} bits per pixel{budget} the {images} images take {allocation.bytes:,} bytes "
+        f"and reach {label} {allocation.value:.4f}: {mix}."
+    ]
+    proof = "No other choice of levels is better within this budget: that is proven."
+    if allocation.gap:
+        proof = f"No choice of levels is better by more than {allocation.gap:.2g}."
+    better = [
+        f"{what} would give {other.value:.4f}"
+        for what, other in (
+            (f"the best single level ({allocation.single.detail})" if allocation.single else "", allocation.single),
+            ("equal rates", allocation.equal),
+        )
+        if other
+    ]
+    sentences.append(" ".join([proof, (", ".join(better) + ".").capitalize() if better else ""]).strip())
+    if allocation.objective.aggregate in ("mean", "pixels"):
+        sentences.append(f"A thousand bytes more would gain about {1000 * allocation.price:.2g}.")
+    return " ".join(sentences)
