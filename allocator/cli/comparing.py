@@ -49,7 +49,8 @@ def compare(
         higher = opened.metrics()
         names = [find_metric(opened, name) for name in ",".join(metric or higher).split(",")]
         goal = find_objective(opened, objective or ())
-    title = f"Each codec allocated by {goal.label}; means over {points['image'].nunique()} images"
+    images = points["image"].nunique()
+    title = f"Each codec allocated by {goal.label}; means over {images} images; blank: a rate out of its reach"
     _print(at_targets(points, targets, goal, names), title, format_)
     title = f"Bjøntegaard's averages against {anchor}: rate in percent, metric in its own units"
     _print(against(points, anchor, {name: higher[name] for name in names}), title, format_)
