@@ -58,6 +58,11 @@ def run(*arguments: object) -> Ran:
     return Ran(int(left.value.code or 0), out.getvalue(), err.getvalue())
 
 
+def _heed_interrupts() -> None:
+    """As a terminal starts it; a shell's background job would hand on that interrupts are ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def started(*arguments: object, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """The command line, in a process group of its own that never outlives the block."""
@@ -69,6 +74,7 @@ def started(*arguments: object, env: dict[str, str] | None = None) -> Iterator[s
         text=True,
         start_new_session=True,
         env={**os.environ, **(env or {})},
+        preexec_fn=_heed_interrupts,
     )
     try:
         yield process

@@ -60,8 +60,22 @@ def test_entries_at_two_rates_pass_with_one_decoder(entries: Path) -> None:
     assert "psnr" in page
 
 
-def test_decoding_uses_nothing_that_python_3_10_lacks(entries: Path, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import sys, typing\ndel typing.Self\nsys.modules['tomllib'] = None\n")
+WITHOUT_3_11 = """
+import builtins
+usual = builtins.__import__
+
+def limited(name, globals=None, locals=None, fromlist=(), level=0):
+    if "/server/modules/" in str((globals or {}).get("__file__")):
+        if name == "tomllib" or {"Self", "StrEnum", "file_digest"} & {*(fromlist or ())}:
+            raise ImportError(f"{name} {fromlist} is of Python 3.11")
+    return usual(name, globals, locals, fromlist, level)
+
+builtins.__import__ = limited
+"""
+
+
+def test_decoding_imports_nothing_that_python_3_10_lacks(entries: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_3_11)
     server = tmp_path / "server"
     server.mkdir()
     extract(entries / "decoder.zip", server)
