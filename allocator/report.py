@@ -138,7 +138,7 @@ def _image(
                 raise AllocatorError(f"{table.path}: holds no bitstream of {name}; build it without --no-bitstreams.")
             decoded = get_codec(one["codec"]).decode(data)
             entry["picture"] = _picture(decoded, side)
-            entry["heat"] = _heat(metric.map(reference, decoded), side // 2)
+            entry["heat"] = _heat(metric.map(reference, decoded), side // 4)
         found["chosen"].append(entry)
     return found
 
@@ -162,7 +162,7 @@ def _shrunk(image: Image.Image, side: int) -> Image.Image:
 
 def _encoded(image: Image.Image, quality: int) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=quality, method=4)
+    image.save(buffer, "WEBP", quality=quality, alpha_quality=quality, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
