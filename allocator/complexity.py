@@ -64,7 +64,8 @@ def _measure_here(name: str, images: Sequence[Path], level: int | None, threads:
     level = len(codec.levels) // 2 if level is None else level
     if not 0 <= level < len(codec.levels):
         raise AllocatorError(f"it has the levels 0 to {len(codec.levels) - 1}, not {level}.")
-    codec.decode(codec.encode(read_image(images[0]), level))
+    first = read_image(images[0])
+    codec.decode(codec.encode(first, level))
     encoding, decoding, bits, pixels = [], [], 0, 0
     for path in images:
         image = read_image(path)
@@ -77,7 +78,7 @@ def _measure_here(name: str, images: Sequence[Path], level: int | None, threads:
         bits, pixels = bits + 8 * len(data), pixels + image.shape[0] * image.shape[1]
     from codec.profile import network_cost
 
-    cost = network_cost(codec, level, read_image(images[0]))
+    cost = network_cost(codec, level, first)
     return Cost(
         codec=name,
         setting=codec.levels[level],

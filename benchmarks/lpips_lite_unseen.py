@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from allocator.metrics.distillation import CODECS, PAIRS, Distillation
+from allocator.metrics.distillation import CODECS, PAIRS, Distillation, distance_maps, make_optimizers
 from allocator.metrics.lite import STRIDES, LiteNet
-from codec.training.muon import Muon, mixes_channels
 from codec.training.schedule import learning_rate, move_average
 
 SIDE = 128
@@ -40,24 +39,12 @@ def read(file: Path, crop: int) -> Kept:
         return Kept(kept["original"][crop], kept["distorted"][crop], torch.from_numpy(kept["maps"][crop]), codecs)
 
 
-def distances(network: LiteNet, original: NDArray[np.uint8], distorted: NDArray[np.uint8]) -> Tensor:
-    images = torch.from_numpy(np.concatenate([original[None], distorted])).movedim(3, 1).float() / 127.5 - 1
-    with torch.autocast("cpu", torch.bfloat16):
-        features = network(images.contiguous(memory_format=torch.channels_last))
-    features = [layer.float() for layer in features]
-    return network.distance_map([layer[:1] for layer in features], [layer[1:] for layer in features])
-
-
 def trained(files: list[Path], unseen: str | None, steps: int) -> LiteNet:
     torch.manual_seed(0)
     settings = Distillation(steps=steps)
     network, average = LiteNet().to(memory_format=torch.channels_last), LiteNet().requires_grad_(False)
     average.load_state_dict(network.state_dict())
-    matrices, others = list[Tensor](), list[Tensor]()
-    for module in network.modules():
-        for parameter in module.parameters(recurse=False):
-            (matrices if mixes_channels(module, parameter) else others).append(parameter)
-    optimizers: list[torch.optim.Optimizer] = [Muon(matrices), torch.optim.Adam(others)]
+    optimizers = make_optimizers(network)
     for step in range(steps):
         random = np.random.default_rng((1, step))
         kept = read(files[random.integers(len(files))], int(random.integers(4)))
@@ -66,7 +53,7 @@ def trained(files: list[Path], unseen: str | None, steps: int) -> LiteNet:
         part = (slice(top, top + SIDE), slice(left, left + SIDE))
         cells = tuple(slice(one.start // STRIDES[-1], one.stop // STRIDES[-1]) for one in part)
         wanted = kept.maps[torch.from_numpy(seen)][:, cells[0], cells[1]]
-        found = distances(network, kept.original[part], kept.distorted[seen][:, part[0], part[1]])
+        found = distance_maps(network, kept.original[part], kept.distorted[seen][:, part[0], part[1]])
         scale = 1 / (wanted.mean((1, 2)) + 0.05)
         wrong = (found - wanted).mean((1, 2)).abs()
         loss = (((found - wanted).abs().mean((1, 2)) + wrong) * scale).mean()
@@ -87,7 +74,7 @@ def judged(network: LiteNet, files: list[Path], codec: str) -> str:
     for file in files:
         kept = read(file, 0)
         of_codec = kept.codecs == codec
-        ours += distances(network, kept.original, kept.distorted[of_codec]).mean((1, 2)).tolist()
+        ours += distance_maps(network, kept.original, kept.distorted[of_codec]).mean((1, 2)).tolist()
         theirs += kept.maps[torch.from_numpy(of_codec)].mean((1, 2)).tolist()
     error = np.abs(np.subtract(ours, theirs)).mean()
     return f"{spearmanr(ours, theirs).statistic:.4f} | {error:.4f}"

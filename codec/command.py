@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 
 from codec.base import BitstreamError, Codec, CodecError, RGBImage, is_codec_name
 from codec.image import ImageError, read_image, write_file, write_png
+from codec.toml import read_toml
 
 COMMANDS = "ALLOCATOR_COMMANDS"
 """Environment variable: TOML files of entries, separated as in ``PATH``; they come before those that ship."""
@@ -68,13 +68,7 @@ def read_commands(path: Path) -> dict[str, Command]:
     Raises:
         CommandError: it can't be read, or an entry makes no sense.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CommandError(f"{path}: can't be read ({error.strerror}).") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CommandError(f"{path}: is no TOML file ({error}).") from error
-    return {name: _command(path, name, entry) for name, entry in content.items()}
+    return {name: _command(path, name, entry) for name, entry in read_toml(path, CommandError).items()}
 
 
 def _command(path: Path, name: str, entry: Any) -> Command:

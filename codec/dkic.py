@@ -26,8 +26,6 @@ class DKICConfig(NetworkConfig):
 
     family: ClassVar[str] = "dkic"
 
-    channels: tuple[int, int, int] = (192, 192, 192)
-    """N: features at 1/2, 1/4 and 1/8 of the image's size."""
     blocks: tuple[int, int, int] = (1, 2, 4)
     """Dynamic residual blocks in the group at each of the three sizes."""
     block: str = "drb"
@@ -42,8 +40,8 @@ class DKICConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.channels) != 3 or len(self.blocks) != 3 or not 0 < self.mlp_ratio <= 64:
-            raise ValueError("channels and blocks have three values, and mlp_ratio is positive.")
+        if len(self.blocks) != 3 or not 0 < self.mlp_ratio <= 64:
+            raise ValueError("blocks have three values, and mlp_ratio is positive.")
         if self.kernel % 2 == 0:
             raise ValueError("Kernels have odd sides.")
         if self.block not in ("drb", "rbb"):
@@ -62,10 +60,6 @@ class DKICConfig(NetworkConfig):
 
     def hyper_block(self) -> nn.Module:
         return self.residual_block(self.hyper)
-
-    @property
-    def widest(self) -> int:
-        return self.channels[0]
 
     def residual_block(self, channels: int) -> nn.Module:
         """The block that these transforms are made of."""

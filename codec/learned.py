@@ -133,7 +133,7 @@ class LearnedCodec(Codec):
     def decode_memory(self, data: bytes) -> int:
         """The widest features, at half of the image's size, a dozen times over."""
         stream = unpack(data)
-        return (256 << 20) + 12 * self.bank.config.widest * stream.width * stream.height
+        return (256 << 20) + 12 * self.bank.config.channels[0] * stream.width * stream.height
 
     @property
     def _mark(self) -> int:

@@ -27,8 +27,6 @@ class LLICConfig(NetworkConfig):
 
     family: ClassVar[str] = "llic"
 
-    channels: tuple[int, int, int] = (192, 192, 192)
-    """N: features at 1/2, 1/4 and 1/8 of the image's size; at 1/16 there are ``latent``."""
     blocks: tuple[int, int, int, int] = (1, 2, 3, 1)
     """Pairs of a spatial and a channel transform block at each of the four sizes."""
     kernels: tuple[int, int, int, int] = (11, 11, 9, 9)
@@ -44,8 +42,8 @@ class LLICConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.channels) != 3 or len(self.blocks) != 4 or len(self.kernels) != 4:
-            raise ValueError("channels have three values, blocks and kernels four.")
+        if len(self.blocks) != 4 or len(self.kernels) != 4:
+            raise ValueError("blocks and kernels have four values.")
         if any(kernel % 2 == 0 for kernel in self.kernels):
             raise ValueError("Kernels have odd sides.")
         if not 0 < self.gate_ratio <= 64 or min(*self.channels, self.latent) < self.reduction:
@@ -59,10 +57,6 @@ class LLICConfig(NetworkConfig):
 
     def hyper_block(self) -> nn.Module:
         return nn.GELU()
-
-    @property
-    def widest(self) -> int:
-        return self.channels[0]
 
 
 class Group(nn.Sequential):

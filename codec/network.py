@@ -44,6 +44,8 @@ class NetworkConfig(ABC):
     family: ClassVar[str]
     """Which transforms it has, as manifests name them."""
 
+    channels: tuple[int, int, int] = (192, 192, 192)
+    """N: features at 1/2, 1/4 and 1/8 of the image's size."""
     latent: int = 320
     """M: channels of the latents y."""
     hyper: int = 320
@@ -69,6 +71,8 @@ class NetworkConfig(ABC):
                 isinstance(number, int) and least <= number <= _WIDEST for number in numbers
             ):
                 raise ValueError(f"{field.name} can't be {value!r}.")
+        if len(self.channels) != 3:
+            raise ValueError("channels have three values.")
         if self.context_kernel % 2 == 0:
             raise ValueError("Kernels have odd sides.")
         if self.attention > _WIDEST_WINDOW or self.attention % 2:
@@ -100,11 +104,6 @@ class NetworkConfig(ABC):
     @abstractmethod
     def hyper_block(self) -> nn.Module:
         """What follows each convolution of the hyper-prior."""
-
-    @property
-    @abstractmethod
-    def widest(self) -> int:
-        """Channels of the features at half of the image's size, which take the most memory."""
 
 
 class Gains(nn.Module):

@@ -99,8 +99,8 @@ def get_codec(name: str) -> Codec:
             return _of_bank(folder.resolve(), (folder / BANK_MANIFEST).stat().st_mtime_ns)
         from codec.command import known_commands
 
-        if name in known_commands():
-            return _of_command(name, known_commands()[name])
+        if command := known_commands().get(name):
+            return _of_command(name, command)
     codec: Codec = create(CODECS, name)
     return codec
 

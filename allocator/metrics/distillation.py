@@ -137,6 +137,30 @@ def _judged(teacher: LPIPS, original: RGBImage, distorted: Sequence[RGBImage]) -
     return np.stack(maps)
 
 
+def make_optimizers(network: LiteNet) -> list[torch.optim.Optimizer]:
+    """Muon for what mixes channels, Adam for the rest."""
+    matrices, others = list[Tensor](), list[Tensor]()
+    for module in network.modules():
+        for parameter in module.parameters(recurse=False):
+            (matrices if mixes_channels(module, parameter) else others).append(parameter)
+    return [Muon(matrices), torch.optim.Adam(others)]
+
+
+def distance_maps(network: LiteNet, original: NDArray[np.uint8], distorted: NDArray[np.uint8]) -> Tensor:
+    """What a network says of each place, (N, H / 16, W / 16), with features in bfloat16.
+
+    Args:
+        network: that says it.
+        original: (H, W, 3).
+        distorted: (N, H, W, 3).
+    """
+    images = torch.from_numpy(np.concatenate([original[None], distorted])).movedim(3, 1).float() / 127.5 - 1
+    with torch.autocast("cpu", torch.bfloat16):
+        features = network(images.contiguous(memory_format=torch.channels_last))
+    features = [layer.float() for layer in features]
+    return network.distance_map([layer[:1] for layer in features], [layer[1:] for layer in features])
+
+
 class Run:
     """One distillation in one folder: pairs are made once and kept, and training goes on where it stopped.
 
@@ -161,11 +185,7 @@ class Run:
         self.network = LiteNet().to(memory_format=torch.channels_last)
         self.average = LiteNet().requires_grad_(False)
         self.average.load_state_dict(self.network.state_dict())
-        matrices, others = list[Tensor](), list[Tensor]()
-        for module in self.network.modules():
-            for parameter in module.parameters(recurse=False):
-                (matrices if mixes_channels(module, parameter) else others).append(parameter)
-        self.optimizers: list[torch.optim.Optimizer] = [Muon(matrices), torch.optim.Adam(others)]
+        self.optimizers = make_optimizers(self.network)
         self.step, self.seconds, self.factor = 0, 0.0, 1.0
         identity = folder / PAIRS / "run.json"
         mine = json.dumps(self._identity(), indent=1)
@@ -247,11 +267,7 @@ class Run:
                 crop = int(random.integers(len(kept["original"])))
                 original, distorted = kept["original"][crop], kept["distorted"][crop]
                 maps, levels = torch.from_numpy(kept["maps"][crop]), kept["levels"][crop].tolist()
-            images = torch.from_numpy(np.concatenate([original[None], distorted])).movedim(3, 1).float() / 127.5 - 1
-            with torch.autocast("cpu", torch.bfloat16):
-                features = self.network(images.contiguous(memory_format=torch.channels_last))
-            features = [layer.float() for layer in features]
-            found = self.network.distance_map([layer[:1] for layer in features], [layer[1:] for layer in features])
+            found = distance_maps(self.network, original, distorted)
             wrong = found.mean((1, 2)) - maps.mean((1, 2))
             same = torch.tensor([a.partition(" ")[0] == b.partition(" ")[0] for a, b in itertools.pairwise(levels)])
             order = (wrong[1:] - wrong[:-1])[same].abs().mean()

@@ -1,7 +1,6 @@
 """A recipe: every number of a training run, in one TOML file."""
 
 import dataclasses
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -9,6 +8,7 @@ from typing import Any, get_type_hints
 from codec.base import CodecError, is_codec_name
 from codec.configurations import find_configuration
 from codec.network import NetworkConfig
+from codec.toml import read_toml
 
 
 class RecipeError(CodecError):
@@ -170,12 +170,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: it can't be read, or holds what no recipe has.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"{path}: can't be read ({error.strerror}).") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: is no TOML file ({error}).") from error
+    content = read_toml(path, RecipeError)
     try:
         stages = tuple(_part(Stage, stage) for stage in content.pop("stages", []))
         recipe: Recipe = _part(Recipe, {"name": path.stem, **content, "stages": stages})

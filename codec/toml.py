@@ -1,0 +1,21 @@
+"""TOML files that people write."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from codec.base import CodecError
+
+
+def read_toml(path: Path, error: type[CodecError]) -> dict[str, Any]:
+    """A file's content.
+
+    Raises:
+        error: it can't be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as cause:
+        raise error(f"{path}: can't be read ({cause.strerror}).") from cause
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
+        raise error(f"{path}: is no TOML file ({cause}).") from cause
