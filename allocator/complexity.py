@@ -34,19 +34,19 @@ class Cost:
     """The most memory of its process, libraries included; of a program that takes more, the program's."""
 
 
-def measure(name: str, images: Sequence[Path], level: int | None, threads: int | None) -> Cost:
+def measure(name: str, images: Sequence[str], level: int | None, threads: int | None) -> Cost:
     """A codec's cost on images, in a fresh process.
 
     Args:
         name: of the codec.
-        images: files.
+        images: files, or their addresses.
         level: that is timed; by default the one in the middle.
         threads: of the process; by default torch's.
 
     Raises:
         AllocatorError: it fails there, for the reason that is given.
     """
-    settings = {"name": name, "images": [str(path) for path in images], "level": level, "threads": threads}
+    settings = {"name": name, "images": list(images), "level": level, "threads": threads}
     command = [sys.executable, "-m", "allocator.complexity"]
     done = subprocess.run(command, input=json.dumps(settings), capture_output=True, text=True, check=False)
     if done.returncode:
@@ -55,7 +55,7 @@ def measure(name: str, images: Sequence[Path], level: int | None, threads: int |
     return Cost(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def _measure_here(name: str, images: Sequence[Path], level: int | None, threads: int | None) -> Cost:
+def _measure_here(name: str, images: Sequence[str], level: int | None, threads: int | None) -> Cost:
     import torch
 
     if threads:
@@ -103,7 +103,6 @@ def _peak() -> int:
 def main() -> int:
     """The process of :func:`measure`: settings as JSON in, the cost as JSON out."""
     settings = json.load(sys.stdin)
-    settings["images"] = [Path(path) for path in settings["images"]]
     try:
         cost = _measure_here(**settings)
     except (AllocatorError, CodecError) as error:

@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from allocator.errors import AllocatorError
 from codec.image import SUFFIXES, is_safe_name
+from codec.remote import file_system, is_address, tried_again
 
 
 class ImageFile(NamedTuple):
@@ -14,43 +16,32 @@ class ImageFile(NamedTuple):
 
     name: str
     """Unique in the set: the path inside the folder that was given, or the file's name; no suffix; ``/`` inside."""
-    path: Path
+    path: str
+    """In this machine's file system, or an address."""
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[ImageFile]:
-    """The images named by files and folders, sorted by name.
+    """The images named by files, folders and addresses, sorted by name.
 
     Folders are searched to the bottom for files with an image's suffix; hidden files and folders are left out.
-    A file that is named itself is taken whatever its suffix.
+    A file that is named itself is taken whatever its suffix. An address (``s3://``, ``gs://``, ``https://``) with an
+    image's suffix is a file, any other a folder.
 
     Raises:
-        AllocatorError: a path doesn't exist, a folder holds no image, two images share a name, or a name
-            isn't text.
+        AllocatorError: a path doesn't exist, a folder holds no image, an address can't be listed, two images share
+            a name, or a name isn't text.
+        CodecError: no package speaks an address's protocol.
     """
-    found: dict[Path, ImageFile] = {}
-    for path in map(Path, paths):
-        if path.is_dir():
-            files = [
-                file
-                for file in sorted(path.rglob("*"))
-                if file.suffix.lower() in SUFFIXES
-                and file.is_file()
-                and not any(part.startswith(".") for part in file.relative_to(path).parts)
-            ]
-            if not files:
-                raise AllocatorError(f"{path}: this folder holds no images.")
-            for file in files:
-                found[file.resolve()] = ImageFile(file.relative_to(path).with_suffix("").as_posix(), file)
-        elif path.exists():
-            found.setdefault(path.resolve(), ImageFile(path.stem, path))
-        else:
-            raise AllocatorError(f"{path}: there is no such file or folder.")
+    found: dict[str, ImageFile] = {}
+    for path in paths:
+        for real, image in _listed(str(path)) if is_address(path) else _in_files(Path(path)):
+            found.setdefault(real, image)
     by_name: dict[str, ImageFile] = {}
     for image in found.values():
         try:
             image.name.encode()
         except UnicodeEncodeError:
-            raise AllocatorError(f"{str(image.path)!r}: its name isn't valid UTF-8; rename it.") from None
+            raise AllocatorError(f"{image.path!r}: its name isn't valid UTF-8; rename it.") from None
         if not is_safe_name(image.name):
             raise AllocatorError(f"{image.path}: {image.name!r} is no name that every system can write; rename it.")
         if other := by_name.get(image.name):
@@ -60,3 +51,42 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[ImageFile]:
             )
         by_name[image.name] = image
     return sorted(found.values())
+
+
+def _in_files(path: Path) -> Iterable[tuple[str, ImageFile]]:
+    """Images with their real paths."""
+    if path.is_dir():
+        files = [file for file in sorted(path.rglob("*")) if _shown(file.relative_to(path)) and file.is_file()]
+        if not files:
+            raise AllocatorError(f"{path}: this folder holds no images.")
+        for file in files:
+            name = file.relative_to(path).with_suffix("").as_posix()
+            yield str(file.resolve()), ImageFile(name, str(file))
+    elif path.exists():
+        yield str(path.resolve()), ImageFile(path.stem, str(path))
+    else:
+        raise AllocatorError(f"{path}: there is no such file or folder.")
+
+
+def _listed(address: str) -> Iterable[tuple[str, ImageFile]]:
+    """Images with their addresses."""
+    files, root = file_system(address)
+    place = PurePosixPath(urlsplit(root).path if is_address(root) else root)
+    if place.suffix.lower() in SUFFIXES:
+        yield address, ImageFile(place.stem, address)
+        return
+    try:
+        inside = tried_again(lambda: files.find(root))
+    except OSError as error:
+        raise AllocatorError(f"{address}: can't be listed ({error}).") from error
+    paths = [(path, PurePosixPath(path.removeprefix(root).lstrip("/"))) for path in sorted(inside)]
+    images = [(files.unstrip_protocol(path), inner) for path, inner in paths if _shown(inner)]
+    if not images:
+        raise AllocatorError(f"{address}: holds no images.")
+    for image, inner in images:
+        yield image, ImageFile(str(inner.with_suffix("")), image)
+
+
+def _shown(inside: PurePosixPath | Path) -> bool:
+    """Whether what lies there, inside a folder, is an image that counts."""
+    return inside.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in inside.parts)

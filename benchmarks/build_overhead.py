@@ -21,7 +21,7 @@ from allocator.metrics import get_metric
 from codec import get_codec, read_image
 
 
-def bare(paths: list[Path], codec_name: str, metric_name: str) -> float:
+def bare(paths: list[str], codec_name: str, metric_name: str) -> float:
     """Seconds that the work itself takes; loading libraries isn't counted."""
     import torch
 

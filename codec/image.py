@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from codec.base import CodecError, RGBImage
 from codec.jxl import jxl_size
+from codec.remote import fetch, is_address
 
 SUFFIXES = frozenset(".avif .bmp .heic .heif .jpeg .jpg .jxl .pgm .png .pnm .ppm .tif .tiff .webp".split())
 """Endings of the files that count as images in a folder."""
@@ -41,7 +42,7 @@ def register_formats() -> None:
 
 
 def read_image(path: str | os.PathLike[str]) -> RGBImage:
-    """Read an image file as a viewer would show it, in 8-bit RGB.
+    """Read an image file as a viewer would show it, in 8-bit RGB; also from an address (:mod:`codec.remote`).
 
     EXIF orientation is applied; grayscale, palette and CMYK become RGB; 16-bit samples keep their
     upper 8 bits; an alpha channel that is opaque everywhere is dropped. Colour profiles are ignored,
@@ -52,12 +53,12 @@ def read_image(path: str | os.PathLike[str]) -> RGBImage:
             or with samples (32-bit integer, float) that don't fit 8 bits.
     """
     try:
-        file = Path(path)
-        if file.exists() and not file.is_file():
-            raise ImageError(f"{path}: is no file.")
-        with file.open("rb") as opened:
+        with _opened(path) as opened:
+            if not opened.read(1):
+                raise ImageError(f"{path}: is an empty file.")
+            opened.seek(0)
             return _to_rgb(open_image(opened, FORMATS), path)
-    except ImageError:
+    except CodecError:
         raise
     except Image.DecompressionBombError:
         raise ImageError(f"{path}: has more than {MAX_PIXELS:,} pixels, the most that is read.") from None
@@ -66,13 +67,26 @@ def read_image(path: str | os.PathLike[str]) -> RGBImage:
     except PermissionError:
         raise ImageError(f"{path}: may not be read (permission denied).") from None
     except PIL.UnidentifiedImageError:
-        reason = "is an empty file" if Path(path).stat().st_size == 0 else "is not an image, or a damaged one"
-        raise ImageError(f"{path}: {reason}.") from None
+        raise ImageError(f"{path}: is not an image, or a damaged one.") from None
     except MemoryError:
         raise ImageError(f"{path}: is too large for this machine's memory.") from None
     # Pillow's plugins raise almost anything on damaged input
     except Exception as error:
         raise ImageError(f"{path}: can't be decoded ({str(error).strip().rstrip('.')}).") from error
+
+
+def _opened(path: str | os.PathLike[str]) -> BinaryIO:
+    if is_address(path):
+        try:
+            return io.BytesIO(fetch(str(path)))
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError as error:
+            raise ImageError(f"{path}: can't be fetched ({error}).") from error
+    file = Path(path)
+    if file.exists() and not file.is_file():
+        raise ImageError(f"{path}: is no file.")
+    return file.open("rb")
 
 
 def open_image(file: BinaryIO, formats: tuple[str, ...]) -> Image.Image:

@@ -40,7 +40,8 @@ class LearnedCodec(Codec):
         self.version = f"bank {self.bank.identity[:16]}, stream {VERSION}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_networks", "_tables")}
+        of_this_machine = ("_device", "_networks", "_tables")
+        return {key: value for key, value in self.__dict__.items() if key not in of_this_machine}
 
     def encode(self, image: RGBImage, level: int) -> bytes:
         return self.encoder(image)(level)

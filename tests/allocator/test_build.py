@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -15,45 +14,18 @@ import pytest
 from PIL import Image
 
 from allocator.build import build
+from allocator.engines import Local
 from allocator.errors import AllocatorError
 from allocator.metrics import get_metric
 from allocator.metrics.fidelity import PSNR
 from allocator.tables import Table
 from codec import RGBImage, get_codec, pixels_sha256, read_image
 from codec.pillow import PillowCodec, jpeg
+from tests.allocator.builds import copy, frame, rows, wait_for_rows
 from tests.conftest import CROPS, run, started
 
 JPEG, WEBP = (len(get_codec(name).levels) for name in ("jpeg", "webp"))
 TIMES = ["encode_seconds", "decode_seconds"]
-
-
-def frame(path: Path) -> pd.DataFrame:
-    with Table(path) as table:
-        return table.frame()
-
-
-def copy(photos: Path, folder: Path, count: int) -> None:
-    """Many different images: shifted copies of the photos."""
-    folder.mkdir()
-    images = [read_image(path) for path in sorted(photos.iterdir())]
-    for index in range(count):
-        shifted = np.roll(images[index % len(images)], index, axis=1)
-        Image.fromarray(shifted).save(folder / f"{index:03}.png")
-
-
-def rows(path: Path) -> int:
-    try:
-        with sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True) as connection:
-            return int(connection.execute("SELECT count(*) FROM point").fetchone()[0])
-    except sqlite3.OperationalError:
-        return 0
-
-
-def wait_for_rows(path: Path, least: int) -> None:
-    deadline = time.monotonic() + 120
-    while rows(path) < least:
-        assert time.monotonic() < deadline, "the build makes no progress"
-        time.sleep(0.02)
 
 
 def test_every_number_was_measured_on_the_stored_bytes(table: Path, photos: Path) -> None:
@@ -78,7 +50,7 @@ def test_every_number_was_measured_on_the_stored_bytes(table: Path, photos: Path
 
 def test_jobs_do_not_change_the_table(table: Path, photos: Path, tmp_path: Path) -> None:
     codecs = [get_codec("jpeg"), get_codec("webp")]
-    build(tmp_path / "one.db", [photos], codecs, [get_metric("psnr"), get_metric("ms-ssim")], jobs=1)
+    build(tmp_path / "one.db", [photos], codecs, [get_metric("psnr"), get_metric("ms-ssim")], engine=Local(1))
     pd.testing.assert_frame_equal(
         frame(tmp_path / "one.db").drop(columns=TIMES), frame(table).drop(columns=TIMES), check_exact=True
     )
@@ -268,7 +240,7 @@ def test_a_worker_that_dies_is_told_and_the_rest_is_kept(photos: Path, tmp_path:
     fatal = jpeg()
     fatal.__class__ = DiesOnRocket
     with pytest.raises(AllocatorError, match="A worker process was killed"):
-        build(tmp_path / "run.db", [photos], [fatal], [get_metric("psnr")], jobs=1)
+        build(tmp_path / "run.db", [photos], [fatal], [get_metric("psnr")], engine=Local(1))
     assert "rocket" not in set(frame(tmp_path / "run.db")["image"])
     assert rows(tmp_path / "run.db") > 0
 

@@ -1,0 +1,84 @@
+"""Processes of this machine."""
+
+import contextlib
+import itertools
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from allocator import measuring
+from allocator.engines.base import Engine, Workers
+from allocator.errors import AllocatorError
+from allocator.metrics import Metric
+from codec import Codec
+from codec.workers import cores, leave_with_parent
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Local(Engine):
+    """As many processes as there are cores, or jobs if given; one thread each."""
+
+    jobs: int = field(default_factory=cores)
+
+    @contextlib.contextmanager
+    def start(self, codecs: Sequence[Codec], metrics: Sequence[Metric]) -> Iterator[Workers]:
+        before = set(multiprocessing.active_children())
+        pool = ProcessPoolExecutor(
+            self.jobs,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_prepare,
+            initargs=(codecs, metrics),
+        )
+        try:
+            yield _Pool(pool, self.jobs)
+        except BrokenProcessPool as error:
+            raise AllocatorError(
+                "A worker process was killed, most likely for want of memory; what was measured is kept, so run the "
+                "same command again, with fewer --jobs. (A script that calls build needs `if __name__ == "
+                "'__main__':`.)"
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - before:
+                process.terminate()
+
+
+def _prepare(codecs: Sequence[Codec], metrics: Sequence[Metric]) -> None:
+    leave_with_parent()
+    measuring.prepare(codecs, metrics)
+
+
+@dataclass(frozen=True)
+class _Pool:
+    pool: ProcessPoolExecutor
+    jobs: int
+
+    def completed(
+        self, function: Callable[[T], Any], items: Iterable[T]
+    ) -> Iterator[Sequence[tuple[T, Future[Any]]]]:
+        waiting = iter(items)
+        running: dict[Future[Any], T] = {}
+        while True:
+            for item in itertools.islice(waiting, 2 * self.jobs - len(running)):
+                with _interrupts_held():
+                    running[self.pool.submit(function, item)] = item
+            if not running:
+                return
+            done = wait(running, return_when=FIRST_COMPLETED).done
+            yield [(running.pop(future), future) for future in done]
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the block ends; processes started in the block never see it, for it's the parent's."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,227 @@
+"""A pool of Ray actors: of a cluster, or of this machine."""
+
+import contextlib
+import itertools
+import os
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from allocator import measuring
+from allocator.engines.base import Engine, WorkerLost, Workers
+from allocator.errors import AllocatorError
+from allocator.metrics import Metric
+from codec import Codec, CodecError
+from codec.workers import cores
+
+T = TypeVar("T")
+_AHEAD = 2
+"""Items that a worker has at a time: one that it does, and one that it needn't wait for."""
+_SECONDS = 10.0
+"""In which a cluster's address has to answer."""
+_TRIES = 3
+"""So often an item is begun whose worker dies with it."""
+
+
+@dataclass(frozen=True)
+class Ray(Engine):
+    """Actors of one core each, which load codecs and metrics once.
+
+    An actor that dies, with its node or alone, is replaced wherever there is room, and what it was doing is done
+    again. Needs the extra ``ray``; all nodes need this package, and what codecs, metrics and images are read from.
+    """
+
+    address: str | None = None
+    """Of a cluster, ``auto`` on one of its nodes; by default ``RAY_ADDRESS``, else this machine alone."""
+    workers: int | None = None
+    """By default as many as the cluster has room for at the start."""
+    gpus_per_worker: float = 0.0
+    """Share of a GPU that each takes; without one it computes on its core."""
+
+    @contextlib.contextmanager
+    def start(self, codecs: Sequence[Codec], metrics: Sequence[Metric]) -> Iterator[Workers]:
+        try:
+            import ray
+        except ImportError as error:
+            raise AllocatorError("The engine ray needs its package: pip install 'clic-allocator[ray]'.") from error
+        with contextlib.ExitStack() as stack:
+            # Ray's own messages, of lost workers for one, would stand among what is printed
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+            if not ray.is_initialized():
+                self._connect(ray)
+                stack.callback(ray.shutdown)
+            pool = _Pool(ray, ray.put((codecs, metrics)), self._count(ray), self.gpus_per_worker)
+            stack.callback(pool.close)
+            yield pool
+
+    def _connect(self, ray: Any) -> None:
+        address = self.address or os.environ.get("RAY_ADDRESS") or "local"
+        own: dict[str, Any] = {}
+        if address == "local":
+            own = {"num_cpus": self.workers or cores(), "include_dashboard": False}
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        try:
+            if host and port.isdecimal():  # Ray itself tries for minutes
+                socket.create_connection((host.strip("[]"), int(port)), _SECONDS).close()
+            ray.init(address, logging_level="ERROR", log_to_driver=False, **own)
+        except Exception as error:  # Ray raises this class itself
+            raise AllocatorError(f"{address}: no Ray cluster answers there ({_reason(error)}).") from error
+
+    def _count(self, ray: Any) -> int:
+        if self.workers:
+            return self.workers
+        room = ray.cluster_resources()
+        count = int(room.get("CPU", 0))
+        if self.gpus_per_worker:
+            count = min(count, int(room.get("GPU", 0) / self.gpus_per_worker))
+        if not count:
+            raise AllocatorError(
+                f"The cluster has {room.get('CPU', 0):g} cores and {room.get('GPU', 0):g} GPUs now, too few for a "
+                "worker; if it is to grow, say by --jobs how many workers there shall be."
+            )
+        return count
+
+
+class _Actor:
+    """A worker's process."""
+
+    def __init__(self, bank: tuple[Sequence[Codec], Sequence[Metric]]) -> None:
+        measuring.prepare(*bank)
+
+    def ready(self) -> None:
+        """Returns once it is."""
+
+    def do(self, function: Callable[[Any], Any], item: Any) -> Any:
+        try:
+            return function(item)
+        except CodecError as error:  # raised, it would come with a traceback for a sentence
+            return error
+
+
+@dataclass(eq=False)
+class _Attempt:
+    item: Any
+    number: int = 1
+    reference: Any = None
+
+
+@dataclass(eq=False)
+class _Worker:
+    actor: Any
+    attempts: deque[_Attempt] = field(default_factory=deque)
+    """In the order in which it does them."""
+
+
+class _Pool:
+    """Actors, and what they are doing."""
+
+    def __init__(self, ray: Any, bank: Any, count: int, gpus: float) -> None:
+        self._ray, self._bank, self._count = ray, bank, count
+        self._actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0)(_Actor)
+        self._starting: dict[Any, _Worker] = {}
+        self._workers: list[_Worker] = []
+        self._failed_starts = 0
+        for _ in range(count):
+            self._hire()
+
+    def completed(
+        self, function: Callable[[T], Any], items: Iterable[T]
+    ) -> Iterator[Sequence[tuple[T, Future[Any]]]]:
+        waiting = map(_Attempt, items)
+        queue: deque[_Attempt] = deque()
+        while True:
+            queue.extend(itertools.islice(waiting, not queue))  # so that the end is known
+            self._hand_out(function, queue, waiting)
+            under_way = {one.reference: worker for worker in self._workers for one in worker.attempts}
+            if not queue and not under_way:
+                return
+            references = [*under_way, *self._starting]
+            self._ray.wait(references, num_returns=1)
+            ready = dict.fromkeys(self._ray.wait(references, num_returns=len(references), timeout=0)[0])
+            batch: list[tuple[T, Future[Any]]] = []
+            for reference in ready:
+                if reference in under_way:
+                    batch += self._collect(under_way[reference], ready, queue)
+                else:
+                    self._begin(reference)
+            if batch:
+                yield batch
+
+    def _hand_out(self, function: Callable[[T], Any], queue: deque[_Attempt], waiting: Iterator[_Attempt]) -> None:
+        for ahead in range(_AHEAD):
+            for worker in self._workers:
+                if len(worker.attempts) == ahead:
+                    attempt = queue.popleft() if queue else next(waiting, None)
+                    if attempt is None:
+                        return
+                    attempt.reference = worker.actor.do.remote(function, attempt.item)
+                    worker.attempts.append(attempt)
+
+    def _collect(
+        self, worker: _Worker, ready: Container[Any], queue: deque[_Attempt]
+    ) -> Iterator[tuple[Any, Future[Any]]]:
+        """What a worker has finished. If it died, the first of what is left died with it, and all is done again."""
+        from ray.exceptions import RayError, RayTaskError
+
+        while worker.attempts and worker.attempts[0].reference in ready:
+            attempt = worker.attempts.popleft()
+            future: Future[Any] = Future()
+            try:
+                value = self._ray.get(attempt.reference)
+            except RayTaskError as error:
+                future.set_exception(error)
+            except RayError as error:
+                self._replace(worker)
+                queue.extend(worker.attempts)
+                worker.attempts.clear()
+                if attempt.number < _TRIES:
+                    queue.append(_Attempt(attempt.item, attempt.number + 1))
+                    return
+                future.set_exception(WorkerLost(f"{_TRIES} workers died with it, one by one ({_reason(error)})."))
+            else:
+                if isinstance(value, CodecError):
+                    future.set_exception(value)
+                else:
+                    future.set_result(value)
+            yield attempt.item, future
+
+    def _hire(self) -> None:
+        actor = self._actor.remote(self._bank)
+        self._starting[actor.ready.remote()] = _Worker(actor)
+
+    def _begin(self, reference: Any) -> None:
+        """Let a worker that has started do its share; replace one that has died before."""
+        from ray.exceptions import RayActorError
+
+        worker = self._starting.pop(reference)
+        try:
+            self._ray.get(reference)
+        except RayActorError as error:
+            self._failed_starts += 1
+            if error.actor_init_failed or self._failed_starts > _TRIES * self._count:
+                raise AllocatorError(f"Workers can't start ({_reason(error)}).") from error
+            self._hire()
+        else:
+            self._failed_starts = 0
+            self._workers.append(worker)
+
+    def _replace(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        self._ray.kill(worker.actor)
+        self._hire()
+
+    def close(self) -> None:
+        """End all workers."""
+        for worker in [*self._workers, *self._starting.values()]:
+            self._ray.kill(worker.actor)
+
+
+def _reason(error: Exception) -> str:
+    """The sentence of one of Ray's errors that says what happened."""
+    text, _, detail = str(error).partition("exit detail: ")
+    line = detail or text.strip().splitlines()[-1]
+    return line.splitlines()[0].partition(". ")[0].strip().rstrip(".")

@@ -1,0 +1,199 @@
+"""What a build will take, before it is begun: counted from the table, timed on a sample."""
+
+import contextlib
+import itertools
+import math
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from allocator import measuring
+from allocator.build import level_fingerprints, missing_levels
+from allocator.engines import Local
+from allocator.errors import AllocatorError
+from allocator.images import ImageFile, find_images
+from allocator.measuring import Task, WantedLevel
+from allocator.metrics import Metric
+from allocator.tables import Measured, Member, Point, Table
+from codec import Codec
+
+_SAMPLES_A_JOB = 4
+_SECONDS = 30.0
+"""After which no more of the sample is begun."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a build has to do, and what that will take."""
+
+    images: int
+    new: int
+    """Images that the table doesn't know."""
+    points: int
+    """Operating points that the whole build asks for."""
+    missing: int
+    """Those to be measured."""
+    sampled: int
+    """Images that were timed."""
+    jobs: int
+    """Processes at once that they were timed in."""
+    seconds: float
+    """Of one worker for all that is missing."""
+    error: float
+    """Standard error of that, relative; infinite for a sample of one image."""
+    bytes: int
+    """By which the table grows."""
+
+
+class _Work(NamedTuple):
+    file: ImageFile
+    sha256: str | None
+    """Of its pixels, if the table knows it."""
+    levels: tuple[tuple[WantedLevel, ...], ...]
+    """To be measured, by the codec's index."""
+
+
+class _Sample(NamedTuple):
+    member: Member
+    points: list[list[Point]]
+    """By the codec's index."""
+    seconds: float
+
+
+def estimate(
+    table: str | os.PathLike[str],
+    images: Iterable[str | os.PathLike[str]],
+    codecs: Sequence[Codec],
+    metrics: Sequence[Metric],
+    *,
+    jobs: int | None = None,
+    keep_bitstreams: bool = True,
+) -> Estimate:
+    """What :func:`allocator.build.build` of the same arguments would do. Nothing is written.
+
+    Files that the table knows by their path are taken to be what they were. Of the others, and of those that lack
+    points, a few are measured as the build would, in ``jobs`` processes at once.
+
+    Raises:
+        AllocatorError: see :func:`allocator.images.find_images`; or no image of the sample could be measured.
+    """
+    files = find_images(images)
+    local = Local(jobs) if jobs else Local()
+    with Table(table) if Path(table).exists() else contextlib.nullcontext() as known:
+        work = list(_missing(known, files, codecs, metrics))
+        chosen = random.Random(0).sample(work, min(len(work), _SAMPLES_A_JOB * local.jobs))
+        samples = _timed(local, codecs, metrics, [_with_bitstreams(known, one, codecs) for one in chosen])
+    seconds = [sample.seconds for sample in samples] or [0.0]
+    mean = statistics.fmean(seconds)
+    deviation = statistics.stdev(seconds) / math.sqrt(len(seconds)) if len(seconds) > 1 else math.inf
+    growth = _size(samples, codecs, metrics, keep_bitstreams) / max(1, len(samples))
+    return Estimate(
+        images=len(files),
+        new=sum(one.sha256 is None for one in work),
+        points=len(files) * sum(len(codec.levels) for codec in codecs),
+        missing=sum(len(levels) for one in work for levels in one.levels),
+        sampled=len(samples),
+        jobs=local.jobs,
+        seconds=mean * len(work),
+        error=deviation / mean if work else 0.0,
+        bytes=round(growth * len(work)),
+    )
+
+
+def _missing(
+    table: Table | None, files: Sequence[ImageFile], codecs: Sequence[Codec], metrics: Sequence[Metric]
+) -> Iterator[_Work]:
+    """The images that have work to be done."""
+    fingerprints = [level_fingerprints(codec) for codec in codecs]
+    sha256 = {member.path: member.sha256 for member in table.members()} if table else {}
+    for file in files:
+        image = sha256.get(measuring.absolute(file.path))
+        known = [table.measured(image, codec.name) if table and image else {} for codec in codecs]
+        levels = (
+            tuple(missing_levels(points, wanted, metrics)) for points, wanted in zip(known, fingerprints, strict=True)
+        )
+        if any(found := tuple(levels)):
+            yield _Work(file, image, found)
+
+
+def _with_bitstreams(table: Table | None, work: _Work, codecs: Sequence[Codec]) -> _Work:
+    """What the table keeps is only decoded."""
+    if table is None or work.sha256 is None:
+        return work
+    return work._replace(
+        levels=tuple(
+            tuple(
+                replace(one, bitstream=table.bitstream(work.sha256, codec.fingerprint(one.level))) for one in levels
+            )
+            for codec, levels in zip(codecs, work.levels, strict=True)
+        )
+    )
+
+
+def _timed(
+    local: Local, codecs: Sequence[Codec], metrics: Sequence[Metric], chosen: Sequence[_Work]
+) -> list[_Sample]:
+    """Measure a sample; after a time no more of it is begun.
+
+    Raises:
+        AllocatorError: all of it fails.
+    """
+    if not chosen:
+        return []
+    started = math.inf
+
+    def in_time() -> Iterator[_Work]:
+        for index, work in enumerate(chosen):
+            if index < 2 or time.monotonic() - started < _SECONDS:
+                yield work
+
+    # libraries and weights are loaded by the first level of the first images, which isn't timed
+    first = [one._replace(levels=tuple(levels[:1] for levels in one.levels)) for one in chosen[: local.jobs]]
+    samples, failures = [], []
+    with local.start(codecs, metrics) as workers:
+        for _ in workers.completed(_measure, first):
+            pass
+        started = time.monotonic()
+        for batch in workers.completed(_measure, in_time()):
+            for work, future in batch:
+                if error := future.exception():
+                    failures.append(f"{work.file.path}: {error}")
+                else:
+                    samples.append(future.result())
+    if not samples:
+        raise AllocatorError(f"No image of the sample could be measured. {failures[0]}")
+    return samples
+
+
+def _measure(work: _Work) -> _Sample:
+    start = time.perf_counter()
+    member = measuring.identify(work.file)
+    points = [
+        measuring.measure(Task(member, codec, levels)) if levels else [] for codec, levels in enumerate(work.levels)
+    ]
+    return _Sample(member, points, time.perf_counter() - start)
+
+
+def _size(
+    samples: Sequence[_Sample], codecs: Sequence[Codec], metrics: Sequence[Metric], keep_bitstreams: bool
+) -> int:
+    """Bytes that a table of the sample has beyond an empty one."""
+    with tempfile.TemporaryDirectory() as folder, Table(path := Path(folder, "sample.db"), create=True) as table:
+        table.add_metrics(metrics)
+        empty = path.stat().st_size
+        table.add_members([sample.member for sample in samples])
+        for sample in samples:
+            if not keep_bitstreams:
+                for point in itertools.chain(*sample.points):
+                    point.bitstream = None
+            table.store(
+                Measured(sample.member.sha256, codec.name, points)
+                for codec, points in zip(codecs, sample.points, strict=True)
+            )
+        return path.stat().st_size - empty

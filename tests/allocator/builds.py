@@ -1,0 +1,41 @@
+"""What tests of builds share."""
+
+import sqlite3
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from allocator.tables import Table
+from codec import read_image
+
+
+def frame(path: Path) -> pd.DataFrame:
+    with Table(path) as table:
+        return table.frame()
+
+
+def copy(photos: Path, folder: Path, count: int) -> None:
+    """Many different images: shifted copies of the photos."""
+    folder.mkdir()
+    images = [read_image(path) for path in sorted(photos.iterdir())]
+    for index in range(count):
+        shifted = np.roll(images[index % len(images)], index, axis=1)
+        Image.fromarray(shifted).save(folder / f"{index:03}.png")
+
+
+def rows(path: Path) -> int:
+    try:
+        with sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True) as connection:
+            return int(connection.execute("SELECT count(*) FROM point").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+def wait_for_rows(path: Path, least: int) -> None:
+    deadline = time.monotonic() + 120
+    while rows(path) < least:
+        assert time.monotonic() < deadline, "the build makes no progress"
+        time.sleep(0.02)

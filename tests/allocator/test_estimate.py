@@ -1,0 +1,50 @@
+"""What a build says beforehand, and what it then does."""
+
+import json
+from pathlib import Path
+
+from codec import get_codec
+from tests.conftest import run
+
+JPEG, WEBP = (len(get_codec(name).levels) for name in ("jpeg", "webp"))
+
+
+def test_what_is_missing_is_what_is_measured_then(photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    command = ("tables", "build", photos, "-c", "jpeg", "-c", "webp", "-m", "psnr", "-o", path)
+    assert run("tables", "build", photos / "rocket.png", "-c", "jpeg", "-m", "psnr", "-o", path).code == 0
+    size = path.stat().st_size
+    ran = run(*command, "--dry-run")
+    assert ran.code == 0, ran.err
+    missing = 4 * JPEG + 5 * WEBP
+    assert f"{missing:,} of {5 * (JPEG + WEBP)} operating points are missing, 4 of 5 images are new." in ran.out
+    assert "  512 workers" in ran.out
+    assert path.stat().st_size == size
+    assert f"{missing} operating points measured" in run(*command).out
+    ran = run(*command, "--dry-run")
+    assert ran.out == f"{path}: 0 of {5 * (JPEG + WEBP)} operating points are missing, 0 of 5 images are new.\n"
+
+
+def test_bytes_and_seconds_are_about_what_it_takes(photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    command = ("tables", "build", photos, "-c", "webp", "-m", "ms-ssim", "-j", 1, "-o", path, "--json")
+    found = json.loads(run(*command, "--dry-run").out)
+    assert not path.exists()
+    assert (found["sampled"], found["missing"]) == (4, 5 * WEBP)
+    assert found["seconds_by_workers"]["8"] * 8 == found["seconds"]
+    assert run(*command).code == 0
+    assert 0.5 < found["bytes"] / path.stat().st_size < 2
+    shown = json.loads(run("tables", "show", path, "--json").out)
+    coding = 5 * sum(level["encode_seconds"] + level["decode_seconds"] for level in shown["levels"])
+    assert found["seconds"] > coding / 4  # both are timed, beside whatever else this machine does
+
+
+def test_mistakes_are_told(photos: Path, tmp_path: Path) -> None:
+    command = ("tables", "build", photos, "-c", "jpeg", "-m", "psnr", "-o", tmp_path / "run.db", "--dry-run")
+    ran = run(*command, "--for-target", "1")
+    assert ran.code == 2
+    assert "leave out --dry-run, or the budget" in ran.err
+    (tmp_path / "bad.png").write_bytes(b"nonsense")
+    ran = run("tables", "build", tmp_path / "bad.png", *command[3:])
+    assert ran.code == 2
+    assert "No image of the sample could be measured" in ran.err
