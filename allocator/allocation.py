@@ -17,7 +17,7 @@ from allocator.errors import AllocatorError
 from allocator.grid import Grid
 from allocator.objective import Objective
 from allocator.solve import Infeasible, Solution, least_worst, lower_bound, solve
-from allocator.tables import Table
+from allocator.tables import Table, as_texts
 from allocator.two_budgets import solve_two
 
 if TYPE_CHECKING:
@@ -104,18 +104,18 @@ def read_points(table: Table, codecs: Sequence[str] = ()) -> "pd.DataFrame":
     Raises:
         AllocationError: the table is empty, a codec isn't in it, or an image has no point.
     """
-    counts = table.counts()
-    if not counts["images"]:
+    if not (images := len(table)):
         raise AllocationError(f"{table.path}: the table is empty.")
-    frame = table.frame()
-    if unknown := sorted(set(codecs) - set(frame["codec"])):
-        known = ", ".join(sorted(set(frame["codec"]))) or "none yet"
+    frame = table.points()
+    measured = sorted(frame["codec"].unique())
+    if unknown := sorted(set(codecs) - set(measured)):
+        known = ", ".join(measured) or "none yet"
         raise AllocationError(f"{table.path}: holds nothing of {', '.join(unknown)}; measured are {known}.")
     if codecs:
         frame = frame[frame["codec"].isin(codecs)].reset_index(drop=True)
-    if missing := counts["images"] - frame["image"].nunique():
+    if missing := images - frame["image"].nunique():
         raise AllocationError(
-            f"{table.path}: {missing} of {counts['images']} images have not been measured; "
+            f"{table.path}: {missing} of {images} images have not been measured; "
             "run `allocator tables build` again to finish."
         )
     return frame
@@ -132,7 +132,7 @@ def make_budget(
     if (target is None) == (total_bytes is None):
         raise AllocationError("Give either a target rate or a budget in bytes.")
     sizes = frame.drop_duplicates("image")
-    pixels = sum(int(w) * int(h) for w, h in zip(sizes["width"], sizes["height"], strict=True))
+    pixels = int((sizes["width"] * sizes["height"]).sum())
     if total_bytes is not None:
         if rule == "mean":
             raise AllocationError("A budget in bytes goes with the rule `pooled`; `mean` takes a target rate.")
@@ -180,8 +180,8 @@ def allocate(
     problem = _Problem(grid, grid.spread(costs), budget, objective, solver, time_limit)
     rows = np.arange(len(grid.pixels))
     solution, scale = problem.solve(constraints)
-    chosen = points.iloc[grid.row[rows, solution.choices]].reset_index(drop=True)
-    spent = _spent(chosen, budget.rule)
+    chosen = as_texts(points.iloc[grid.row[rows, solution.choices]].reset_index(drop=True))
+    spent = _spent(chosen["bytes"].to_numpy(), grid.pixels, budget.rule)
     images = len(chosen)
     mean_pixels = float(grid.pixels.mean()) if budget.rule == "mean" else 1.0
     divisor = float(grid.pixels.sum()) if objective.aggregate == "pixels" else images
@@ -227,7 +227,7 @@ class _Problem:
         except Infeasible as error:
             least = np.where(self.grid.available, self.grid.bytes, np.iinfo(np.int64).max).argmin(axis=1)
             lightest = self.grid.points.iloc[self.grid.row[np.arange(len(least)), least]]
-            if _spent(lightest, self.budget.rule) <= self.budget.limit:
+            if _spent(lightest["bytes"].to_numpy(), self.grid.pixels, self.budget.rule) <= self.budget.limit:
                 raise AllocationError(
                     "No allocation within the budget keeps to the limit on "
                     + (
@@ -261,7 +261,9 @@ class _Problem:
 
     def _within(self, constraints: Constraints, weights: NDArray[np.int64], limit: int) -> Solution:
         """The best of all sets of codecs that the constraints allow, those with the best bounds first."""
-        codecs = self.grid.spread(np.unique(self.grid.points["codec"], return_inverse=True)[1])
+        import pandas as pd
+
+        codecs = self.grid.spread(pd.factorize(self.grid.points["codec"])[0])
         count = int(codecs.max()) + 1
         most = constraints.max_codecs or count
         if most >= count:
@@ -320,19 +322,27 @@ class _Problem:
         return self.objective.separable(self.costs, self.grid.pixels[:, None].astype(np.float64))
 
     def best_single(self) -> Baseline | None:
-        found = []
-        for (codec, level), points in self.grid.points.groupby(["codec", "level"], sort=True):
-            if len(points) == len(self.grid.pixels) and _spent(points, self.budget.rule) <= self.budget.limit:
-                value = self.value(self.grid.option[points.index.to_numpy()])
-                detail = f"{codec} {points['setting'].iloc[0]}"
-                baseline = Baseline(value, int(points["bytes"].sum()), detail)
-                found.append((self.objective.natural_sign * value, str(codec), level, baseline))
+        import pandas as pd
+
+        grid, found = self.grid, []
+        codec, codecs = pd.factorize(grid.points["codec"], sort=True)
+        level = grid.points["level"].to_numpy()
+        levels = int(level.max()) + 1
+        kind = codec * levels + level
+        for one in np.flatnonzero(np.bincount(kind) == len(grid.pixels)):
+            rows = np.flatnonzero(kind == one)
+            data = grid.points["bytes"].to_numpy()[rows]
+            if _spent(data, grid.pixels, self.budget.rule) <= self.budget.limit:
+                value = self.value(grid.option[rows])
+                detail = f"{codecs[one // levels]} {grid.points['setting'].iloc[rows[0]]}"
+                found.append((self.objective.natural_sign * value, one, Baseline(value, int(data.sum()), detail)))
         return min(found)[-1] if found else None
 
     def equal_rate(self) -> Baseline | None:
         grid, limit = self.grid, self.budget.limit
         share = limit / (len(grid.pixels) if self.budget.rule == "mean" else int(grid.pixels.sum()))
-        caps = np.array([math.floor(share * int(pixels)) for pixels in grid.pixels])
+        sizes, of_size = np.unique(grid.pixels, return_inverse=True)
+        caps = np.array([math.floor(share * int(pixels)) for pixels in sizes])[of_size]
         within = np.where(grid.available & (grid.bytes <= caps[:, None]), self.costs, np.inf)
         best = np.argmin(within, axis=1)
         rows = np.arange(len(best))
@@ -341,11 +351,9 @@ class _Problem:
         return Baseline(self.value(best), int(grid.bytes[rows, best].sum()), "")
 
 
-def _spent(points: "pd.DataFrame", rule: Rule) -> Fraction:
-    """What points take of a budget."""
-    if rule == "pooled":
-        return Fraction(int(points["bytes"].sum()))
-    return _bytes_per_pixel(points["bytes"].to_numpy(), (points["width"] * points["height"]).to_numpy())
+def _spent(data: NDArray[np.int64], pixels: NDArray[np.int64], rule: Rule) -> Fraction:
+    """What bitstreams of so many bytes take of a budget, one for each image."""
+    return Fraction(int(data.sum())) if rule == "pooled" else _bytes_per_pixel(data, pixels)
 
 
 def _bytes_per_pixel(data: NDArray[np.int64], pixels: NDArray[np.int64]) -> Fraction:

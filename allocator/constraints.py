@@ -121,8 +121,10 @@ class Constraints:
             named = points["image"].isin([choice.image for choice in self.forced]).to_numpy()
             bound = named | any(choice.image is None for choice in self.forced)
             keep &= allowed | ~bound
+        if keep.all():
+            return points
         kept = points[keep]
-        if empty := sorted(set(points["image"]) - set(kept["image"])):
+        if empty := sorted({*points["image"].unique()} - {*kept["image"].unique()}):
             more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
             raise ConstraintError(f"The constraints leave no level for {empty[0]}{more}; loosen them.")
         return kept

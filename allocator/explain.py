@@ -21,7 +21,7 @@ def explain(allocation: Allocation) -> list[str]:
         raise AllocationError("Only an allocation by the mean can be explained image by image.")
     lines = []
     chosen = allocation.chosen.set_index("image")
-    for image, points in allocation.points.groupby("image", sort=True):
+    for image, points in allocation.points.groupby("image", observed=True):
         lines += _one(str(image), points, chosen.loc[image], allocation)
     return lines
 

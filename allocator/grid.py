@@ -15,9 +15,11 @@ class Grid:
     """Operating points as images by options; images may have different numbers of them."""
 
     def __init__(self, points: "pd.DataFrame") -> None:
-        points = points.sort_values(["image", "codec", "level"], kind="stable").reset_index(drop=True)
+        import pandas as pd
+
+        points = _sorted(points)
         self.points = points
-        names, item = np.unique(points["image"].to_numpy(str), return_inverse=True)
+        item, names = pd.factorize(points["image"])
         counts = np.bincount(item)
         self.item = item
         self.option = np.arange(len(points)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -36,3 +38,15 @@ class Grid:
         grid = np.zeros(self.shape, values.dtype)
         grid[self.item, self.option] = values
         return grid
+
+
+def _sorted(points: "pd.DataFrame") -> "pd.DataFrame":
+    """By image, codec and level, as they are already where they come from a table."""
+    import pandas as pd
+
+    image, codec = (pd.factorize(points[name], sort=True)[0] for name in ("image", "codec"))
+    keys = (points["level"].to_numpy(), codec, image)
+    order = np.lexsort(keys)
+    if (order == np.arange(len(order))).all():
+        return points.reset_index(drop=True)
+    return points.iloc[order].reset_index(drop=True)

@@ -186,7 +186,7 @@ def plan(
     points = points.assign(cost=objective.separable(objective.costs(points), pixels)).sort_values("level")
     curves = {
         (str(image), str(codec)): Curve(rows["level"].tolist(), rows["bytes"].tolist(), rows["cost"].tolist())
-        for (image, codec), rows in points.groupby(["image", "codec"])
+        for (image, codec), rows in points.groupby(["image", "codec"], observed=True)
     }
     wanted: Wanted = {}
     broken = [key for key, curve in curves.items() if not keeps(curve, assumption)]

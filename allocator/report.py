@@ -112,7 +112,7 @@ def _image(
                 "value": [round(float(x), 6) for x in curve["value"]],
                 "setting": [str(x) for x in curve["setting"]],
             }
-            for codec, curve in points.groupby("codec")
+            for codec, curve in points.groupby("codec", observed=True)
         },
         "chosen": [],
     }

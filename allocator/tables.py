@@ -1,25 +1,34 @@
-"""Tables: all operating points of a set of images in one SQLite file. ``docs/tables.md`` describes the columns."""
+"""Tables: all operating points of a set of images in one SQLite file; its columns: ``docs/reference/tables.md``."""
 
 import contextlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 from allocator.errors import AllocatorError
 from allocator.metrics.base import Metric
+from codec.workers import cores
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    import pyarrow as pa
+    from numpy.typing import NDArray
 
 Bitstream: TypeAlias = bytes  # `bytes` names a column below
 
 APPLICATION_ID = 0x434C4943
 SCHEMA_VERSION = 1
 _WAIT_SECONDS = 5.0
+_BATCH_ROWS = 100_000
+_MAPPED_BYTES = 1 << 36
+_AS_CATEGORIES = {"name", "path", "sha256", "codec", "setting", "fingerprint"}
+"""Texts that many operating points share."""
 _SCHEMA = f"""
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
@@ -99,18 +108,29 @@ class Point:
     """Metric fingerprint to value."""
 
 
+class Measured(NamedTuple):
+    """What was measured of one image by one codec."""
+
+    sha256: str
+    """The image's, a member's."""
+    codec: str
+    points: Sequence[Point]
+
+
 class Table:
     """A table on disk. Use it as a context manager.
 
     Args:
         path: the SQLite file.
         create: make the file if there is none.
+        whole: the file is of no use before it's closed, so that nothing is done to save it halfway: several times
+            as fast.
 
     Raises:
         TableError: missing, unreadable, not a table, or of another version.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, create: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, create: bool = False, whole: bool = False) -> None:
         self.path = Path(path)
         if not create and not self.path.is_file():
             raise TableError(f"{path}: there is no such table; `allocator tables build` makes one.")
@@ -120,6 +140,9 @@ class Table:
         try:
             with self._errors():
                 self._connection.execute("PRAGMA foreign_keys = ON")
+                if whole:
+                    for pragma in ("journal_mode = MEMORY", "synchronous = OFF", "cache_size = -65536"):
+                        self._connection.execute(f"PRAGMA {pragma}")
                 self._check_schema(create)
         except BaseException:
             self._connection.close()
@@ -193,6 +216,11 @@ class Table:
                 [(m.name, m.path, m.sha256) for m in members],
             )
 
+    def __len__(self) -> int:
+        """Images of the set."""
+        with self._errors():
+            return self._scalar("SELECT count(*) FROM member")
+
     def members(self) -> list[Member]:
         """The set, sorted by name."""
         with self._errors():
@@ -238,19 +266,16 @@ class Table:
                 (sha256, codec, *fingerprints),
             )
 
-    def store(self, sha256: str, codec: str, points: Sequence[Point]) -> None:
-        """Write one image's points of one codec in one transaction.
+    def store(self, measured: Iterable[Measured]) -> None:
+        """Write points in one transaction: new ones, or known ones with further values.
 
-        Args:
-            sha256: the image's, a member's.
-            codec: the codec's name.
-            points: new points, or known ones with further values; a point without a bitstream keeps the
-                one that is stored.
+        A point without a bitstream keeps the one that is stored.
         """
         with self._errors(), self._transaction():
-            image = self._scalar("SELECT id FROM image WHERE sha256 = ?", sha256)
-            for point in points:
-                self._store_point(image, codec, point)
+            for one in measured:
+                image = self._scalar("SELECT id FROM image WHERE sha256 = ?", one.sha256)
+                for point in one.points:
+                    self._store_point(image, one.codec, point)
 
     def _store_point(self, image: int, codec: str, point: Point) -> None:
         found = self._connection.execute(
@@ -302,13 +327,25 @@ class Table:
 
     def bitstream(self, sha256: str, fingerprint: str) -> bytes | None:
         """A stored bitstream, or None where the table was built without."""
+        row = self._of_point(
+            "SELECT data FROM bitstream JOIN point ON point.id = bitstream.point", sha256, fingerprint
+        )
+        return row[0] if row else None
+
+    def decoded_sha256(self, sha256: str, fingerprint: str) -> str:
+        """What an operating point's pixels are known by, see :func:`codec.pixels_sha256`."""
+        row = self._of_point("SELECT decoded_sha256 FROM point", sha256, fingerprint)
+        assert row
+        return str(row[0])
+
+    def _of_point(self, query: str, sha256: str, fingerprint: str) -> tuple[Any, ...] | None:
         with self._errors():
-            row = self._connection.execute(
-                "SELECT data FROM bitstream JOIN point ON point.id = bitstream.point "
-                "JOIN image ON image.id = point.image WHERE sha256 = ? AND fingerprint = ?",
+            found = self._connection.execute(
+                f"{query} JOIN image ON image.id = point.image WHERE sha256 = ? AND fingerprint = ?",
                 (sha256, fingerprint),
-            ).fetchone()
-            return row[0] if row else None
+            )
+            row: tuple[Any, ...] | None = found.fetchone()
+            return row
 
     def metrics(self) -> dict[str, bool]:
         """Name of each metric that was measured somewhere to whether higher is better."""
@@ -322,36 +359,120 @@ class Table:
     def frame(self) -> "pd.DataFrame":
         """All operating points, one a row, sorted by image, codec and level.
 
-        Columns: ``image``, ``path``, ``sha256``, ``width``, ``height`` (pixels), ``codec``, ``level`` (from 0),
-        ``setting``, ``fingerprint``, ``bytes``, ``bpp`` (bits per pixel), ``encode_seconds``, ``decode_seconds``,
-        ``decoded_sha256``, and one for each metric, NaN where it wasn't measured. Of a metric that was measured
-        with several weights the latest counts.
+        Columns: those of :meth:`points`, texts as such, and ``decoded_sha256``.
         """
-        import numpy as np
+        import pandas as pd
 
-        with self._errors():
-            frame = self._read(
-                "SELECT point.id, name AS image, path, sha256, width, height, codec, level, setting, fingerprint, "
-                "bytes, bytes * 8.0 / (width * height) AS bpp, encode_seconds, decode_seconds, decoded_sha256 "
-                "FROM member JOIN image ON image.id = member.image JOIN point ON point.image = image.id "
-                "ORDER BY name, codec, level",
+        frame, ids = self._points()
+        frame = as_texts(frame)
+        rows = self._read_in_parts("SELECT id, decoded_sha256 FROM point WHERE id BETWEEN {} AND {}")
+        decoded = rows["decoded_sha256"].to_pandas()
+        frame["decoded_sha256"] = decoded.set_axis(pd.Index(rows["id"].to_numpy())).loc[ids].to_numpy()
+        return frame
+
+    def points(self) -> "pd.DataFrame":
+        """What allocations need of all operating points, one a row, sorted by image, codec and level.
+
+        Columns: ``image``, ``path``, ``sha256``, ``width``, ``height`` (pixels), ``codec``, ``level`` (from 0),
+        ``setting``, ``fingerprint``, ``bytes``, ``bpp`` (bits per pixel), ``encode_seconds``, ``decode_seconds``, and
+        one for each metric, NaN where it wasn't measured. Of a metric that was measured with several weights the
+        latest counts. Texts are categories: a table may hold tens of millions of points.
+        """
+        return self._points()[0]
+
+    def _points(self) -> "tuple[pd.DataFrame, NDArray[np.int64]]":
+        """Points, and their rows' ids."""
+        import numpy as np
+        import pandas as pd
+
+        members = self._read(
+            "SELECT name, path, image, sha256, width, height FROM member JOIN image ON image.id = member.image "
+            "ORDER BY name"
+        )
+        found = self._read_in_parts(
+            "SELECT id, image, codec, level, setting, fingerprint, bytes, encode_seconds, decode_seconds FROM point "
+            "WHERE id BETWEEN {} AND {}"
+        )
+        texts = {name: pd.Categorical(found[name].to_pandas()) for name in ("codec", "setting", "fingerprint")}
+        codec = texts["codec"].reorder_categories(sorted(texts["codec"].categories))
+        image, level = (found[name].to_numpy() for name in ("image", "level"))
+        # nearly in order already, as builds write them
+        order = np.lexsort((level, codec.codes, image))
+        wanted = members["image"].to_numpy()
+        first = np.searchsorted(image, wanted, "left", order)
+        counts = np.searchsorted(image, wanted, "right", order) - first
+        of_member = np.repeat(np.arange(len(members)), counts)
+        rows = order[np.arange(len(of_member)) + np.repeat(first - (np.cumsum(counts) - counts), counts)]
+        frame = pd.DataFrame(
+            {
+                **{
+                    heading: pd.Categorical(members[name].to_pandas()).take(of_member)
+                    for heading, name in (("image", "name"), ("path", "path"), ("sha256", "sha256"))
+                },
+                **{name: members[name].to_numpy()[of_member] for name in ("width", "height")},
+                "codec": codec.take(rows),
+                "level": level[rows],
+                **{name: texts[name].take(rows) for name in ("setting", "fingerprint")},
+                "bytes": found["bytes"].to_numpy()[rows],
+            },
+            copy=False,
+        )
+        frame["bpp"] = frame["bytes"] * 8.0 / (frame["width"] * frame["height"])
+        for name in ("encode_seconds", "decode_seconds"):
+            frame[name] = found[name].to_numpy()[rows]
+        ids = found["id"].to_numpy()
+        for name, metric in self._latest_metrics():
+            measured = self._read_in_parts(
+                f"SELECT point, value FROM measurement WHERE metric = {metric} AND point BETWEEN {{}} AND {{}}"
             )
-            latest = self._connection.execute(
+            values = np.full(len(ids), np.nan)
+            values[np.searchsorted(ids, measured["point"].to_numpy())] = measured["value"].to_numpy()
+            frame[name] = values[rows]
+        return frame, ids[rows]
+
+    def _latest_metrics(self) -> list[tuple[str, int]]:
+        """Names, and the id of the weights that count."""
+        with self._errors():
+            return self._connection.execute(
                 "SELECT name, max(id) FROM metric "
                 "WHERE EXISTS (SELECT 1 FROM measurement WHERE measurement.metric = metric.id) "
                 "GROUP BY name ORDER BY max(id)"
-            )
-            for name, metric in latest.fetchall():
-                values = self._read("SELECT point, value FROM measurement WHERE metric = ?", metric)
-                values = values.set_index("point")["value"]
-                frame[name] = frame["id"].map(values).astype(np.float64)
-        return frame.drop(columns="id")
+            ).fetchall()
 
-    def _read(self, query: str, *arguments: object) -> "pd.DataFrame":
-        import pandas as pd
+    def _read_in_parts(self, query: str) -> "pa.Table":
+        """What a query between two ids of points gives for all of them, a part on each core."""
+        import pyarrow as pa
 
-        cursor = self._connection.execute(query, arguments)
-        return pd.DataFrame(cursor.fetchall(), columns=[column[0] for column in cursor.description])
+        with self._errors():
+            first, last = self._connection.execute(  # apart: together they would take a pass over all
+                "SELECT (SELECT min(id) FROM point), (SELECT max(id) FROM point)"
+            ).fetchone()
+        if first is None:
+            return self._read(query.format(0, 0))
+        parts = cores()
+        edges = [first + (last + 1 - first) * i // parts for i in range(parts + 1)]
+        with ThreadPoolExecutor(parts) as pool:
+            tables = list(pool.map(lambda a, b: self._read(query.format(a, b - 1)), edges[:-1], edges[1:]))
+        filled = [table for table in tables if len(table)]  # of an empty one the types aren't known
+        return pa.concat_tables(filled or tables[:1]).unify_dictionaries()
+
+    def _read(self, query: str) -> "pa.Table":
+        """What a query gives, shared texts as dictionaries; by Arrow, several times as fast as row by row."""
+        import adbc_driver_sqlite.dbapi as adbc
+        import pyarrow as pa
+
+        try:
+            with adbc.connect(f"{self.path.resolve().as_uri()}?mode=ro") as connection, connection.cursor() as cursor:
+                for pragma in (f"busy_timeout = {_WAIT_SECONDS * 1000:.0f}", f"mmap_size = {_MAPPED_BYTES}"):
+                    cursor.execute(f"PRAGMA {pragma}")
+                    cursor.fetchall()
+                cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(_BATCH_ROWS)})
+                cursor.execute(query)
+                reader = cursor.fetch_record_batch()
+                batches = [_with_dictionaries(batch) for batch in reader]
+        except adbc.Error as error:
+            raise TableError(f"{self.path}: can't be read ({error}).") from error
+        return pa.Table.from_batches(batches, None if batches else reader.schema).unify_dictionaries()
 
     def merge(self, other: "Table") -> None:
         """Take over all that ``other`` has and this table lacks.
@@ -359,20 +480,29 @@ class Table:
         Raises:
             TableError: a name stands for different pixels in the two.
         """
-        own = {member.name: member for member in self.members()}
-        for member in other.members():
-            if member.name in own and own[member.name].sha256 != member.sha256:
-                raise TableError(
-                    f"{other.path}: its image {member.name!r} isn't the one of that name in {self.path}."
-                )
-        with self._errors():
-            self._connection.execute("ATTACH ? AS other", (other.path.resolve().as_uri() + "?mode=ro",))
-            try:
-                with self._transaction():
-                    for statement in _MERGE:
-                        self._connection.execute(statement)
-            finally:
-                self._connection.execute("DETACH other")
+        with self._errors(), self._attached(other), self._transaction():
+            clash = self._connection.execute(
+                "SELECT name FROM other.member AS theirs JOIN main.member AS mine USING (name) WHERE "
+                "(SELECT sha256 FROM other.image WHERE id = theirs.image) <> "
+                "(SELECT sha256 FROM main.image WHERE id = mine.image)"
+            ).fetchone()
+            if clash:
+                raise TableError(f"{other.path}: its image {clash[0]!r} isn't the one of that name in {self.path}.")
+            shared = self._scalar("SELECT EXISTS (SELECT 1 FROM other.image JOIN main.image USING (sha256))")
+            last = {
+                "image": self._scalar("SELECT coalesce(max(id), 0) FROM main.image"),
+                "point": self._scalar("SELECT coalesce(max(id), 0) FROM main.point"),
+            }
+            for statement in _MERGE_SHARED if shared else _MERGE_APART:
+                self._connection.execute(statement, last)
+
+    @contextlib.contextmanager
+    def _attached(self, other: "Table") -> Iterator[None]:
+        self._connection.execute("ATTACH ? AS other", (other.path.resolve().as_uri() + "?mode=ro",))
+        try:
+            yield
+        finally:
+            self._connection.execute("DETACH other")
 
     def counts(self) -> Mapping[str, int]:
         """How many ``images`` the set has, how many are ``measured`` by at least one codec, and the ``points``."""
@@ -385,17 +515,38 @@ class Table:
             }
 
 
-_MERGE = (
+def as_texts(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Categories as the texts that they are."""
+    return frame.astype({name: kind.categories.dtype for name, kind in frame.dtypes.items() if kind == "category"})
+
+
+def _with_dictionaries(batch: "pa.RecordBatch") -> "pa.RecordBatch":
+    for name in _AS_CATEGORIES & {*batch.schema.names}:
+        batch = batch.set_column(batch.schema.get_field_index(name), name, batch[name].dictionary_encode())
+    return batch
+
+
+_MERGE_METRICS = """INSERT OR IGNORE INTO metric (name, fingerprint, higher_is_better)
+    SELECT name, fingerprint, higher_is_better FROM other.metric"""
+_POINT = "codec, level, setting, fingerprint, bytes, encode_seconds, decode_seconds, decoded_sha256"
+# of tables that share no image: the other's keys come after those that are there, in one pass over its rows
+_MERGE_APART = (
+    "INSERT INTO image SELECT id + :image, sha256, width, height FROM other.image",
+    "INSERT INTO member SELECT name, image + :image, path FROM other.member",
+    f"INSERT INTO point (id, image, {_POINT}) SELECT id + :point, image + :image, {_POINT} FROM other.point",
+    "INSERT INTO bitstream SELECT point + :point, data FROM other.bitstream",
+    _MERGE_METRICS,
+    """INSERT INTO measurement SELECT point + :point, mine.id, value FROM other.measurement
+       JOIN other.metric AS theirs ON theirs.id = metric JOIN main.metric AS mine USING (fingerprint)""",
+)
+_MERGE_SHARED = (
     "INSERT OR IGNORE INTO image (sha256, width, height) SELECT sha256, width, height FROM other.image",
     """INSERT OR IGNORE INTO member SELECT name, mine.id, path FROM other.member
        JOIN other.image AS theirs ON theirs.id = image JOIN main.image AS mine USING (sha256)""",
-    "INSERT OR IGNORE INTO metric (name, fingerprint, higher_is_better) "
-    "SELECT name, fingerprint, higher_is_better FROM other.metric",
+    _MERGE_METRICS,
     """CREATE TEMP TABLE same AS SELECT DISTINCT mine.id AS image, theirs.id AS other
        FROM main.image AS mine JOIN other.image AS theirs USING (sha256)""",
-    """INSERT OR IGNORE INTO point
-       (image, codec, level, setting, fingerprint, bytes, encode_seconds, decode_seconds, decoded_sha256)
-       SELECT same.image, codec, level, setting, fingerprint, bytes, encode_seconds, decode_seconds, decoded_sha256
+    f"""INSERT OR IGNORE INTO point (image, {_POINT}) SELECT same.image, {_POINT}
        FROM other.point JOIN same ON same.other = point.image""",
     """CREATE TEMP TABLE twin AS SELECT mine.id AS point, theirs.id AS other
        FROM other.point AS theirs JOIN same ON same.other = theirs.image

@@ -178,6 +178,7 @@ def submit(
             data = _encode_again(codec, row)
         values = {name: row[name] for name in metrics if row[name] == row[name]}  # measured ones only
         fields = {name: row[name] for name in Entry.__dataclass_fields__ if name in row}
+        fields["decoded_sha256"] = table.decoded_sha256(row["sha256"], row["fingerprint"])
         if anew:
             values = dict(anew.metrics)
             fields |= {
