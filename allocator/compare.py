@@ -98,20 +98,30 @@ def _mean_difference(
     return float((integrals[1] - integrals[0]) / (high - low))
 
 
-def level_curve(points: "pd.DataFrame", metric: str, higher_is_better: bool) -> RateCurve:
-    """A codec's curve over a set: at each level the pooled rate and the images' mean.
+def level_means(points: "pd.DataFrame", metric: str) -> tuple[list[float], list[float]]:
+    """At each of a codec's levels the set's pooled rate in bits per pixel, and the images' mean of a metric.
 
     Raises:
-        CompareError: see :func:`rate_curve`, or a level isn't measured on all images.
+        CompareError: a level isn't measured on all images.
     """
     images = points["image"].nunique()
     rates, values = [], []
     for _, rows in points.groupby("level"):
         if len(rows) < images or rows[metric].isna().any():
             raise CompareError(f"{metric} isn't measured on all images at every level of {rows['codec'].iloc[0]}.")
-        rates.append(8 * rows["bytes"].sum() / (rows["width"] * rows["height"]).sum())
-        values.append(rows[metric].mean() * (1 if higher_is_better else -1))
-    return rate_curve(rates, values)
+        rates.append(float(8 * rows["bytes"].sum() / (rows["width"] * rows["height"]).sum()))
+        values.append(float(rows[metric].mean()))
+    return rates, values
+
+
+def level_curve(points: "pd.DataFrame", metric: str, higher_is_better: bool) -> RateCurve:
+    """A codec's curve over a set: at each level the pooled rate and the images' mean.
+
+    Raises:
+        CompareError: see :func:`rate_curve` and :func:`level_means`.
+    """
+    rates, values = level_means(points, metric)
+    return rate_curve(rates, np.multiply(values, 1 if higher_is_better else -1))
 
 
 def at_targets(

@@ -1,8 +1,7 @@
 """A set's operational rate-quality curve, as people look at it."""
 
 import math
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -12,9 +11,39 @@ from allocator.grid import Grid
 from allocator.objective import Objective
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     import pandas as pd
 
 _CHANGES = 5  # images named at a target
+
+
+class Change(NamedTuple):
+    """An image that gets another level with more budget."""
+
+    image: str
+    before: str
+    """Its codec and setting."""
+    after: str
+    bytes: int
+    """More than before."""
+
+
+class Near(NamedTuple):
+    """The curve at a target."""
+
+    target_bpp: float
+    budget_bytes: int
+    bytes: int
+    bpp: float
+    value: float
+    """Of the objective."""
+    bound: float
+    """Which no allocation within the budget betters."""
+    price: float
+    """What one more byte gains; 0 where nothing is left to gain."""
+    changes: list[Change]
+    """The first that more budget brings."""
 
 
 class Curve:
@@ -33,8 +62,8 @@ class Curve:
             raise AllocatorError("The curve is of the mean; solve single targets for other aggregates.")
         self.objective = objective
         self.grid = Grid(points)
-        costs = self.grid.spread(objective.costs(self.grid.points))
-        self.frontier = sweep(costs, self.grid.bytes, available=self.grid.available)
+        self.costs = self.grid.spread(objective.costs(self.grid.points))
+        self.frontier = sweep(self.costs, self.grid.bytes, available=self.grid.available)
         self.pixels = int(self.grid.pixels.sum())
 
     @property
@@ -79,62 +108,53 @@ class Curve:
             }
         )
 
-    def describe(self, target: float) -> list[str]:
-        """A target in words: the allocation there, the price of a byte, and the images that would change first."""
+    def near(self, target: "Fraction") -> "Near | None":
+        """What the curve is at a target, and what would change next; None where the target can't be reached."""
         limit = math.floor(target * self.pixels / 8)
         index = self.frontier.at(limit)
         if index < 0:
-            return [f"{target:g} bpp: can't be reached, the least is {self.bpp(0):.4f} bpp."]
-        used = int(self.frontier.weight[index])
-        lines = [
-            f"{target:g} bpp: {self.objective.label} {self.value(index):.6f} with {used:,} of {limit:,} bytes, "
-            f"and at best {self._mean(self.frontier.bound(limit)):.6f}"
-        ]
-        if index < self.steps:
-            price = float(self.frontier.price[index]) / len(self.grid.pixels)
-            lines.append(f"  1,000 more bytes would gain about {1000 * price:.2g}; with more budget change first")
+            return None
+        changes = []
         now = self.frontier.choices(index)
         for step in range(index, min(index + _CHANGES, self.steps)):
             item, option = int(self.frontier.item[step]), int(self.frontier.option[step])
             before, after = (self.grid.points.iloc[self.grid.row[item, column]] for column in (now[item], option))
-            lines.append(
-                f"    {before['image']}: {before['codec']} {before['setting']} -> "
-                f"{after['codec']} {after['setting']}, {after['bytes'] - before['bytes']:+,} bytes"
-            )
+            level, other = (f"{one['codec']} {one['setting']}" for one in (before, after))
+            changes.append(Change(str(before["image"]), level, other, int(after["bytes"] - before["bytes"])))
             now[item] = option
-        return lines
+        return Near(
+            target_bpp=float(target),
+            budget_bytes=limit,
+            bytes=int(self.frontier.weight[index]),
+            bpp=self.bpp(index),
+            value=self.value(index),
+            bound=self._mean(self.frontier.bound(limit)),
+            price=float(self.frontier.price[index]) / len(self.grid.pixels) if index < self.steps else 0.0,
+            changes=changes,
+        )
 
-    def plot(self, frame: "pd.DataFrame", targets: list[float], path: Path) -> None:
-        """Draw the curve, its bound and the targets.
+    def single_levels(self) -> "pd.DataFrame":
+        """The levels that all images have, by rate: columns ``codec``, ``setting``, ``bytes``, ``bpp``, ``value``."""
+        import pandas as pd
 
-        Raises:
-            AllocatorError: matplotlib can't write files of this ending.
-            CodecError: the file can't be written.
-        """
-        import io
+        points = self.grid.points.assign(value=self.costs[self.grid.item, self.grid.option])
+        rows = [
+            {
+                "codec": codec,
+                "setting": level["setting"].iloc[0],
+                "bytes": int(level["bytes"].sum()),
+                "bpp": 8 * int(level["bytes"].sum()) / self.pixels,
+                "value": self._mean(float(level["value"].sum())),
+            }
+            for (codec, _), level in points.groupby(["codec", "level"], observed=True)
+            if len(level) == len(self.grid.pixels)
+        ]
+        frame = pd.DataFrame(rows, columns=["codec", "setting", "bytes", "bpp", "value"])
+        return frame.sort_values("bpp", ignore_index=True)
 
-        import matplotlib as mpl
-
-        mpl.use("Agg")
-        from matplotlib import pyplot
-
-        from codec.image import write_file
-
-        figure, axes = pyplot.subplots(figsize=(6.4, 4.2), layout="constrained")
-        axes.plot(frame["bpp"], frame["value"], label="allocated", drawstyle="steps-post")
-        axes.plot(frame["budget_bpp"], frame["bound"], "--", linewidth=1, label="no allocation is better")
-        for target in targets:
-            axes.axvline(target, color="gray", linewidth=0.8, linestyle=":")
-        axes.set_xscale("log")
-        axes.set_xlabel("bits per pixel of the set")
-        axes.set_ylabel(f"mean {self.objective.label}")
-        axes.grid(alpha=0.3, which="both")
-        axes.legend(frameon=False)
-        buffer = io.BytesIO()
-        try:
-            figure.savefig(buffer, format=path.suffix.lstrip(".") or None, dpi=150)
-        except ValueError as error:
-            raise AllocatorError(f"{path}: name it .png, .svg or .pdf, which says what to draw.") from error
-        finally:
-            pyplot.close(figure)
-        write_file(path, buffer.getvalue())
+    def equal_rate(self, rate: "Fraction | float") -> float:
+        """The mean objective of the best for each image at no more than a rate in each; NaN where one has none."""
+        caps = np.array([math.floor(rate * int(pixels) / 8) for pixels in self.grid.pixels])
+        fits = self.grid.available & (self.grid.bytes <= caps[:, None])
+        least = np.where(fits, self.costs, np.inf).min(axis=1)
+        return self._mean(float(least.sum())) if np.isfinite(least).all() else math.nan

@@ -3,21 +3,38 @@
 import errno
 import sys
 
-from allocator.cli import banks, comparing, demo, images, metrics, reporting, solving, submitting, tables, training  # noqa: F401  (they register their commands)
+from allocator.cli import (  # noqa: F401  (they register their commands)
+    banks,
+    comparing,
+    demo,
+    images,
+    metrics,
+    plotting,
+    reporting,
+    solving,
+    submitting,
+    tables,
+    training,
+)
 from allocator.cli.app import app
 
 __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Run the command line; an error is one sentence on stderr and exit status 2, an interrupt 130."""
+    """Run the command line and exit: with 0; 1 where a check failed or images were left out; 2 after a mistake.
+
+    A mistake is one sentence on stderr. An interrupt is 130, and a closed pipe 141, as shells count the signals.
+    """
+    code: str | int | None
     try:
         code = app(standalone_mode=True)
+    except SystemExit as left:
+        by_pipe = isinstance(left.__context__, BrokenPipeError)  # what prints makes a plain failure of it
+        code = 141 if by_pipe else left.code
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         code = 130
-    except BrokenPipeError:
-        code = 141
     except Exception as error:
         print(_sentence(error), file=sys.stderr)
         code = 2

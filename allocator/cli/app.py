@@ -1,13 +1,15 @@
 """The command-line application and what its commands share."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console
+    from rich.console import Console, RenderableType
+    from rich.text import Text
 
 app = typer.Typer(
     help="Pick the codec and quality level of every image so that the set looks best within one byte budget.",
@@ -26,13 +28,14 @@ Backbone = Annotated[
         "[env var: ALLOCATOR_LPIPS_BACKBONE]",
     ),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 
 
 def console(*, stderr: bool = False) -> "Console":
     """Where tables and progress go."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, markup=False)
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def use_backbones(files: list[Path] | None) -> None:
@@ -41,6 +44,105 @@ def use_backbones(files: list[Path] | None) -> None:
 
     if files:
         os.environ["ALLOCATOR_LPIPS_BACKBONE"] = os.pathsep.join(map(str, files))
+
+
+def emit(result: Mapping[str, Any], *text: "RenderableType", as_json: bool) -> None:
+    """Print what a command found: its text for people, or all of it as one JSON document on a line.
+
+    Args:
+        result: names to numbers, texts, paths, lists, named tuples, dataclasses. What isn't finite becomes null.
+        text: strings, a line or several each, and tables.
+        as_json: what `--json` says.
+    """
+    import json
+    import sys
+
+    if not as_json:
+        from rich.text import Text
+
+        for part in text:
+            if isinstance(part, str):
+                typer.echo(part)
+            else:
+                console().print(part, soft_wrap=isinstance(part, Text))
+        return
+    ascii_only = "utf" not in (sys.stdout.encoding or "utf-8").lower()
+    document = json.dumps(_plain(result), ensure_ascii=ascii_only, allow_nan=False)
+    # names of files that are no UTF-8 hold halves of surrogate pairs, which JSON can escape
+    typer.echo(document.encode("utf-8", "backslashreplace").decode())
+
+
+def _plain(value: Any) -> Any:
+    import dataclasses
+    import math
+    from fractions import Fraction
+
+    if isinstance(value, str) or value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float | Fraction):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return _plain(value._asdict())
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return _plain(value.item()) if hasattr(value, "item") else str(value)
+
+
+_GAP = 2  # between columns
+
+
+def note(text: str) -> None:
+    """Tell what doesn't belong to the result, on stderr."""
+    console(stderr=True).print(marked("note", f": {text}", "yellow"), soft_wrap=True)
+
+
+def marked(word: str, text: str, style: str) -> "Text":
+    """A line that begins with a word which its colour only repeats."""
+    from rich.text import Text
+
+    return Text.assemble((word, style), text)
+
+
+def grid(heads: Sequence[str], rows: Iterable[Sequence[str]], title: str = "", keys: int = 1) -> "RenderableType":
+    """A table as wide as the terminal at most, with numbers to the right and headings broken at spaces.
+
+    Columns of numbers that find no room go on in a table below, where the first ``keys`` columns are repeated.
+    """
+    from rich import box
+    from rich.cells import cell_len
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    body = [list(row) for row in rows]
+    columns = [[row[i] for row in body] for i in range(len(heads))]
+    heads = [head if len(head) < 10 or " " in head else head.replace("-", "- ") for head in heads]
+    numbers = [all(not cell or cell.lstrip("+-")[:1].isdigit() for cell in column) for column in columns]
+    needed = [
+        max(cell_len(word) for text in (head, *column) for word in (text.split() or [""]))
+        for head, column in zip(heads, columns, strict=True)
+    ]
+    room = console().width
+    parts: list[list[int]] = [[]]
+    for i in range(keys, len(heads)):
+        taken = [*range(keys), *parts[-1], i]
+        if parts[-1] and sum(needed[j] + _GAP for j in taken) > room + _GAP:
+            parts.append([])
+        parts[-1].append(i)
+    tables: list[RenderableType] = []
+    for part in parts:
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
+        for i in [*range(keys), *part]:
+            head = heads[i].replace(" ", "\n") if numbers[i] else heads[i]
+            table.add_column(head, justify="right" if numbers[i] else "left", overflow="fold", no_wrap=numbers[i])
+        for row in body:
+            table.add_row(*(row[i] for i in [*range(keys), *part]))
+        tables += [table] if part is parts[0] else ["", table]
+    return Group(*([Text(title), *tables] if title else tables))
 
 
 def write_frame(frame: "pd.DataFrame", out: Path) -> None:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from allocator.cli.app import app, console
+from allocator.cli import completion
+from allocator.cli.app import Json, app, console, emit, grid
 
 if TYPE_CHECKING:
     from codec.bank import Bank
@@ -15,7 +16,12 @@ app.add_typer(banks, name="bank")
 codecs = typer.Typer(help="Look into learned codecs.", no_args_is_help=True)
 app.add_typer(codecs, name="codec")
 
-BankName = Annotated[str, typer.Argument(help="A bank's folder, or the name of a known bank.", show_default=False)]
+BankName = Annotated[
+    str,
+    typer.Argument(
+        help="A bank's folder, or the name of a known bank.", show_default=False, autocompletion=completion.bank_names
+    ),
+]
 
 
 @banks.command("create")
@@ -43,6 +49,7 @@ def create(
     levels: Annotated[int, typer.Option(min=1, help="Of an untrained bank.")] = 4,
     label: Annotated[list[str] | None, typer.Option(help="Each level's, fewest bytes first.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Keep 32 bits a weight, not 16.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Make a bank from weights."""
     from codec.bank import create_bank, read_network, untrained_network
@@ -64,51 +71,61 @@ def create(
             raise CodecError(f"--own {one}: give a level from 0 to {len(networks) - 1}, =, and a file of weights.")
         networks[int(level)], notes[f"level {level}"] = read_network(source)
     bank = create_bank(out, name, networks, label, notes, half=not full)
-    typer.echo(f"{out}: bank {bank.name} {bank.identity[:4]} with {len(bank.levels)} levels, {_size(out):,} bytes")
+    line = f"{out}: bank {bank.name} {bank.identity[:4]} with {len(bank.levels)} levels, {_size(out):,} bytes"
+    emit(_record(bank), line, as_json=as_json)
 
 
 @banks.command("show")
-def show(bank: BankName) -> None:
+def show(bank: BankName, as_json: Json = False) -> None:
     """Print what a bank holds."""
     import json
-
-    from rich.table import Table
 
     from codec.configurations import to_json
 
     found = _bank(bank)
-    typer.echo(f"{found.name}: bank {found.identity[:4]} in {found.folder}, {_size(found.folder):,} bytes")
-    grid = Table("level", "label", "weights", "gain")
-    for i, level in enumerate(found.levels):
-        grid.add_row(str(i), level.label, level.weights, str(level.gain))
-    console().print(grid)
-    typer.echo(f"configuration {json.dumps(to_json(found.config))}")
-    for key, value in found.notes.items():
-        typer.echo(f"{key} {value if isinstance(value, str) else json.dumps(value)}")
+    head = f"{found.name}: bank {found.identity[:4]} in {found.folder}, {_size(found.folder):,} bytes"
+    rows = [[str(i), level.label, level.weights, str(level.gain)] for i, level in enumerate(found.levels)]
+    more = {"configuration": to_json(found.config), **found.notes}
+    lines = [
+        line
+        for key, value in more.items()
+        for line in _folded(key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    ]
+    emit(_record(found), head, grid(["level", "label", "weights", "gain"], rows), *lines, as_json=as_json)
 
 
 @banks.command("check")
-def check(bank: BankName) -> None:
+def check(bank: BankName, as_json: Json = False) -> None:
     """Check every file of a bank by its SHA-256, and code an image at every level."""
     from codec.bank import check_bank
 
     found = _bank(bank)
-    if faults := check_bank(found):
+    faults = check_bank(found)
+    line = [] if faults else [f"{found.name}: {len(found.levels)} levels, all sound"]
+    result = {"bank": found.name, "levels": len(found.levels), "faults": faults, "passed": not faults}
+    emit(result, *line, as_json=as_json)
+    if faults:
         typer.echo("\n".join(faults), err=True)
         raise typer.Exit(1)
-    typer.echo(f"{found.name}: {len(found.levels)} levels, all sound")
 
 
 @codecs.command("profile")
 def profile(
-    bank: Annotated[str, typer.Argument(help="A bank, or a configuration with random weights.", show_default=False)],
+    bank: Annotated[
+        str,
+        typer.Argument(
+            help="A bank, or a configuration with random weights.",
+            show_default=False,
+            autocompletion=completion.bank_names,
+        ),
+    ],
     width: Annotated[int, typer.Option(min=1)] = 768,
     height: Annotated[int, typer.Option(min=1)] = 512,
     threads: Annotated[int | None, typer.Option(min=1, help="By default torch's.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Print parameters, multiply-adds per pixel and time of each part of a learned codec."""
     import torch
-    from rich.table import Table
 
     from codec.bank import untrained_network
     from codec.configurations import CONFIGURATIONS
@@ -122,16 +139,13 @@ def profile(
         found = _bank(bank)
         network = found.network(found.levels[0].weights)
     parts = profile_network(network, height, width)
-    grid = Table(
-        "part", "parameters", "kMAC/pixel", "seconds", title=f"{width}x{height}, {torch.get_num_threads()} threads"
-    )
-    for column in grid.columns[1:]:
-        column.justify = "right"
-    for part in parts:
-        grid.add_row(
-            part.name, f"{part.parameters:,}", f"{part.macs / 1e3 / width / height:.1f}", f"{part.seconds:.3f}"
-        )
-    console().print(grid)
+    rows = [
+        [part.name, f"{part.parameters:,}", f"{part.macs / 1e3 / width / height:.1f}", f"{part.seconds:.3f}"]
+        for part in parts
+    ]
+    title = f"{width}x{height}, {torch.get_num_threads()} threads"
+    result = {"width": width, "height": height, "threads": torch.get_num_threads(), "parts": parts}
+    emit(result, grid(["part", "parameters", "kMAC/pixel", "seconds"], rows, title), as_json=as_json)
 
 
 def _bank(name: str) -> "Bank":
@@ -143,3 +157,26 @@ def _bank(name: str) -> "Bank":
 
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+
+def _record(bank: "Bank") -> dict[str, Any]:
+    from codec.configurations import to_json
+
+    return {
+        "bank": bank.name,
+        "identity": bank.identity,
+        "folder": bank.folder,
+        "bytes": _size(bank.folder),
+        "levels": [
+            {"level": i, "label": one.label, "weights": one.weights, "gain": one.gain}
+            for i, one in enumerate(bank.levels)
+        ],
+        "configuration": to_json(bank.config),
+        "notes": bank.notes,
+    }
+
+
+def _folded(key: str, text: str) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(f"{key} {text}", console().width, subsequent_indent="  ", break_on_hyphens=False)

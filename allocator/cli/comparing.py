@@ -1,15 +1,16 @@
 """Commands that compare codecs."""
 
 from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from allocator.cli.app import TableFile, app, console
+from allocator.cli import completion
+from allocator.cli.app import Json, TableFile, app, emit, grid, note
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import RenderableType
 
 
 class FormatName(StrEnum):
@@ -24,9 +25,21 @@ class FormatName(StrEnum):
 @app.command()
 def compare(
     table: TableFile,
-    anchor: Annotated[str, typer.Option(metavar="CODEC", help="That the others are compared with.")] = "hevc",
+    anchor: Annotated[
+        str,
+        typer.Option(
+            metavar="CODEC", help="That the others are compared with.", autocompletion=completion.codec_names
+        ),
+    ] = "hevc",
     metric: Annotated[
-        list[str] | None, typer.Option("--metric", "-m", metavar="NAME,...", help="By default all that are measured.")
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            "-m",
+            metavar="NAME,...",
+            help="By default all that are measured.",
+            autocompletion=completion.metric_names,
+        ),
     ] = None,
     objective: Annotated[
         list[str] | None,
@@ -36,6 +49,7 @@ def compare(
         list[str] | None, typer.Option("--target", "-t", metavar="BPP", help="By default 0.075, 0.15 and 0.3.")
     ] = None,
     format_: Annotated[FormatName, typer.Option("--format", help="Of both tables.")] = FormatName.text,
+    as_json: Json = False,
 ) -> None:
     """Print every codec at the target rates, and its BD-rate and BD-metric against an anchor."""
     from allocator.allocation import parse_target, read_points
@@ -50,21 +64,61 @@ def compare(
         names = [find_metric(opened, name) for name in ",".join(metric or higher).split(",")]
         goal = find_objective(opened, objective or ())
     images = points["image"].nunique()
-    title = f"Each codec allocated by {goal.label}; means over {images} images; blank: a rate out of its reach"
-    _print(at_targets(points, targets, goal, names), title, format_)
-    title = f"Bjøntegaard's averages against {anchor}: rate in percent, metric in its own units"
-    _print(against(points, anchor, {name: higher[name] for name in names}), title, format_)
+    reached = at_targets(points, targets, goal, names)
+    averages = against(points, anchor, {name: higher[name] for name in names})
+    result = {
+        "table": table,
+        "images": images,
+        "objective": goal.label,
+        "anchor": anchor,
+        "targets": [
+            {
+                "codec": row["codec"],
+                "target_bpp": row["target"],
+                "bpp": row["bpp"],
+                "metrics": {name: row[name] for name in names},
+            }
+            for row in reached.to_dict("records")
+        ],
+        "averages": [
+            {
+                "codec": row["codec"],
+                "metric": row["metric"],
+                "bd_rate_percent": {method: row[f"BD-rate {method}"] for method in ("pchip", "cubic")},
+                "bd_metric": {method: row[f"BD-metric {method}"] for method in ("pchip", "cubic")},
+                "note": row["note"] or None,
+            }
+            for row in averages.to_dict("records")
+        ],
+    }
+    first = f"Each codec allocated by {goal.label}; means over {images} images; blank: a rate out of its reach"
+    second = f"Bjøntegaard's averages against {anchor}: rate in percent, metric in its own units"
+    plain = format_ == FormatName.text
+    between = [""] if plain else []
+    emit(result, _table(reached, first, format_), *between, _table(averages, second, format_), as_json=as_json)
+    if plain and not as_json:
+        for text in averages["note"].unique():
+            if text:
+                note(text)
 
 
 @app.command()
 def complexity(
-    images: Annotated[list[Path], typer.Argument(help="Image files and folders.", show_default=False)],
+    images: Annotated[list[str], typer.Argument(help="Image files and folders.", show_default=False)],
     codec: Annotated[
-        list[str] | None, typer.Option("--codec", "-c", metavar="NAME", help="By default all that are known.")
+        list[str] | None,
+        typer.Option(
+            "--codec",
+            "-c",
+            metavar="NAME",
+            help="By default all that are known.",
+            autocompletion=completion.codec_names,
+        ),
     ] = None,
     level: Annotated[int | None, typer.Option("--level", "-l", min=0, help="By default each one's middle.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="By default torch's.")] = None,
     format_: Annotated[FormatName, typer.Option("--format")] = FormatName.text,
+    as_json: Json = False,
 ) -> None:
     """Print what codecs cost: parameters, multiply-adds, encoding and decoding time, peak memory."""
     from dataclasses import asdict
@@ -78,54 +132,48 @@ def complexity(
     from codec import names
 
     files = [image.path for image in find_images(images)]
-    rows, failures = [], []
+    costs, failures = [], []
     for name in codec or names():
         try:
-            rows.append(asdict(measure(name, files, level, threads)))
+            costs.append(asdict(measure(name, files, level, threads)))
         except AllocatorError as error:
             failures.append(str(error))
-    if rows:
-        frame = pd.DataFrame(rows)
+    count = threads or torch.get_num_threads()
+    text: list[Any] = []
+    if costs:
+        frame = pd.DataFrame(costs)
         frame["parameters"] = frame["parameters"].astype(float) / 1e6
         frame["peak_bytes"] /= 2**30
         frame.columns = pd.Index(
             ["codec", "level", "parameters, M", "kMAC/pixel", "bpp", "encode s", "decode s", "peak GiB"]
         )
-        count = threads or torch.get_num_threads()
-        _print(frame, f"Rate and times: means over {len(files)} images, {count} threads", format_)
+        text.append(_table(frame, f"Rate and times: means over {len(files)} images, {count} threads", format_))
+    result = {"images": len(files), "threads": count, "codecs": costs, "failures": failures}
+    emit(result, *text, as_json=as_json)
     if failures:
         typer.echo("\n".join(failures), err=True)
         raise typer.Exit(1)
 
 
-def _print(frame: "pd.DataFrame", title: str, format_: FormatName) -> None:
-    from rich.table import Table as Grid
-
+def _table(frame: "pd.DataFrame", title: str, format_: FormatName) -> "RenderableType":
     if format_ == FormatName.csv:
-        typer.echo(frame.to_csv(index=False, float_format="%.6g"), nl=False)
-        return
+        return frame.to_csv(index=False, float_format="%.6g").removesuffix("\n")  # type: ignore[no-any-return]
     rows = [["" if value != value else _text(value) for value in row] for row in frame.itertuples(index=False)]
     heads = list(frame.columns)
-    if not any(row[-1] for row in rows) and heads[-1] == "note":
+    if heads[-1] == "note" and (format_ == FormatName.text or not any(row[-1] for row in rows)):
         heads, rows = heads[:-1], [row[:-1] for row in rows]
     if format_ == FormatName.text:
-        grid = Grid(title=title)
-        for i, head in enumerate(heads):
-            grid.add_column(head.replace(" ", "\n"), justify="left" if i == 0 else "right")
-        for row in rows:
-            grid.add_row(*row)
-        console().print(grid)
-    elif format_ == FormatName.markdown:
+        return grid(heads, rows, title, keys=2)
+    if format_ == FormatName.markdown:
         lines = [heads, ["---"] * len(heads), *rows]
-        typer.echo("\n".join([f"{title}:\n", *("| " + " | ".join(line) + " |" for line in lines), ""]))
-    else:
-        body = " \\\\\n".join(" & ".join(map(_escaped, row)) for row in rows)
-        head = " & ".join(map(_escaped, heads))
-        columns = "l" + "r" * (len(heads) - 1)
-        typer.echo(
-            f"% {title}\n\\begin{{tabular}}{{{columns}}}\n\\hline\n{head} \\\\\n\\hline\n{body} \\\\\n\\hline\n"
-            "\\end{tabular}\n"
-        )
+        return "\n".join([f"{title}:\n", *("| " + " | ".join(line) + " |" for line in lines), ""])
+    body = " \\\\\n".join(" & ".join(map(_escaped, row)) for row in rows)
+    head = " & ".join(map(_escaped, heads))
+    columns = "l" + "r" * (len(heads) - 1)
+    return (
+        f"% {title}\n\\begin{{tabular}}{{{columns}}}\n\\hline\n{head} \\\\\n\\hline\n{body} \\\\\n\\hline\n"
+        "\\end{tabular}\n"
+    )
 
 
 def _text(value: object) -> str:

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from allocator.cli.app import Backbone, app, console, use_backbones
+from allocator.cli import completion
+from allocator.cli.app import Backbone, Json, app, emit, grid, use_backbones
+from allocator.cli.solving import record
 from allocator.cli.tables import build_with_progress
 
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
@@ -19,15 +21,24 @@ TARGETS = ("0.075", "0.15", "0.3")
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write.")] = Path("allocator-demo"),
     codec: Annotated[
-        list[str] | None, typer.Option("--codec", "-c", metavar="NAME", help="By default po-dkic and hevc.")
+        list[str] | None,
+        typer.Option(
+            "--codec",
+            "-c",
+            metavar="NAME",
+            help="By default po-dkic and hevc.",
+            autocompletion=completion.codec_names,
+        ),
     ] = None,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes; by default one a core.")] = None,
     lpips_backbone: Backbone = None,
+    as_json: Json = False,
 ) -> None:
     """Run the whole job on photos that come with scikit-image."""
-    from rich.table import Table as Grid
+    import functools
 
     from allocator.allocation import allocate, make_budget, read_points
+    from allocator.engines import Local
     from allocator.errors import AllocatorError
     from allocator.metrics import get_metric, get_perceptual
     from allocator.objective import find_objective
@@ -40,31 +51,22 @@ def demo(
     from submissions.verify import verify
 
     use_backbones(lpips_backbone)
+    say = functools.partial(typer.echo, err=as_json)
     photos = _photos()
-    metric = get_perceptual(typer.echo)
+    metric = get_perceptual(say)
     codecs = [get_codec(name) for name in dict.fromkeys(codec or ["po-dkic", "hevc"])]
     levels = sum(len(codec.levels) for codec in codecs)
     names = " and ".join(codec.name for codec in codecs)
-    typer.echo(f"Measuring {len(photos)} photos at {levels} levels of {names}.")
+    say(f"Measuring {len(photos)} photos at {levels} levels of {names}.")
     table = out / "demo.db"
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AllocatorError(f"{out}: can't be made a folder ({error.strerror}).") from error
-    build_with_progress(table, photos, codecs, [metric, get_metric("psnr")], jobs=jobs)
+    build_with_progress(table, photos, codecs, [metric, get_metric("psnr")], engine=Local(jobs) if jobs else Local())
     better = "higher" if metric.higher_is_better else "lower"
-    grid = Grid(title=f"Mean {metric.name} ({better} is better) of the same budget, spent in several ways")
     alone = [codec.name for codec in codecs] if len(codecs) > 1 else []
-    for heading in (
-        "bpp",
-        "budget\nbytes",
-        "used\nbytes",
-        "chosen\nby image",
-        *(f"{name}\nalone" for name in alone),
-        "best single\nlevel",
-        "equal rate\nfor each",
-    ):
-        grid.add_column(heading, justify="right")
+    rows, rates = [], []
     decoder = None
     if sys.platform == "linux":  # of the challenge's servers
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -84,15 +86,19 @@ def demo(
             decode(folder / ARCHIVE, folder / "images")
             parts = [_allocated(points[points["codec"] == name], budget, objective) for name in alone]
             ways = [allocation, *parts, allocation.single, allocation.equal]
-            grid.add_row(target, f"{int(budget.limit):,}", f"{allocation.bytes:,}", *map(_value, ways))
-    console().print(grid)
-    typer.echo(
-        f"Verified: all {len(photos)} images of the {len(TARGETS)} submissions decode from their archives alone."
-    )
-    typer.echo(f"Look at   {photos[0]}")
-    typer.echo(f"beside    {out / TARGETS[0] / 'images' / photos[0].stem}.png")
-    typer.echo(f"Upload    {out / DECODER if decoder else 'a decoder'} and {out / TARGETS[0] / ARCHIVE}")
-    typer.echo(f"Go on     allocator tables show {table}")
+            rows.append([target, f"{int(budget.limit):,}", f"{allocation.bytes:,}", *map(_value, ways)])
+            rates.append(
+                {**record(allocation), "alone": {a: w and w.value for a, w in zip(alone, parts, strict=True)}}
+            )
+    heads = ["bpp", "budget bytes", "used bytes", "chosen by image", *(f"{name} alone" for name in alone)]
+    heads += ["best single level", "equal rate for each"]
+    title = f"Mean {metric.name} ({better} is better) of the same budget, spent in several ways"
+    emit({"out": out, "allocations": rates}, grid(heads, rows, title), as_json=as_json)
+    say(f"Verified: all {len(photos)} images of the {len(TARGETS)} submissions decode from their archives alone.")
+    say(f"Look at   {photos[0]}")
+    say(f"beside    {out / TARGETS[0] / 'images' / photos[0].stem}.png")
+    say(f"Upload    {out / DECODER if decoder else 'a decoder'} and {out / TARGETS[0] / ARCHIVE}")
+    say(f"Go on     allocator tables show {table}")
 
 
 def _photos() -> list[Path]:

@@ -1,38 +1,43 @@
 """Commands for codecs and single images."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from allocator.cli.app import app, console
+from allocator.cli import completion
+from allocator.cli.app import Json, app, emit, grid
 
 
 @app.command("codecs")
-def list_codecs() -> None:
+def list_codecs(as_json: Json = False) -> None:
     """List the codecs and their levels."""
-    from rich.table import Table
-
     import codec
 
-    table = Table("codec", "levels", "settings, fewest bytes first", "file", "version")
+    found: list[dict[str, Any]] = []
+    rows = []
     for name in codec.names():
         try:
-            found = codec.get_codec(name)
+            one = codec.get_codec(name)
         except codec.CodecError as error:
-            table.add_row(name, "", str(error))
+            found.append({"codec": name, "levels": [], "suffix": None, "version": None, "error": str(error)})
+            rows.append([name, "", str(error), "", ""])
             continue
-        table.add_row(name, str(len(found.levels)), " ".join(found.levels), found.suffix, found.version)
-    console().print(table)
+        settings = list(one.levels)
+        found.append({"codec": name, "levels": settings, "suffix": one.suffix, "version": one.version, "error": None})
+        rows.append([name, str(len(settings)), " ".join(settings), one.suffix, one.version])
+    text = grid(["codec", "levels", "settings, fewest bytes first", "file", "version"], rows)
+    emit({"codecs": found}, text, as_json=as_json)
 
 
 @app.command()
 def encode(
     image: Annotated[Path, typer.Argument(help="An image file.", show_default=False)],
-    codec: Annotated[str, typer.Option("--codec", "-c", metavar="NAME")],
+    codec: Annotated[str, typer.Option("--codec", "-c", metavar="NAME", autocompletion=completion.codec_names)],
     level: Annotated[int | None, typer.Option("--level", "-l", help="From 0, fewest bytes first.")] = None,
     bpp: Annotated[str | None, typer.Option(metavar="BPP", help="The best level of at most this rate.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="By default in this folder.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Encode one image to a bitstream."""
     from codec import CodecError, get_codec, read_image
@@ -58,7 +63,9 @@ def encode(
         data = coder.encode(pixels, level)
     target = out or Path(image.name + coder.suffix)
     write_file(target, data)
-    typer.echo(f"{target}: {codec} {coder.levels[level]}, {len(data):,} bytes, {8 * len(data) / area:.4f} bpp")
+    rate, setting = 8 * len(data) / area, coder.levels[level]
+    result = {"out": target, "codec": codec, "level": level, "setting": setting, "bytes": len(data), "bpp": rate}
+    emit(result, f"{target}: {codec} {setting}, {len(data):,} bytes, {rate:.4f} bpp", as_json=as_json)
 
 
 @app.command()
@@ -66,9 +73,16 @@ def decode(
     bitstream: Annotated[Path, typer.Argument(help="A file made by `encode`.", show_default=False)],
     codec: Annotated[
         str | None,
-        typer.Option("--codec", "-c", metavar="NAME", help="By default told by the file's ending."),
+        typer.Option(
+            "--codec",
+            "-c",
+            metavar="NAME",
+            help="By default told by the file's ending.",
+            autocompletion=completion.codec_names,
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A PNG; by default in this folder.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Decode a bitstream to a PNG file."""
     from codec import CodecError, codec_for_file, get_codec, write_png
@@ -82,4 +96,6 @@ def decode(
         raise CodecError(f"{bitstream}: {error}") from error
     target = out or Path(bitstream.name + ".png")
     write_png(target, image)
-    typer.echo(f"{target}: {image.shape[1]}x{image.shape[0]} pixels")
+    height, width = image.shape[:2]
+    result = {"out": target, "codec": coder.name, "width": width, "height": height}
+    emit(result, f"{target}: {width}x{height} pixels", as_json=as_json)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from allocator.cli.app import Backbone, app, console, use_backbones
+from allocator.cli import completion
+from allocator.cli.app import Backbone, Json, app, console, emit, use_backbones
 
 metrics = typer.Typer(help="Train this project's own metric.", no_args_is_help=True)
 app.add_typer(metrics, name="metric")
@@ -30,13 +31,21 @@ def distill(
     photos: Annotated[Path, typer.Option("--photos", help="The folder of training images.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder; gone on with if it's there.")],
     codec: Annotated[
-        list[str] | None, typer.Option("--codec", "-c", metavar="NAME", help="By default those of this package.")
+        list[str] | None,
+        typer.Option(
+            "--codec",
+            "-c",
+            metavar="NAME",
+            help="By default those of this package.",
+            autocompletion=completion.codec_names,
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     crops: Annotated[int | None, typer.Option(min=1, help="Of each photo, instead of the recipe's.")] = None,
     net: Annotated[NetName, typer.Option(help="LPIPS's, that it learns from.")] = NetName.squeeze,
     threads: Annotated[int | None, typer.Option(min=1, help="By default torch's.")] = None,
     lpips_backbone: Backbone = None,
+    as_json: Json = False,
 ) -> None:
     """Train lpips-lite to say what LPIPS says; the same command goes on after a stop."""
     import dataclasses
@@ -67,4 +76,5 @@ def distill(
         )
         scaling = bars.add_task("calibrating", total=None)
         factor = run.calibrate(lambda done, total: bars.update(scaling, completed=done, total=total))
-    typer.echo(f"{out / WEIGHTS}: lpips-lite after {run.step:,} steps, calibrated by {factor:.4f}")
+    line = f"{out / WEIGHTS}: lpips-lite after {run.step:,} steps, calibrated by {factor:.4f}"
+    emit({"out": out / WEIGHTS, "steps": run.step, "factor": factor}, line, as_json=as_json)

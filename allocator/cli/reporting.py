@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from allocator.cli.app import Backbone, app, console, use_backbones
-from allocator.cli.solving import Problem, takes_problem
+from allocator.cli.app import Backbone, Json, app, console, emit, use_backbones
+from allocator.cli.solving import Problem, record, takes_problem
 
 
 @app.command()
@@ -18,6 +18,7 @@ def report(
     pictures: Annotated[int, typer.Option(min=0, help="Show so many images; all stand in the curves.")] = 40,
     side: Annotated[int, typer.Option(min=64, help="Pixels of a picture's longer side, at most.")] = 1024,
     lpips_backbone: Backbone = None,
+    as_json: Json = False,
 ) -> None:
     """Solve, and write a page that opens from disk: curves, a table, each image beside what became of it."""
     from rich.progress import Progress
@@ -39,4 +40,9 @@ def report(
             report=lambda done, total: bars.update(bar, completed=done, total=total),
         )
     write_file(out, page.encode())
-    typer.echo(f"{out}: {len(allocations[0].chosen)} images, {len(page.encode()) / 1e6:.1f} MB")
+    images, size = len(allocations[0].chosen), len(page.encode())
+    emit(
+        {"out": out, "images": images, "bytes": size, "allocations": [record(one) for one in allocations]},
+        f"{out}: {images} images, {size / 1e6:.1f} MB",
+        as_json=as_json,
+    )

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from allocator.cli.app import TableFile, app, write_frame
+from allocator.cli import completion
+from allocator.cli.app import Json, TableFile, app, emit, write_frame
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     import pandas as pd
 
-    from allocator.allocation import Allocation, Budget
+    from allocator.allocation import Allocation, Baseline, Budget
+    from allocator.curve import Curve, Near
 
 
 class RuleName(StrEnum):
@@ -55,6 +59,7 @@ class Problem:
             "--objective",
             metavar="METRIC[:WEIGHT]",
             help="What to optimise, several for a mixture; by default the table's first metric.",
+            autocompletion=completion.metric_names,
         ),
     ] = None
     aggregate: Annotated[
@@ -65,7 +70,10 @@ class Problem:
             help="Over the images: mean, pixels (weighted by size), worst, or the p of a p-norm between.",
         ),
     ] = "mean"
-    codec: Annotated[list[str] | None, option("--codec", "-c", metavar="NAME", help="Use these codecs only.")] = None
+    codec: Annotated[
+        list[str] | None,
+        option("--codec", "-c", metavar="NAME", help="Use these codecs only.", autocompletion=completion.codec_names),
+    ] = None
     floor: Annotated[
         list[str] | None,
         option("--floor", metavar="METRIC=VALUE", help="No image may be worse than this."),
@@ -149,21 +157,60 @@ def solve(
     problem: Problem,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The choices, as .csv or .parquet.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say for each image why it got its level.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Pick one level for each image: the best objective within the budget, proven optimal."""
     found = problem.allocations()
+    records, lines = [], []
     for allocation in found:
-        typer.echo(summary(allocation))
+        records.append(record(allocation) if as_json else {})
+        lines.append(summary(allocation))
         if explain:
             from allocator.explain import explain as words
 
-            typer.echo("\n".join(words(allocation)))
+            records[-1]["explanation"] = words(allocation)
+            lines += records[-1]["explanation"]
     if out:
         import pandas as pd
 
         chosen = [a.chosen.assign(target=a.budget.bpp).set_index("target").reset_index() for a in found]
         write_frame(pd.concat(chosen), out)
-        typer.echo(f"The chosen levels are in {out}.")
+        lines.append(f"The chosen levels are in {out}.")
+    emit({"table": problem.table, "allocations": records, "out": out}, *lines, as_json=as_json)
+
+
+def record(allocation: "Allocation") -> dict[str, Any]:
+    """An allocation for `--json`."""
+    from allocator.metrics.base import RESERVED
+
+    budget, objective, chosen = allocation.budget, allocation.objective, allocation.chosen
+    metrics = [name for name in chosen.columns if name not in RESERVED]
+    level = ["image", "width", "height", "codec", "level", "setting", "bytes", "bpp"]
+    bounded = objective.aggregate in ("mean", "pixels")
+
+    def simpler(baseline: "Baseline | None") -> dict[str, Any] | None:
+        return baseline and {"value": baseline.value, "bytes": baseline.bytes, "level": baseline.detail or None}
+
+    return {
+        "target_bpp": budget.bpp,
+        "rule": budget.rule,
+        "budget_bytes": int(budget.limit) if budget.rule == "pooled" else None,
+        "objective": objective.label,
+        "aggregate": objective.aggregate,
+        "value": allocation.value,
+        "gap": allocation.gap,
+        "bound": allocation.value - objective.natural_sign * allocation.gap if bounded else None,
+        "bytes": allocation.bytes,
+        "bpp": allocation.bpp,
+        "slack_bytes": allocation.slack,
+        "gain_per_byte": allocation.price if bounded else None,
+        "single_level": simpler(allocation.single),
+        "equal_rate": simpler(allocation.equal),
+        "images": [
+            {**{name: row[name] for name in level}, "metrics": {name: row[name] for name in metrics}}
+            for row in chosen.to_dict("records")
+        ],
+    }
 
 
 def summary(allocation: "Allocation") -> str:
@@ -199,17 +246,26 @@ def summary(allocation: "Allocation") -> str:
 def frontier(
     table: TableFile,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The curve, as .csv or .parquet.")] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="The curve, as .png, .svg or .pdf.")] = None,
     target: Annotated[
         list[str] | None, typer.Option("--target", "-t", metavar="BPP", help="Rates to look at closely.")
     ] = None,
     objective: Annotated[
-        list[str] | None, option("--objective", metavar="METRIC[:WEIGHT]", help="As in `solve`.")
+        list[str] | None,
+        option(
+            "--objective", metavar="METRIC[:WEIGHT]", help="As in `solve`.", autocompletion=completion.metric_names
+        ),
     ] = None,
-    codec: Annotated[list[str] | None, option("--codec", "-c", metavar="NAME", help="Use these codecs only.")] = None,
+    codec: Annotated[
+        list[str] | None,
+        option("--codec", "-c", metavar="NAME", help="Use these codecs only.", autocompletion=completion.codec_names),
+    ] = None,
     budgets: Annotated[int, typer.Option("--budgets", min=2, help="Points of the curve, evenly in log-rate.")] = 300,
+    as_json: Json = False,
 ) -> None:
-    """Compute the set's whole curve of rate and quality in one sweep, and what changes first at each target."""
+    """Compute the set's whole curve of rate and quality in one sweep, and what changes first at each target.
+
+    `allocator plot frontier` draws it.
+    """
     from allocator.allocation import parse_target, read_points
     from allocator.curve import Curve
     from allocator.objective import find_objective
@@ -221,15 +277,44 @@ def frontier(
         goal = find_objective(opened, objective or ())
     curve = Curve(points, goal)
     frame = curve.frame(budgets)
-    typer.echo(
+    lines = [
         f"{curve.steps:,} optimal allocations from {curve.bpp(0):.4f} to {curve.bpp(curve.steps):.4f} bpp, "
         f"{goal.label} from {curve.value(0):.4f} to {curve.value(curve.steps):.4f}"
-    )
-    for rate in rates:
-        typer.echo("\n".join(curve.describe(float(rate))))
+    ]
+    near = [curve.near(rate) for rate in rates]
+    for rate, one in zip(rates, near, strict=True):
+        lines += (
+            _closely(curve, one)
+            if one
+            else [f"{float(rate):g} bpp: can't be reached, the least is {curve.bpp(0):.4f} bpp."]
+        )
     if out:
         write_frame(frame, out)
-        typer.echo(f"{len(frame)} points of the curve are in {out}.")
-    if plot:
-        curve.plot(frame, [float(rate) for rate in rates], plot)
-        typer.echo(f"The curve is drawn in {plot}.")
+        lines.append(f"{len(frame)} points of the curve are in {out}.")
+    result = {
+        "table": table,
+        "objective": goal.label,
+        "optimal_allocations": curve.steps,
+        "curve": frame.to_dict("records"),
+        "targets": [one or _unreached(rate) for one, rate in zip(near, rates, strict=True)],
+        "out": out,
+    }
+    emit(result, *lines, as_json=as_json)
+
+
+def _unreached(rate: "Fraction") -> dict[str, Any]:
+    from allocator.curve import Near
+
+    return dict.fromkeys(Near._fields) | {"target_bpp": rate, "changes": []}
+
+
+def _closely(curve: "Curve", near: "Near") -> list[str]:
+    """A target in words: the allocation there, the price of a byte, and the images that would change first."""
+    lines = [
+        f"{near.target_bpp:g} bpp: {curve.objective.label} {near.value:.6f} with {near.bytes:,} of "
+        f"{near.budget_bytes:,} bytes, and at best {near.bound:.6f}"
+    ]
+    if near.changes:
+        lines.append(f"  1,000 more bytes would gain about {1000 * near.price:.2g}; with more budget change first")
+    lines += [f"    {one.image}: {one.before} -> {one.after}, {one.bytes:+,} bytes" for one in near.changes]
+    return lines

@@ -1,16 +1,19 @@
 """Commands that make entries of the challenge, and prove them."""
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from allocator.cli.app import Backbone, app, use_backbones
-from allocator.cli.solving import Problem, summary, takes_problem
+from allocator.cli import completion
+from allocator.cli.app import Backbone, Json, app, emit, marked, use_backbones
+from allocator.cli.solving import Problem, record, summary, takes_problem
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import RenderableType
 
     from allocator.allocation import Allocation, Budget
     from submissions.decoder import Decoder
@@ -37,6 +40,7 @@ def submit(
         str | None,
         typer.Option(
             metavar="YEAR|FILE",
+            autocompletion=completion.edition_names,
             help="The rules: 2020 to 2025, 2021-validation, 2021-test, or a TOML file. Without a target, there is an "
             "entry for each of its rates.",
         ),
@@ -60,9 +64,11 @@ def submit(
     ] = None,
     machine: Annotated[str, typer.Option(help="The server's processor.")] = "x86_64",
     lpips_backbone: Backbone = None,
+    as_json: Json = False,
 ) -> None:
     """Solve, and write the chosen bitstreams and a decoder as a submission; of several rates, a folder each."""
     import dataclasses
+    import functools
 
     from allocator.errors import AllocatorError
     from allocator.tables import Table
@@ -73,6 +79,7 @@ def submit(
     from submissions.submit import ARCHIVE, submit
 
     use_backbones(lpips_backbone)
+    say = functools.partial(typer.echo, err=as_json)
     rules = find_edition(edition) if edition else Edition("custom")
     if count:
         rules = dataclasses.replace(rules, count=count.value)
@@ -91,27 +98,44 @@ def submit(
     )
     if packed:
         check_size(packed, rules.decoder_bytes)
-        typer.echo(of_decoder(packed, rules.decoder_bytes))
-    rows = []
+        say(of_decoder(packed, rules.decoder_bytes))
+    rows, entries = [], []
     folders = [out / f"{one.budget.bpp:g}" for one in allocations] if len(allocations) > 1 else [out]
     _refuse_others(out, folders)
     for i, (allocation, folder) in enumerate(zip(allocations, folders, strict=True)):
         cap = caps.get(i)
         with Table(problem.table) as opened:
-            refilled = _fill(problem, allocation) if fill else None
+            refilled = _fill(problem, allocation, say) if fill else None
             manifest = submit(opened, allocation, folder, edition=rules, cap=cap, decoder=packed, refilled=refilled)
-        typer.echo(summary(allocation))
+        say(summary(allocation))
         counted = (folder / ARCHIVE).stat().st_size if rules.count == "archive" else manifest.bytes
         slack = "" if manifest.budget_bytes is None else f", {manifest.budget_bytes - counted:,} under the cap"
-        typer.echo(f"{folder / ARCHIVE}: {len(manifest.entries)} bitstreams, {manifest.bytes:,} bytes{slack}")
+        say(f"{folder / ARCHIVE}: {len(manifest.entries)} bitstreams, {manifest.bytes:,} bytes{slack}")
         rows.append((manifest, counted))
+        entries.append(
+            {
+                "folder": folder,
+                "bytes": manifest.bytes,
+                "counted_bytes": counted,
+                "budget_bytes": manifest.budget_bytes,
+                "value": manifest.value,
+                "allocation": record(allocation),
+            }
+        )
     if packed:
         write_file(out / DECODER, packed.data)
     if len(rows) > 1:
         from submissions.page import page
 
         write_file(out / PAGE, page(rows, packed).encode())
-        typer.echo(f"{out / PAGE}: what was reached, for the write-up")
+        say(f"{out / PAGE}: what was reached, for the write-up")
+    archive = packed and {
+        "file": out / DECODER,
+        "bytes": len(packed.data),
+        "sha256": packed.sha256,
+        "pythons": packed.pythons,
+    }
+    emit({"edition": rules.name, "count": rules.count, "decoder": archive, "entries": entries}, as_json=as_json)
 
 
 def _budgets(
@@ -166,7 +190,7 @@ def _refuse_others(out: Path, folders: list[Path]) -> None:
             raise AllocatorError(f"{manifest.parent}: holds another submission; delete it, or choose another --out.")
 
 
-def _fill(problem: Problem, allocation: "Allocation") -> "dict[str, Refilled]":
+def _fill(problem: Problem, allocation: "Allocation", say: Callable[[str], None]) -> "dict[str, Refilled]":
     from allocator.errors import AllocatorError
     from allocator.metrics import get_metric
     from allocator.metrics.base import METRICS
@@ -181,7 +205,7 @@ def _fill(problem: Problem, allocation: "Allocation") -> "dict[str, Refilled]":
         name for name in measured if any(name.startswith(text.partition("=")[0]) for text in problem.floor or ())
     ]
     metrics = [get_metric(name) for name in measured]
-    return fill(allocation, int(allocation.slack), metrics, keep=floors, report=typer.echo)
+    return fill(allocation, int(allocation.slack), metrics, keep=floors, report=say)
 
 
 @app.command()
@@ -195,8 +219,11 @@ def verify(
         str | None, typer.Option(metavar="COMMAND", help="That environment's Python; by default python3.12, if any.")
     ] = None,
     lpips_backbone: Backbone = None,
+    as_json: Json = False,
 ) -> None:
     """Decode a submission as the challenge's server does, and compare it with what was measured."""
+    import functools
+
     from submissions.devkit import built, cache, filtered, server_python
     from submissions.verify import find_submissions, verify
 
@@ -206,33 +233,32 @@ def verify(
         if not (as_devkit or python):
             return filtered(empty)
         command = server_python(python)
-        return built(cache(command), command, typer.echo)
+        return built(cache(command), command, functools.partial(typer.echo, err=True))
 
     found = find_submissions(folder)
-    passed = True
+    verdicts = []
     for one in found:
-        if len(found) > 1:
-            typer.echo(f"{one}:")
         verdict = verify(one, environment)
-        _tell(verdict)
-        passed = passed and verdict.passed
+        verdicts.append({"folder": one, "passed": verdict.passed, "counted_bytes": verdict.counted, **vars(verdict)})
+        if not as_json:
+            emit({}, *([f"{one}:"] if len(found) > 1 else []), *_told(verdict), as_json=False)
+    passed = all(one["passed"] for one in verdicts)
+    emit({"passed": passed, "submissions": verdicts}, as_json=as_json)
     if not passed:
         raise typer.Exit(1)
 
 
-def _tell(verdict: "Verdict") -> None:
-    for note in verdict.notes:
-        typer.echo(f"note: {note}")
+def _told(verdict: "Verdict") -> "list[RenderableType]":
+    lines: list[RenderableType] = [marked("note", f": {note}", "yellow") for note in verdict.notes]
     if run := verdict.watched:
-        typer.echo(
+        lines.append(
             f"decode: {run.seconds:.1f} s ({run.seconds / max(verdict.megapixels, 1e-6):.2f} s a megapixel), "
             f"{run.peak_bytes / 2**30:.2f} GiB at most"
         )
-    for failure in verdict.failures:
-        typer.echo(f"FAIL: {failure}")
+    lines += [marked("FAIL", f": {failure}", "bold red") for failure in verdict.failures]
     if verdict.passed:
         budget = f" of {verdict.budget_bytes:,}" if verdict.budget_bytes is not None else ""
         checked = ", ".join(["bytes", "pixels", *verdict.remeasured])
-        typer.echo(
-            f"PASS: {verdict.images} images decode, {verdict.counted:,} bytes{budget}; as measured: {checked}."
-        )
+        words = f": {verdict.images} images decode, {verdict.counted:,} bytes{budget}; as measured: {checked}."
+        lines.append(marked("PASS", words, "bold green"))
+    return lines

@@ -1,12 +1,15 @@
 """Commands that make tables and look at them."""
 
+import math
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from allocator.cli.app import Backbone, TableFile, app, console, use_backbones, write_frame
+from allocator.cli import completion
+from allocator.cli.app import Backbone, Json, TableFile, app, console, emit, grid, note, use_backbones, write_frame
 
 if TYPE_CHECKING:
     from allocator.build import BuildReport
@@ -18,6 +21,13 @@ tables = typer.Typer(help="Measure images into tables, and look at tables.", no_
 app.add_typer(tables, name="tables")
 
 
+class EngineName(StrEnum):
+    """What does the work of a build."""
+
+    local = "local"
+    ray = "ray"
+
+
 class AssumptionName(StrEnum):
     """What is assumed about curves that aren't measured whole."""
 
@@ -27,12 +37,32 @@ class AssumptionName(StrEnum):
 
 @tables.command("build")
 def tables_build(
-    images: Annotated[list[Path], typer.Argument(help="Image files and folders.", show_default=False)],
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Image files, folders, addresses (s3://, gs://, https://).", show_default=False),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The table; continued if it's there.")],
-    codec: Annotated[list[str] | None, typer.Option("--codec", "-c", metavar="NAME")] = None,
-    metric: Annotated[list[str] | None, typer.Option("--metric", "-m", metavar="NAME")] = None,
+    codec: Annotated[
+        list[str] | None, typer.Option("--codec", "-c", metavar="NAME", autocompletion=completion.codec_names)
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", "-m", metavar="NAME", autocompletion=completion.metric_names)
+    ] = None,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes; by default one a core.")] = None,
+    engine: Annotated[
+        EngineName, typer.Option(help="Processes of this machine, or Ray's actors.")
+    ] = EngineName.local,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of the Ray cluster; `auto` on one of its nodes; by default this machine."),
+    ] = None,
+    gpus_per_worker: Annotated[
+        float, typer.Option(metavar="F", min=0, help="Share of a GPU for each of Ray's workers.")
+    ] = 0.0,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Leave out what can't be measured.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what is missing and, from a timed sample, what it will take.")
+    ] = False,
     no_bitstreams: Annotated[bool, typer.Option("--no-bitstreams", help="Don't keep them in the table.")] = False,
     for_target: Annotated[
         list[str] | None,
@@ -45,25 +75,38 @@ def tables_build(
         AssumptionName, typer.Option(help="Of each image's curve of cost over bytes, for --for-target.")
     ] = AssumptionName.monotone,
     lpips_backbone: Backbone = None,
+    as_json: Json = False,
 ) -> None:
     """Measure every image at every level of the codecs (avif and hevc, lpips unless told otherwise).
 
     Where LPIPS's weights can't be had, lpips-lite is measured in its place unless a metric is named.
     """
+    from allocator.engines import Engine, Local, Ray
+    from allocator.errors import AllocatorError
     from allocator.metrics import get_metric, get_perceptual
     from codec import get_codec
 
     use_backbones(lpips_backbone)
+    if engine == EngineName.local and (address or gpus_per_worker):
+        raise AllocatorError("--address and --gpus-per-worker go with --engine ray.")
+    if dry_run and (for_target or for_budget):
+        raise AllocatorError("What a budget needs shows only as it is measured; leave out --dry-run, or the budget.")
     try:
         codecs = [get_codec(name) for name in dict.fromkeys(codec or ["avif", "hevc"])]
-        metrics = [get_metric(name) for name in dict.fromkeys(metric or ())] or [get_perceptual(_note)]
+        metrics = [get_metric(name) for name in dict.fromkeys(metric or ())] or [get_perceptual(note)]
+        if dry_run:
+            _estimate(out, images, codecs, metrics, jobs, not no_bitstreams, as_json)
+            return
+        doing: Engine = Local(jobs) if jobs else Local()
+        if engine == EngineName.ray:
+            doing = Ray(address, jobs, gpus_per_worker)
         needed = _needed(codecs, metrics, for_target, for_budget, assume) if for_target or for_budget else None
         report = build_with_progress(
             out,
             images,
             codecs,
             metrics,
-            jobs=jobs,
+            engine=doing,
             keep_going=keep_going,
             keep_bitstreams=not no_bitstreams,
             needed=needed,
@@ -73,29 +116,61 @@ def tables_build(
             f"Interrupted. All that was measured is kept in {out}; run the same command again to go on.", err=True
         )
         raise typer.Exit(130) from None
-    typer.echo(
+    lines = [
         f"{out}: {report.images} images, {report.points_measured:,} operating points measured, "
         f"{report.points_known:,} known before."
-    )
+    ]
+    whole = report.images * sum(len(one.levels) for one in codecs)
     if needed:
-        whole = report.images * sum(len(one.levels) for one in codecs)
-        typer.echo(
+        lines.append(
             f"Of {whole:,} operating points these are what the budgets need, if curves are {assume.value}: then the "
             f"allocation is the full table's. {needed.broken} curves aren't, and were measured in full."
         )
     if report.others:
         names = ", ".join(report.others[:3]) + (", ..." if len(report.others) > 3 else "")
-        typer.echo(
+        lines.append(
             f"note: the set also holds {len(report.others)} images of earlier builds that weren't given now "
             f"({names}); `allocator tables drop` takes images out."
         )
+    result = {"table": out, **vars(report), "points_whole": whole, "broken_curves": needed and needed.broken}
+    emit(result, *lines, as_json=as_json)
     if report.failures:
         typer.echo("\n".join(["Left out:", *report.failures]), err=True)
         raise typer.Exit(1)
 
 
-def _note(text: str) -> None:
-    typer.echo(f"note: {text}", err=True)
+def _estimate(
+    out: Path,
+    images: list[str],
+    codecs: "list[Codec]",
+    metrics: "list[Metric]",
+    jobs: int | None,
+    keep_bitstreams: bool,
+    as_json: bool,
+) -> None:
+    from allocator.estimate import estimate
+
+    found = estimate(out, images, codecs, metrics, jobs=jobs, keep_bitstreams=keep_bitstreams)
+    lines = [
+        f"{out}: {found.missing:,} of {found.points:,} operating points are missing, {found.new:,} of "
+        f"{found.images:,} images are new."
+    ]
+    seconds = {workers: found.seconds / workers for workers in sorted({found.jobs, 8, 64, 512})}
+    if found.missing:
+        certainty = f", give or take {100 * found.error:.0f} %" if math.isfinite(found.error) else ""
+        lines += [
+            f"From {found.sampled} images, measured {found.jobs} at once{certainty}:",
+            *(f"  {workers:>3} workers  {_duration(time):>12}" for workers, time in seconds.items()),
+            f"The table grows by {found.bytes / 1e6:,.1f} MB.",
+        ]
+    emit({"table": out, **vars(found), "seconds_by_workers": seconds}, *lines, as_json=as_json)
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
 
 
 def _needed(
@@ -122,7 +197,7 @@ def _needed(
 
 
 def build_with_progress(
-    out: Path, images: list[Path], codecs: "list[Codec]", metrics: "list[Metric]", **options: Any
+    out: Path, images: Sequence[str | Path], codecs: "list[Codec]", metrics: "list[Metric]", **options: Any
 ) -> "BuildReport":
     """Build a table with a progress bar."""
     from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -154,37 +229,48 @@ def build_with_progress(
 
 
 @tables.command("show")
-def tables_show(table: TableFile) -> None:
+def tables_show(table: TableFile, as_json: Json = False) -> None:
     """Summarise a table: images, codecs, rates and mean metrics of each level."""
-    from rich.table import Table as Grid
-
     from allocator.tables import Table
 
     with Table(table) as opened:
-        counts, metrics, frame = opened.counts(), list(opened.metrics()), opened.frame()
-    typer.echo(
+        counts, metrics, frame = opened.counts(), opened.metrics(), opened.frame()
+    levels = [
+        {
+            "codec": codec,
+            "level": int(level),
+            "setting": points["setting"].iloc[0],
+            "images": len(points),
+            **{name: float(points[name].mean()) for name in ("bpp", "encode_seconds", "decode_seconds")},
+            "metrics": {name: float(points[name].mean(skipna=False)) for name in metrics},
+        }
+        for (codec, level), points in frame.groupby(["codec", "level"])
+    ]
+    summary = (
         f"{table}: {counts['images']} images ({counts['measured']} measured), {counts['points']:,} operating points, "
         f"{counts['bitstreams']:,} bitstreams kept"
     )
-    grid = Grid("codec", "level", "setting", "images", "bpp", "encode s", "decode s", *metrics)
-    for (codec, level), points in frame.groupby(["codec", "level"]):
-        grid.add_row(
-            str(codec),
-            str(level),
-            points["setting"].iloc[0],
-            str(len(points)),
-            f"{points['bpp'].mean():.4f}",
-            f"{points['encode_seconds'].mean():.3f}",
-            f"{points['decode_seconds'].mean():.3f}",
-            *(f"{points[name].mean():.4f}" for name in metrics),
-        )
-    console().print(grid)
+    counted = [] if all(one["images"] == counts["images"] for one in levels) else ["images"]
+    rows = [
+        [
+            *(str(one[name]) for name in ("codec", "level", "setting", *counted)),
+            f"{one['bpp']:.4f}",
+            f"{one['encode_seconds']:.3f}",
+            f"{one['decode_seconds']:.3f}",
+            *("" if value != value else f"{value:.{2 if value >= 10 else 4}f}" for value in one["metrics"].values()),
+        ]
+        for one in levels
+    ]
+    text = grid(["codec", "level", "setting", *counted, "bpp", "encode s", "decode s", *metrics], rows, keys=3)
+    result = {"table": table, **counts, "higher_is_better": metrics, "levels": levels}
+    emit(result, summary, text, as_json=as_json)
 
 
 @tables.command("drop")
 def tables_drop(
     table: TableFile,
     names: Annotated[list[str], typer.Argument(help="Images, as `tables export` names them.", show_default=False)],
+    as_json: Json = False,
 ) -> None:
     """Take images out of the set, with all that was measured of them."""
     from allocator.errors import AllocatorError
@@ -193,13 +279,16 @@ def tables_drop(
     with Table(table) as opened:
         if unknown := set(names) - {member.name for member in opened.members()}:
             raise AllocatorError(f"{table}: holds no image called {sorted(unknown)[0]!r}.")
-        typer.echo(f"{table}: {opened.drop(names)} images taken out, {opened.counts()['images']} left.")
+        dropped, left = opened.drop(names), opened.counts()["images"]
+    result = {"table": table, "dropped": dropped, "images": left}
+    emit(result, f"{table}: {dropped} images taken out, {left} left.", as_json=as_json)
 
 
 @tables.command("export")
 def tables_export(
     table: TableFile,
     out: Annotated[Path, typer.Option("--out", "-o", help="Ends with .csv or .parquet.")],
+    as_json: Json = False,
 ) -> None:
     """Write all operating points, one a row, as CSV or Parquet."""
     from allocator.tables import Table
@@ -207,13 +296,14 @@ def tables_export(
     with Table(table) as opened:
         frame = opened.frame()
     write_frame(frame, out)
-    typer.echo(f"{out}: {len(frame):,} operating points")
+    emit({"out": out, "points": len(frame)}, f"{out}: {len(frame):,} operating points", as_json=as_json)
 
 
 @tables.command("merge")
 def tables_merge(
     parts: Annotated[list[Path], typer.Argument(help="Tables built apart.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="The new table.")],
+    as_json: Json = False,
 ) -> None:
     """Join tables into a new one; what several hold is taken from the first."""
     from allocator.errors import AllocatorError
@@ -224,7 +314,7 @@ def tables_merge(
     partial = out.with_name(out.name + ".partial")
     partial.unlink(missing_ok=True)
     try:
-        with Table(partial, create=True) as merged:
+        with Table(partial, create=True, whole=True) as merged:
             for part in parts:
                 with Table(part) as other:
                     merged.merge(other)
@@ -232,4 +322,5 @@ def tables_merge(
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
-    typer.echo(f"{out}: {counts['images']} images, {counts['points']:,} operating points")
+    line = f"{out}: {counts['images']} images, {counts['points']:,} operating points"
+    emit({"table": out, **counts}, line, as_json=as_json)

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from allocator.cli.app import Backbone, app, console, use_backbones
+from allocator.cli import completion
+from allocator.cli.app import Backbone, Json, app, console, emit, grid, use_backbones
 
 if TYPE_CHECKING:
     import torch
 
-    from codec.bank import Bank
     from codec.training.trainer import Report, Trainer
 
 
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 def train(
     recipe: Annotated[
         str | None,
-        typer.Argument(help="A TOML file, or the name of a recipe that comes with this package.", show_default=False),
+        typer.Argument(
+            help="A TOML file, or the name of a recipe that comes with this package.",
+            show_default=False,
+            autocompletion=completion.recipe_names,
+        ),
     ] = None,
     photos: Annotated[Path | None, typer.Option("--photos", help="The folder of training images.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder; gone on with if it's there.")] = Path(
@@ -34,11 +38,13 @@ def train(
     threads: Annotated[int | None, typer.Option(min=1, help="By default torch's.")] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="Try the whole way in under a minute.")] = False,
     lpips_backbone: Backbone = None,
+    as_json: Json = False,
 ) -> None:
     """Train a learned codec by a recipe, and make a bank of it; the same command goes on after a stop.
 
     On several GPUs: torchrun --standalone --nproc-per-node N -m allocator train ...
     """
+    import functools
     import math
 
     import torch
@@ -49,6 +55,7 @@ def train(
     from codec.training.trainer import EVENTS, Trainer, has_tensorboard
 
     use_backbones(lpips_backbone)
+    say = functools.partial(typer.echo, err=as_json)
     if threads:
         torch.set_num_threads(threads)
     if smoke:
@@ -67,9 +74,9 @@ def train(
         place = (
             f"{trainer.processes.count} x {trainer.device.type}" if trainer.processes.count > 1 else trainer.device
         )
-        typer.echo(f"{out}: {found.name}, step {trainer.step:,} of {found.steps:,}, on {place}")
+        say(f"{out}: {found.name}, step {trainer.step:,} of {found.steps:,}, on {place}")
         if has_tensorboard():
-            typer.echo(f"Watch it: tensorboard --logdir {out / EVENTS}")
+            say(f"Watch it: tensorboard --logdir {out / EVENTS}")
     finished = _run(trainer, math.inf if hours is None else 3600 * hours)
     if not speaks:
         raise typer.Exit(130 if trainer.interrupted and not finished else 0)
@@ -77,10 +84,16 @@ def train(
         typer.echo(f"Interrupted at step {trainer.step:,}, saved; the same command goes on.", err=True)
         raise typer.Exit(130)
     if not finished:
-        typer.echo(f"Stopped at step {trainer.step:,}, saved; the same command goes on.")
+        say(f"Stopped at step {trainer.step:,}, saved; the same command goes on.")
     bank = create_bank(out / "bank", found.name, [trainer.average], notes=trainer.notes())
-    _show(trainer, bank)
-    typer.echo(f"{bank.folder}: bank {bank.name}; give it as --codec {bank.folder}")
+    levels = trainer.evaluate(bank)
+    rows = [
+        [str(one.level), f"{one.bpp:.4f}", f"{one.estimated_bpp:.4f}", f"{one.psnr:.2f}", f"{one.lpips:.4f}"]
+        for one in levels
+    ]
+    text = grid(["level", "bpp", "estimated", "PSNR", "LPIPS"], rows, "Validation images, actual bytes")
+    result = {"bank": bank.name, "folder": bank.folder, "steps": trainer.step, "levels": levels}
+    emit(result, text, f"{bank.folder}: bank {bank.name}; give it as --codec {bank.folder}", as_json=as_json)
 
 
 def _run(trainer: "Trainer", seconds: float) -> bool:
@@ -99,17 +112,6 @@ def _run(trainer: "Trainer", seconds: float) -> bool:
             bars.update(task, completed=report.step, description=text)
 
         return trainer.run(show, stop_after_seconds=seconds)
-
-
-def _show(trainer: "Trainer", bank: "Bank") -> None:
-    from rich.table import Table
-
-    grid = Table("level", "bpp", "estimated", "PSNR", "LPIPS", title="Validation images, actual bytes")
-    for one in trainer.evaluate(bank):
-        grid.add_row(
-            str(one.level), f"{one.bpp:.4f}", f"{one.estimated_bpp:.4f}", f"{one.psnr:.2f}", f"{one.lpips:.4f}"
-        )
-    console().print(grid)
 
 
 def _photos() -> Path:

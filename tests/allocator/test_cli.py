@@ -12,7 +12,7 @@ from tests.conftest import run
 def test_codecs_lists_all() -> None:
     ran = run("codecs")
     for name in ("avif", "hevc", "jpeg", "jxl", "webp"):
-        assert f" {name} " in ran.out
+        assert f"\n{name} " in ran.out
 
 
 def test_encode_and_decode_one_image(photos: Path, tmp_path: Path) -> None:
@@ -104,9 +104,3 @@ def test_help_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "tables" in done.stdout
     assert "heavy: set()" in done.stdout
-
-
-def test_a_closed_pipe_is_no_error(table: Path) -> None:
-    command = f"{Path(sys.executable).with_name('allocator')} solve {table} -t 1 | true"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    assert "Traceback" not in done.stderr

@@ -2,10 +2,12 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import pytest
 
+from codec import get_codec, read_image
 from tests.conftest import run
 
 
@@ -25,10 +27,16 @@ def test_costs_stand_beside_each_other(photos: Path, tmp_path: Path) -> None:
 
 
 def test_a_codec_that_fails_doesnt_hide_the_others(photos: Path) -> None:
-    ran = run("complexity", photos / "chelsea.png", "-c", "jpeg", "-c", "nothing", "--level", 3)
+    ran = run("complexity", photos / "chelsea.png", "-c", "jpeg", "-c", "nothing", "--level", 3, "--json")
     assert ran.code == 1
     assert "nothing: No codec is called 'nothing'" in ran.err
-    assert "q6" in ran.out  # JPEG's level 3
+    found = json.loads(ran.out)
+    assert found["failures"] == [ran.err.strip()]
+    [cost] = found["codecs"]
+    assert (cost["codec"], cost["setting"], cost["parameters"]) == ("jpeg", "q6", None)
+    image = read_image(photos / "chelsea.png")
+    size = len(get_codec("jpeg").encode(image, 3))
+    assert cost["bpp"] == 8 * size / (image.shape[0] * image.shape[1])
     beyond = run("complexity", photos / "chelsea.png", "-c", "jpeg", "--level", 99)
     assert beyond.code == 1
     assert "jpeg: it has the levels 0 to 15, not 99." in beyond.err

@@ -3,7 +3,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from allocator.frontier import sweep
 from allocator.solve import lower_bound, solve
@@ -46,16 +45,14 @@ def test_ties_and_collinear_options_are_stepped_over() -> None:
 
 
 def test_the_command_writes_the_curve_and_names_what_changes_first(table: Path, tmp_path: Path) -> None:
-    out, plot = tmp_path / "curve.csv", tmp_path / "curve.png"
-    ran = run("frontier", table, "-o", out, "--plot", plot, "-t", "1", "-t", "0.001", "--objective", "psnr")
+    out = tmp_path / "curve.csv"
+    ran = run("frontier", table, "-o", out, "-t", "1", "-t", "0.001", "--objective", "psnr")
     assert ran.code == 0, ran.err
     curve = pd.read_csv(out)
     assert 200 < len(curve) <= 300
     assert (curve["bytes"] <= curve["budget_bytes"]).all()
     assert curve["value"].is_monotonic_increasing
     assert (curve["bound"] >= curve["value"] - 1e-9).all()
-    with Image.open(plot) as image:
-        assert image.size[0] > 500
     assert "0.001 bpp: can't be reached" in ran.out
     changes = [line for line in ran.out.splitlines() if " -> " in line]
     assert len(changes) == 5
@@ -65,7 +62,7 @@ def test_the_command_writes_the_curve_and_names_what_changes_first(table: Path, 
     assert f"allocated   {row['value']:.6f}" in solved.out
 
 
-@pytest.mark.parametrize("arguments", [("--plot", "curve.xyz"), ("--out", "curve.xls"), ("--target", "-1")])
+@pytest.mark.parametrize("arguments", [("--out", "curve.xls"), ("--target", "-1")])
 def test_mistakes_are_told(arguments: tuple[str, str], table: Path) -> None:
     ran = run("frontier", table, *arguments)
     assert ran.code == 2

@@ -1,0 +1,56 @@
+"""Values that the shell completes. A name that can't be looked up is no reason to disturb someone who is typing."""
+
+import contextlib
+from collections.abc import Iterable
+
+
+def codec_names(incomplete: str) -> list[str]:
+    """Those that are known on this machine."""
+    with contextlib.suppress(Exception):
+        from codec.registry import names
+
+        return _beginning(names(), incomplete)
+    return []
+
+
+def metric_names(incomplete: str) -> list[str]:
+    """Those that are registered."""
+    with contextlib.suppress(Exception):
+        from codec.registry import names
+
+        return _beginning(names("clic_allocator.metrics"), incomplete)
+    return []
+
+
+def edition_names(incomplete: str) -> list[str]:
+    """The challenge's."""
+    with contextlib.suppress(Exception):
+        from submissions.edition import edition_names as known
+
+        return _beginning(known(), incomplete)
+    return []
+
+
+def recipe_names(incomplete: str) -> list[str]:
+    """Those that come with this package; their module loads torch, which takes too long here."""
+    with contextlib.suppress(Exception):
+        from importlib.resources import files
+
+        recipes = files("codec").joinpath("training", "recipes").iterdir()
+        return _beginning(
+            (one.name.removesuffix(".toml") for one in recipes if one.name.endswith(".toml")), incomplete
+        )
+    return []
+
+
+def bank_names(incomplete: str) -> list[str]:
+    """Those that are known by name."""
+    with contextlib.suppress(Exception):
+        from codec.registry import bank_folders
+
+        return _beginning(bank_folders(), incomplete)
+    return []
+
+
+def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
+    return sorted(name for name in names if name.startswith(incomplete))

@@ -1,0 +1,172 @@
+"""Commands that draw figures for papers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from allocator.cli import completion
+from allocator.cli.app import Json, TableFile, app, emit, note
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from allocator.plot import Drawn, Look
+
+plots = typer.Typer(help="Draw a table's curves as figures for papers.", no_args_is_help=True)
+app.add_typer(plots, name="plot")
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="The figure; ends with .pdf, .svg or .png.")]
+Columns = Annotated[
+    int,
+    typer.Option("--columns", min=1, max=2, help="Of a journal's page that it is as wide as: 3.5 or 7.16 inches."),
+]
+Serif = Annotated[bool, typer.Option("--serif", help="Serif letters, to go with Times.")]
+FontSize = Annotated[float, typer.Option("--font-size", min=4, max=24, help="Points.")]
+LeastRate = Annotated[float | None, typer.Option("--least-bpp", min=1e-6, help="Where the axis of rates begins.")]
+MostRate = Annotated[float | None, typer.Option("--most-bpp", min=1e-6, help="Where it ends.")]
+OnlyCodecs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--codec", "-c", metavar="NAME", help="Draw these codecs only.", autocompletion=completion.codec_names
+    ),
+]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metric",
+        "-m",
+        metavar="NAME,...",
+        help="By default all that are measured.",
+        autocompletion=completion.metric_names,
+    ),
+]
+
+
+@plots.command("frontier")
+def frontier(
+    table: TableFile,
+    out: Out,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", "-t", metavar="BPP", help="By default 0.075, 0.15 and 0.3.")
+    ] = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--objective", metavar="METRIC[:WEIGHT]", help="As in `solve`.", autocompletion=completion.metric_names
+        ),
+    ] = None,
+    codec: OnlyCodecs = None,
+    least_bpp: LeastRate = None,
+    most_bpp: MostRate = None,
+    columns: Columns = 1,
+    serif: Serif = False,
+    font_size: FontSize = 8.0,
+    as_json: Json = False,
+) -> None:
+    """Draw what the set reaches at every rate: chosen by image, by each codec alone, by one level, at equal rates."""
+    from allocator.allocation import parse_target
+    from allocator.objective import find_objective
+    from allocator.plot import check_ending, plot_frontier
+    from allocator.tables import Table
+
+    check_ending(out)
+    targets = [parse_target(text) for text in target or ["0.075", "0.15", "0.3"]]
+    with Table(table) as opened:
+        goal = find_objective(opened, objective or ())
+    points, look = _points(table, codec, columns, serif, font_size, least_bpp, most_bpp)
+    _tell("frontier", out, plot_frontier(out, points, goal, targets, look), as_json)
+
+
+@plots.command("curves")
+def curves(
+    table: TableFile,
+    out: Out,
+    metric: Metrics = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Its own curves, as `tables export` names it; by default all images' means."
+        ),
+    ] = None,
+    codec: OnlyCodecs = None,
+    least_bpp: LeastRate = None,
+    most_bpp: MostRate = None,
+    columns: Columns = 1,
+    serif: Serif = False,
+    font_size: FontSize = 8.0,
+    as_json: Json = False,
+) -> None:
+    """Draw each codec's levels, rate and quality, a panel for each metric and image."""
+    from allocator.plot import check_ending, plot_curves
+
+    check_ending(out)
+    points, look = _points(table, codec, columns, serif, font_size, least_bpp, most_bpp)
+    drawn = plot_curves(out, points, _metrics(table, metric), image or (), look)
+    _tell("curves", out, drawn, as_json)
+
+
+@plots.command("bd")
+def bd(
+    table: TableFile,
+    out: Out,
+    anchor: Annotated[
+        str,
+        typer.Option(
+            metavar="CODEC", help="That the others are compared with.", autocompletion=completion.codec_names
+        ),
+    ] = "hevc",
+    metric: Metrics = None,
+    codec: OnlyCodecs = None,
+    columns: Columns = 1,
+    serif: Serif = False,
+    font_size: FontSize = 8.0,
+    as_json: Json = False,
+) -> None:
+    """Draw every codec's BD-rate against an anchor as bars, a panel for each metric."""
+    from allocator.plot import check_ending, plot_bd
+
+    check_ending(out)
+    points, look = _points(table, [*codec, anchor] if codec else None, columns, serif, font_size)
+    _tell("bd", out, plot_bd(out, points, anchor, _metrics(table, metric), look), as_json)
+
+
+def _points(
+    table: Path,
+    codecs: list[str] | None,
+    columns: int,
+    serif: bool,
+    font_size: float,
+    least_bpp: float | None = None,
+    most_bpp: float | None = None,
+) -> "tuple[pd.DataFrame, Look]":
+    """Those of the codecs; colours are dealt out over all of the table's, so that each keeps its own."""
+    from allocator.allocation import read_points
+    from allocator.errors import AllocatorError
+    from allocator.plot import Look
+    from allocator.tables import Table
+
+    if least_bpp and most_bpp and least_bpp >= most_bpp:
+        raise AllocatorError(f"The axis of rates can't begin at {least_bpp:g} and end at {most_bpp:g} bpp.")
+    with Table(table) as opened:
+        points = read_points(opened, codecs or ())
+        order = tuple(sorted(read_points(opened)["codec"].unique())) if codecs else ()
+    return points, Look(columns, serif, font_size, least_bpp, most_bpp, order)
+
+
+def _metrics(table: Path, names: list[str] | None) -> dict[str, bool]:
+    from allocator.objective import find_metric
+    from allocator.tables import Table
+
+    with Table(table) as opened:
+        higher = opened.metrics()
+        return {
+            name: higher[name] for name in (find_metric(opened, one) for one in ",".join(names or higher).split(","))
+        }
+
+
+def _tell(kind: str, out: Path, drawn: "Drawn", as_json: bool) -> None:
+    for text in [] if as_json else drawn.notes:
+        note(text)
+    line = f"{out}: {drawn.width_inches:g} x {drawn.height_inches:.2f} inches; {', '.join(drawn.curves)}"
+    emit({"out": out, "kind": kind, **vars(drawn)}, line, as_json=as_json)

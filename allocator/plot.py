@@ -1,0 +1,425 @@
+"""Figures for papers: a set's curve, its codecs' curves, Bjøntegaard's averages.
+
+They look the same on every machine, byte for byte with the same versions of matplotlib: fonts that come with it,
+no dates, nobody's own settings. Colours are Okabe and Ito's, which colour-blind readers tell apart ("Color universal
+design", 2008); markers, dashes and directions say the same again for print in grey.
+"""
+
+import contextlib
+import io
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from allocator.allocation import AllocationError, allocate, make_budget
+from allocator.compare import CompareError, against, level_means
+from allocator.curve import Curve
+from allocator.errors import AllocatorError
+from allocator.objective import Objective
+from codec.image import write_file
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    import pandas as pd
+
+ENDINGS = (".png", ".svg", ".pdf")
+WIDTHS = {1: 3.5, 2: 7.16}
+"""Inches of figures over one and two columns of IEEE's journals."""
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1.2, 1, 1.2, 1, 1.2)))
+_GREY = "#666666"
+_LABELS = {
+    "lpips-alex": "LPIPS (AlexNet)",
+    "lpips-squeeze": "LPIPS (SqueezeNet)",
+    "lpips-vgg": "LPIPS (VGG)",
+    "ms-ssim": "MS-SSIM",
+    "psnr": "PSNR (dB)",
+}
+_CURVE_POINTS = 300
+_EQUAL_POINTS = 60
+_MARKED = 9  # places of a long curve
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a figure looks."""
+
+    columns: int = 1
+    """Of a journal's page that it is as wide as: a key of :data:`WIDTHS`."""
+    serif: bool = False
+    """STIX for text and formulas, to go with Times; otherwise DejaVu Sans."""
+    font_size: float = 8.0
+    """Points."""
+    least_bpp: float | None = None
+    """Where the axis of rates begins; by default with the curves."""
+    most_bpp: float | None = None
+    order: tuple[str, ...] = ()
+    """All codecs that colours are dealt out to, so that each keeps its own in several figures."""
+
+    @property
+    def width(self) -> float:
+        """Inches."""
+        return WIDTHS[self.columns]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a figure holds."""
+
+    width_inches: float
+    height_inches: float
+    curves: list[str]
+    """Labels of all that stands in its legend, or of its rows."""
+    notes: list[str]
+    """A sentence for each thing that couldn't be drawn."""
+
+
+def check_ending(path: Path) -> None:
+    """Refuse a file that can't be drawn to, before any work.
+
+    Raises:
+        AllocatorError: its ending is none of :data:`ENDINGS`.
+    """
+    if path.suffix.lower() not in ENDINGS:
+        raise AllocatorError(f"{path}: name it .png, .svg or .pdf, which says what to draw.")
+
+
+def plot_frontier(
+    path: Path,
+    points: "pd.DataFrame",
+    objective: Objective,
+    targets: Sequence["Fraction"],
+    look: Look = Look(),
+) -> Drawn:
+    """Draw what a set reaches at every rate: chosen by image among all codecs, and among each one's levels alone.
+
+    Beside it stand the best single level for all images, at each rate where that is another one, and the best level
+    within the same rate for each image. Dots are the allocations that `allocator solve` finds at the targets.
+
+    Args:
+        path: ends as :data:`ENDINGS` say.
+        points: as :func:`allocator.allocation.read_points` gives them.
+        objective: aggregated by mean.
+        targets: bits per pixel; those out of reach are left out, with a note.
+        look: of the figure.
+
+    Raises:
+        AllocatorError: the objective isn't measured everywhere, or ``path`` has another ending.
+        CodecError: the file can't be written.
+    """
+    check_ending(path)
+    whole = Curve(points, objective)
+    codecs = sorted(points["codec"].unique())
+    notes: list[str] = []
+    with _styled(look):
+        figure, [axes] = _panels(look, 1)
+        frame = whole.frame(_CURVE_POINTS)
+        bold: dict[str, Any] = {
+            "color": "black",
+            "linewidth": 2.2,
+            "zorder": 1.5,
+        }  # under the codec's that it follows
+        _steps(axes, frame["bpp"], frame["value"], "chosen by image", **bold)
+        reached = []
+        for target in targets:
+            try:
+                found = allocate(points, make_budget(points, "pooled", target=target), objective)
+            except AllocationError as error:
+                notes.append(str(error))
+                continue
+            reached.append((found.bpp, found.value))
+            axes.axvline(float(target), color=_GREY, linewidth=0.6, linestyle=":", zorder=0)
+            at: dict[str, Any] = {"xy": (float(target), 1), "xycoords": ("data", "axes fraction")}
+            axes.annotate(
+                f"{float(target):g}", **at, xytext=(0, 2), textcoords="offset points", ha="center", fontsize="small"
+            )
+        if reached:
+            dots: dict[str, Any] = {"color": "black", "markersize": 5, "zorder": 4}
+            axes.plot(*zip(*reached, strict=True), "o", label="at the targets", **dots)
+        _draw_baselines(axes, whole)
+        for codec in codecs if len(codecs) > 1 else []:
+            frame = Curve(points[points["codec"] == codec], objective).frame(_CURVE_POINTS)
+            _steps(axes, frame["bpp"], frame["value"], codec, **_style_of(codec, look.order or codecs))
+        axes.set_ylabel(_label(objective.label, objective.natural_sign < 0, mean=True))
+        return _finish(figure, [axes], path, look, notes)
+
+
+def plot_curves(
+    path: Path,
+    points: "pd.DataFrame",
+    metrics: dict[str, bool],
+    images: Sequence[str] = (),
+    look: Look = Look(),
+) -> Drawn:
+    """Draw each codec's levels, rate and metric: over the set, or of chosen images; a panel for each metric.
+
+    Args:
+        path: ends as :data:`ENDINGS` say.
+        points: as :func:`allocator.allocation.read_points` gives them.
+        metrics: name to whether higher is better; a codec that lacks one is left out there, with a note.
+        images: names, a row of panels each; by default one of all images' means.
+        look: of the figure.
+
+    Raises:
+        AllocatorError: an image isn't in the table, no codec has any of the metrics, or ``path`` has another ending.
+        CodecError: the file can't be written.
+    """
+    check_ending(path)
+    if unknown := sorted(set(images) - set(points["image"])):
+        raise AllocatorError(f"The table holds no image called {unknown[0]!r}.")
+    codecs = sorted(points["codec"].unique())
+    notes: list[str] = []
+    drawn = []
+    each: Sequence[str | None] = images or [None]
+    for image in each:
+        of_image = points if image is None else points[points["image"] == image]
+        for metric, higher in metrics.items():
+            curves = {}
+            for codec in codecs:
+                try:
+                    curves[codec] = level_means(of_image[of_image["codec"] == codec], metric)
+                except CompareError as error:
+                    notes.append(str(error))
+            if curves:
+                drawn.append((image, metric, higher, curves))
+    notes = list(dict.fromkeys(notes))
+    if not drawn:
+        raise AllocatorError(" ".join(notes))
+    with _styled(look):
+        figure, panels = _panels(look, len(drawn))
+        for axes, (image, metric, higher, curves) in zip(panels, drawn, strict=True):
+            for codec, (rates, values) in curves.items():
+                axes.plot(rates, values, label=codec, **_style_of(codec, look.order or codecs))
+            axes.set_ylabel(_label(metric, higher, mean=image is None))
+            if image is not None:
+                axes.set_title(image)
+        return _finish(figure, panels, path, look, notes)
+
+
+def plot_bd(
+    path: Path,
+    points: "pd.DataFrame",
+    anchor: str,
+    metrics: dict[str, bool],
+    look: Look = Look(),
+) -> Drawn:
+    """Draw every codec's BD-rate against an anchor as bars, a panel for each metric.
+
+    Args:
+        path: ends as :data:`ENDINGS` say.
+        points: as :func:`allocator.allocation.read_points` gives them.
+        anchor: a codec in the table.
+        metrics: name to whether higher is better; one that the anchor lacks is left out, with a note.
+        look: of the figure.
+
+    Raises:
+        AllocatorError: the anchor isn't in the table, or is alone there, or has no curve; or ``path`` has another
+            ending.
+        CodecError: the file can't be written.
+    """
+    check_ending(path)
+    notes: list[str] = []
+    tables = []
+    if set(points["codec"]) == {anchor}:
+        raise CompareError(f"The table holds {anchor} alone; there is nothing to compare it with.")
+    for metric, higher in metrics.items():
+        try:
+            frame = against(points, anchor, {metric: higher}, ["pchip"])
+        except CompareError as error:
+            notes.append(str(error))
+            continue
+        if frame["BD-rate pchip"].notna().any():
+            tables.append((metric, frame))
+        notes += [f"{row.codec}, {metric}: {row.note}" for row in frame.itertuples() if row.note]
+    notes = list(dict.fromkeys(notes))
+    if not tables:
+        raise CompareError(" ".join(notes))
+    codecs = [str(codec) for codec in tables[0][1]["codec"]]
+    with _styled(look):
+        height = max(0.16 * len(codecs) + 0.45, 1.0)
+        figure, panels = _panels(look, len(tables), height * look.font_size / 8)
+        for axes, (metric, frame) in zip(panels, tables, strict=True):
+            _draw_bars(axes, frame["BD-rate pchip"].to_numpy(float), codecs)
+            axes.set_title(_label(metric).partition(" (dB)")[0])
+        rates = [0.0, *(rate for _, frame in tables for rate in frame["BD-rate pchip"].dropna())]
+        room = 0.25 * (max(rates) - min(rates) or 1) * (1 if look.columns == 1 else 1.3)  # for the numbers
+        panels[0].set_xlim(min(rates) - room * (min(rates) < 0), max(rates) + room)
+        figure.supxlabel(f"BD-rate against {anchor} (%); less is better", fontsize=look.font_size)
+        _save(figure, path)
+        return _drawn(figure, codecs, notes)
+
+
+@contextlib.contextmanager
+def _styled(look: Look) -> Iterator[None]:
+    """What a figure in a paper needs over matplotlib's defaults, whatever the reader's own settings are."""
+    size = look.font_size
+    settings = {
+        "font.size": size,
+        "font.family": ["STIXGeneral", "DejaVu Serif"] if look.serif else ["DejaVu Sans"],
+        "mathtext.fontset": "stix" if look.serif else "dejavusans",
+        "axes.labelsize": size,
+        "axes.titlesize": size,
+        "xtick.labelsize": 0.9 * size,
+        "ytick.labelsize": 0.9 * size,
+        "legend.fontsize": 0.9 * size,
+        "legend.frameon": False,
+        "legend.handlelength": 2.4,
+        "legend.columnspacing": 1.2,
+        "legend.labelspacing": 0.25,
+        "axes.linewidth": 0.6,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.linewidth": 0.4,
+        "grid.color": "#dddddd",
+        "lines.linewidth": 1.1,
+        "lines.markersize": 3.4,
+        "xtick.major.width": 0.6,
+        "ytick.major.width": 0.6,
+        "xtick.minor.width": 0.4,
+        "pdf.fonttype": 42,  # TrueType, which publishers ask for
+        "ps.fonttype": 42,
+        "svg.fonttype": "none",  # text stays text
+        "svg.hashsalt": "clic-allocator",
+    }
+    with style.context(["default", settings]):
+        yield
+
+
+def _panels(look: Look, count: int, height: float | None = None) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels of one axis: below each other in one column, up to three side by side over two."""
+    across = 1 if look.columns == 1 else 2 if count == 4 else min(count, 3)
+    down = math.ceil(count / across)
+    if height is None:
+        height = 2.6 if (look.columns, count) == (2, 1) else 2.0
+    figure = Figure(figsize=(look.width, height * down), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
+    for unused in panels[count:]:
+        unused.remove()
+    for axes in panels[max(count - across, 0) : count]:
+        axes.tick_params(labelbottom=True)
+    return figure, list(panels[:count])
+
+
+def _style_of(codec: str, order: Sequence[str]) -> dict[str, Any]:
+    """Colours, markers and dashes come round after different numbers of codecs, so that no two look alike."""
+    index = sorted({*order, codec}).index(codec)
+    return {
+        "color": _COLOURS[index % len(_COLOURS)],
+        "marker": _MARKERS[index % len(_MARKERS)],
+        "linestyle": _DASHES[index % len(_DASHES)],
+    }
+
+
+def _steps(axes: Axes, rates: Any, values: Any, label: str, **look: Any) -> None:
+    """A curve of what is reached within each rate, marked here and there."""
+    every = max(1, len(rates) // _MARKED)
+    marks = {"marker": "." if len(rates) == 1 else "", **look}
+    axes.plot(rates, values, label=label, drawstyle="steps-post", markevery=every, **marks)
+
+
+def _draw_baselines(axes: Axes, curve: Curve) -> None:
+    levels = curve.single_levels()
+    costs = levels["value"] * curve.objective.natural_sign
+    levels = levels[costs < costs.cummin().shift(fill_value=np.inf)]
+    grey: dict[str, Any] = {"color": _GREY, "linewidth": 0.9, "zorder": 2}
+    if len(levels):
+        steps: dict[str, Any] = {"drawstyle": "steps-post", "linestyle": (0, (1, 1)), "marker": "_", "markersize": 5}
+        axes.plot(levels["bpp"], levels["value"], label="best single level", **steps, **grey)
+    rates = np.geomspace(curve.bpp(0), max(curve.bpp(curve.steps), curve.bpp(0)), _EQUAL_POINTS)
+    equal = np.array([curve.equal_rate(rate) for rate in rates])
+    if np.isfinite(equal).any():
+        axes.plot(rates, equal, label="equal rate for each", linestyle=(0, (6, 1.5)), **grey)
+
+
+def _draw_bars(axes: Axes, rates: Any, codecs: Sequence[str]) -> None:
+    places = np.arange(len(codecs))
+    better = np.nan_to_num(rates) < 0
+    axes.barh(places[better], rates[better], 0.62, color=_COLOURS[0])
+    axes.barh(
+        places[~better], np.nan_to_num(rates[~better]), 0.62, color=_COLOURS[4], hatch="////", edgecolor="white"
+    )
+    axes.axvline(0, color="black", linewidth=0.6)
+    axes.set_yticks(places, codecs)
+    axes.set_ylim(len(codecs) - 0.4, -0.6)
+    for place, rate in zip(places, rates, strict=True):
+        text = "not known" if math.isnan(rate) else f"{rate:+.1f}".replace("-", "\N{MINUS SIGN}")
+        side = -1 if rate < 0 else 1
+        axes.annotate(
+            text,
+            (0 if math.isnan(rate) else rate, place),
+            xytext=(3 * side, 0),
+            textcoords="offset points",
+            ha="right" if side < 0 else "left",
+            va="center",
+            fontsize="small",
+        )
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(left=False)
+    for side_name in ("left", "right", "top"):
+        axes.spines[side_name].set_visible(False)
+
+
+def _label(metric: str, higher: bool | None = None, *, mean: bool = False) -> str:
+    arrow = "" if higher is None else " ↑" if higher else " ↓"
+    return ("mean " if mean else "") + _LABELS.get(metric, metric) + arrow
+
+
+def _rate_axis(panels: Sequence[Axes], look: Look) -> None:
+    axes = panels[0]  # the others share its axis
+    axes.set_xscale("log")
+    axes.set_xlim(look.least_bpp, look.most_bpp)
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,), numticks=20))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    if look.least_bpp is None and look.most_bpp is None:
+        return
+    for axes in panels:
+        curves = [line.get_xydata() for line in axes.lines if line.get_transform() == axes.transData]
+        shown = np.concatenate(curves)
+        values = shown[(low <= shown[:, 0]) & (shown[:, 0] <= high), 1]
+        values = values[np.isfinite(values)]
+        if room := 0.05 * float(np.ptp(values)) if len(values) else 0.0:
+            axes.set_ylim(values.min() - room, values.max() + room)
+
+
+def _finish(figure: Figure, panels: Sequence[Axes], path: Path, look: Look, notes: list[str]) -> Drawn:
+    """Set the axis of rates, add one legend for all panels above them, and write the file."""
+    _rate_axis(panels, look)
+    for axes in panels:
+        if axes.xaxis.get_tick_params()["labelbottom"]:
+            axes.set_xlabel("rate (bits per pixel)")
+    figure.align_ylabels(panels)
+    found: dict[str, Any] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    across = max(1, int(look.width / (0.055 * look.font_size / 8 * (max(map(len, found)) + 8))))
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + math.ceil(len(found) / across) * look.font_size * 1.3 / 72)
+    figure.legend(found.values(), found.keys(), loc="outside upper center", ncols=min(across, len(found)))
+    _save(figure, path)
+    return _drawn(figure, list(found), notes)
+
+
+def _drawn(figure: Figure, curves: list[str], notes: list[str]) -> Drawn:
+    width, height = map(float, figure.get_size_inches())
+    return Drawn(width, height, curves, notes)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    kind = path.suffix.lower().lstrip(".")
+    undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}[kind]
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=300, metadata=undated)
+    write_file(path, buffer.getvalue())

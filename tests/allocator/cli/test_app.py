@@ -1,0 +1,72 @@
+"""What is printed fits, means something without colour, and ends with the status that the documentation names."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from allocator.cli.app import grid, marked
+from tests.conftest import run
+
+HEADS = ["codec", "level", "setting", "bpp", "encode s", "lpips-squeeze", "ms-ssim", "psnr", "lpips-lite"]
+
+
+def test_columns_that_find_no_room_go_on_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        ["hevc", str(level), f"crf{level}", *(f"{level}.{column}5678" for column in range(6))] for level in (1, 2)
+    ]
+    for width in (40, 60, 80):
+        monkeypatch.setenv("COLUMNS", str(width))
+        out = io.StringIO()
+        Console(file=out, width=width).print(grid(HEADS, rows, "A title", keys=3))
+        lines = out.getvalue().splitlines()
+        assert max(map(len, lines)) <= width
+        assert "…" not in out.getvalue()
+        for row in rows:
+            for cell in row[3:]:
+                assert sum(cell in line.split() and row[2] in line.split() for line in lines) == 1
+    assert out.getvalue().count("A title") == 1
+
+
+@pytest.mark.parametrize("command", ["tables show TABLE", "compare TABLE --anchor jpeg -t 1.2", "bank show po-dkic"])
+def test_no_table_is_wider_than_the_terminal(command: str, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    ran = run(*(table if word == "TABLE" else word for word in command.split()))
+    assert ran.code == 0, ran.err
+    lines = [line for line in ran.out.splitlines() if str(table) not in line and "bank dce2" not in line]
+    assert max(map(len, lines)) <= 80
+    assert "…" not in ran.out
+
+
+def test_colours_only_repeat_words_and_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    def printed(**options: str) -> str:
+        for name in ("NO_COLOR", "FORCE_COLOR"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in options.items():
+            monkeypatch.setenv(name, value)
+        out = io.StringIO()
+        Console(file=out).print(marked("PASS", ": 5 images decode", "bold green"))
+        return out.getvalue()
+
+    assert printed() == printed(NO_COLOR="1") == "PASS: 5 images decode\n"
+    assert "\x1b[1;32mPASS" in printed(FORCE_COLOR="1", TERM="xterm")
+    assert "32m" not in printed(FORCE_COLOR="1", TERM="xterm", NO_COLOR="1")
+
+
+def test_an_interrupt_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> list[str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("codec.names", interrupted)
+    assert run("codecs").code == 130
+
+
+@pytest.mark.parametrize("arguments", ["tables show", "solve -t 1 --json"])
+def test_a_closed_pipe_is_141(arguments: str, table: Path) -> None:
+    allocator = Path(sys.executable).with_name("allocator")
+    command = f"{allocator} {arguments} {table} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
