@@ -425,8 +425,10 @@ class Table:
             measured = self._read_in_parts(
                 f"SELECT point, value FROM measurement WHERE metric = {metric} AND point BETWEEN {{}} AND {{}}"
             )
-            values = np.full(len(ids), np.nan)
-            values[np.searchsorted(ids, measured["point"].to_numpy())] = measured["value"].to_numpy()
+            points, values = measured["point"].to_numpy(), np.full(len(ids), np.nan)
+            at = np.minimum(np.searchsorted(ids, points), len(ids) - 1)
+            known = ids[at] == points  # a build may go on meanwhile
+            values[at[known]] = measured["value"].to_numpy()[known]
             frame[name] = values[rows]
         return frame, ids[rows]
 

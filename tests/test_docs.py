@@ -95,9 +95,9 @@ TEXTS = {
 
 
 GIVEN = {
-    "docs/cluster.md": "other.db",
+    "docs/how-to/cluster.md": "other.db",
     "docs/explanation/perception.md": "kodak.db",
-    "docs/command-line.md": "run.db",
+    "docs/reference/command-line.md": "run.db",
 }
 """Tables that a page takes as given."""
 
