@@ -63,7 +63,7 @@ class Allocation:
     points: "pd.DataFrame"
     """All operating points that could be chosen."""
     chosen: "pd.DataFrame"
-    """The chosen operating points, one row an image, columns as :meth:`allocator.tables.Table.frame`."""
+    """The chosen operating points, one row an image, columns as :meth:`allocator.tables.Table.points`."""
     objective: Objective
     budget: Budget
     value: float

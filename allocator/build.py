@@ -15,6 +15,8 @@ from allocator.metrics import Metric
 from allocator.tables import Measured, Member, Table
 from codec import Codec, CodecError
 
+_WAIT_SECONDS = 60.0
+"""For someone who reads a large table meanwhile."""
 Wanted = Mapping[tuple[str, str], Collection[int]]
 """Levels by image and codec."""
 
@@ -85,17 +87,19 @@ def build(
     """
     files = find_images(images)
     engine = engine or Local()
-    with Table(table, create=True) as opened, engine.start(codecs, metrics) as workers:
+    with Table(table, create=True, wait=_WAIT_SECONDS) as opened, engine.start(codecs, metrics) as workers:
         run = _Build(opened, workers, codecs, metrics, keep_going, keep_bitstreams, report)
         members = run.read(files)
         opened.add_metrics(metrics)
         opened.add_members(members)
+        names = {member.name for member in members}
         if needed is None:
             run.measure(run.missing(members))
         else:
             while tasks := run.missing(members, needed(opened)):
                 run.measure(tasks)
-        names = {member.name for member in members}
+                if keep_going:  # what is needed of the others can be said without those that fail
+                    run.result.images -= opened.drop_unmeasured(names)
         run.result.others = [member.name for member in opened.members() if member.name not in names]
         if keep_going:
             run.result.images -= opened.drop_unmeasured(names)
@@ -115,6 +119,7 @@ class _Build:
 
     def __post_init__(self) -> None:
         self.fingerprints = [level_fingerprints(codec) for codec in self.codecs]
+        self.failed: set[tuple[str, int]] = set()  # images, and codecs that fail on them
 
     def read(self, files: Sequence[ImageFile]) -> list[Member]:
         """Read every file once, so that bad ones are known before hours of work."""
@@ -146,6 +151,8 @@ class _Build:
         unique = {member.sha256: member for member in members}.values()
         for member in sorted(unique, key=lambda m: (-m.width * m.height, m.name)):
             for index, codec in enumerate(self.codecs):
+                if (member.sha256, index) in self.failed:
+                    continue
                 fingerprints = self.fingerprints[index]
                 known = self.table.measured(member.sha256, codec.name)
                 if known.keys() - set(fingerprints):
@@ -172,6 +179,7 @@ class _Build:
                     points = future.result()
                 except (CodecError, WorkerLost) as error:
                     self.result.failures.append(f"{task.member.path}: {error}")
+                    self.failed.add((task.member.sha256, task.codec))
                     failure = error
                 else:
                     found.append(Measured(task.member.sha256, self.codecs[task.codec].name, points))

@@ -98,29 +98,34 @@ def _mean_difference(
     return float((integrals[1] - integrals[0]) / (high - low))
 
 
-def level_means(points: "pd.DataFrame", metric: str) -> tuple[list[float], list[float]]:
+def level_means(points: "pd.DataFrame", codec: str, metric: str) -> tuple[list[float], list[float]]:
     """At each of a codec's levels the set's pooled rate in bits per pixel, and the images' mean of a metric.
+
+    Args:
+        points: of all codecs, which say what images the set has.
+        codec: whose levels are wanted.
+        metric: a column.
 
     Raises:
         CompareError: a level isn't measured on all images.
     """
     images = points["image"].nunique()
     rates, values = [], []
-    for _, rows in points.groupby("level"):
+    for _, rows in points[points["codec"] == codec].groupby("level"):
         if len(rows) < images or rows[metric].isna().any():
-            raise CompareError(f"{metric} isn't measured on all images at every level of {rows['codec'].iloc[0]}.")
+            raise CompareError(f"{metric} isn't measured on all images at every level of {codec}.")
         rates.append(float(8 * rows["bytes"].sum() / (rows["width"] * rows["height"]).sum()))
         values.append(float(rows[metric].mean()))
     return rates, values
 
 
-def level_curve(points: "pd.DataFrame", metric: str, higher_is_better: bool) -> RateCurve:
+def level_curve(points: "pd.DataFrame", codec: str, metric: str, higher_is_better: bool) -> RateCurve:
     """A codec's curve over a set: at each level the pooled rate and the images' mean.
 
     Raises:
         CompareError: see :func:`rate_curve` and :func:`level_means`.
     """
-    rates, values = level_means(points, metric)
+    rates, values = level_means(points, codec, metric)
     return rate_curve(rates, np.multiply(values, 1 if higher_is_better else -1))
 
 
@@ -131,7 +136,7 @@ def at_targets(
 
     Returns:
         Columns ``codec``, ``target``, ``bpp`` (what was reached) and the metrics' means over the images; NaN where a
-        codec can't reach a target.
+        codec can't reach a target, or lacks an image.
     """
     import pandas as pd
 
@@ -141,6 +146,8 @@ def at_targets(
         for target in targets:
             row: dict[str, object] = {"codec": codec, "target": float(target)}
             try:
+                if of_codec["image"].nunique() < points["image"].nunique():
+                    raise AllocationError(f"Not all images are measured by {codec}.")
                 found = allocate(of_codec, make_budget(of_codec, "pooled", target=target), objective)
                 row |= {"bpp": found.bpp, **{metric: found.chosen[metric].mean() for metric in metrics}}
             except AllocationError:
@@ -174,7 +181,7 @@ def against(
         raise CompareError(f"The table holds nothing of {anchor!r}; measured are {', '.join(codecs)}.")
     rows = []
     for metric, higher in metrics.items():
-        base = level_curve(points[points["codec"] == anchor], metric, higher)
+        base = level_curve(points, anchor, metric, higher)
         for codec in codecs:
             if codec == anchor:
                 continue
@@ -182,7 +189,7 @@ def against(
             for name, average in (("BD-rate", bd_rate), ("BD-metric", bd_quality)):
                 for method in methods:
                     try:
-                        curve = level_curve(points[points["codec"] == codec], metric, higher)
+                        curve = level_curve(points, codec, metric, higher)
                         value = average(base, curve, method)
                         row[f"{name} {method}"] = value if name == "BD-rate" or higher else -value
                     except CompareError as error:

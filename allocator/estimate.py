@@ -21,7 +21,7 @@ from allocator.images import ImageFile, find_images
 from allocator.measuring import Task, WantedLevel
 from allocator.metrics import Metric
 from allocator.tables import Measured, Member, Point, Table
-from codec import Codec
+from codec import Codec, CodecError, ImageError
 
 _SAMPLES_A_JOB = 4
 _SECONDS = 30.0
@@ -49,6 +49,8 @@ class Estimate:
     """Standard error of that, relative; infinite for a sample of one image."""
     bytes: int
     """By which the table grows."""
+    failures: list[str]
+    """One sentence for each image of the sample that the build couldn't measure."""
 
 
 class _Work(NamedTuple):
@@ -88,7 +90,8 @@ def estimate(
     with Table(table) if Path(table).exists() else contextlib.nullcontext() as known:
         work = list(_missing(known, files, codecs, metrics))
         chosen = random.Random(0).sample(work, min(len(work), _SAMPLES_A_JOB * local.jobs))
-        samples = _timed(local, codecs, metrics, [_with_bitstreams(known, one, codecs) for one in chosen])
+        chosen = [_with_bitstreams(known, one, codecs) for one in chosen]
+        samples, failures = _timed(local, codecs, metrics, chosen)
     seconds = [sample.seconds for sample in samples] or [0.0]
     mean = statistics.fmean(seconds)
     deviation = statistics.stdev(seconds) / math.sqrt(len(seconds)) if len(seconds) > 1 else math.inf
@@ -103,6 +106,7 @@ def estimate(
         seconds=mean * len(work),
         error=deviation / mean if work else 0.0,
         bytes=round(growth * len(work)),
+        failures=failures,
     )
 
 
@@ -138,14 +142,14 @@ def _with_bitstreams(table: Table | None, work: _Work, codecs: Sequence[Codec]) 
 
 def _timed(
     local: Local, codecs: Sequence[Codec], metrics: Sequence[Metric], chosen: Sequence[_Work]
-) -> list[_Sample]:
-    """Measure a sample; after a time no more of it is begun.
+) -> tuple[list[_Sample], list[str]]:
+    """Measure a sample, and tell what fails; after a time no more of it is begun.
 
     Raises:
         AllocatorError: all of it fails.
     """
     if not chosen:
-        return []
+        return [], []
     started = math.inf
 
     def in_time() -> Iterator[_Work]:
@@ -162,13 +166,15 @@ def _timed(
         started = time.monotonic()
         for batch in workers.completed(_measure, in_time()):
             for work, future in batch:
-                if error := future.exception():
-                    failures.append(f"{work.file.path}: {error}")
-                else:
+                try:
                     samples.append(future.result())
+                except ImageError as error:
+                    failures.append(str(error))
+                except CodecError as error:
+                    failures.append(f"{work.file.path}: {error}")
     if not samples:
         raise AllocatorError(f"No image of the sample could be measured. {failures[0]}")
-    return samples
+    return samples, failures
 
 
 def _measure(work: _Work) -> _Sample:
@@ -177,6 +183,9 @@ def _measure(work: _Work) -> _Sample:
     points = [
         measuring.measure(Task(member, codec, levels)) if levels else [] for codec, levels in enumerate(work.levels)
     ]
+    for level, point in zip(itertools.chain(*work.levels), itertools.chain(*points), strict=True):
+        if level.bitstream is not None:
+            point.bitstream = None  # the table has it
     return _Sample(member, points, time.perf_counter() - start)
 
 

@@ -148,7 +148,11 @@ def plot_frontier(
             axes.plot(*zip(*reached, strict=True), "o", label="at the targets", **dots)
         _draw_baselines(axes, whole)
         for codec in codecs if len(codecs) > 1 else []:
-            frame = Curve(points[points["codec"] == codec], objective).frame(_CURVE_POINTS)
+            of_codec = points[points["codec"] == codec]
+            if of_codec["image"].nunique() < points["image"].nunique():
+                notes.append(f"Not all images are measured by {codec}.")
+                continue
+            frame = Curve(of_codec, objective).frame(_CURVE_POINTS)
             _steps(axes, frame["bpp"], frame["value"], codec, **_style_of(codec, look.order or codecs))
         axes.set_ylabel(_label(objective.label, objective.natural_sign < 0, mean=True))
         return _finish(figure, [axes], path, look, notes)
@@ -187,7 +191,7 @@ def plot_curves(
             curves = {}
             for codec in codecs:
                 try:
-                    curves[codec] = level_means(of_image[of_image["codec"] == codec], metric)
+                    curves[codec] = level_means(of_image, codec, metric)
                 except CompareError as error:
                     notes.append(str(error))
             if curves:

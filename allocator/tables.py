@@ -15,16 +15,13 @@ from allocator.metrics.base import Metric
 from codec.workers import cores
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     import pyarrow as pa
-    from numpy.typing import NDArray
 
 Bitstream: TypeAlias = bytes  # `bytes` names a column below
 
 APPLICATION_ID = 0x434C4943
 SCHEMA_VERSION = 1
-_WAIT_SECONDS = 5.0
 _BATCH_ROWS = 100_000
 _MAPPED_BYTES = 1 << 36
 _AS_CATEGORIES = {"name", "path", "sha256", "codec", "setting", "fingerprint"}
@@ -44,7 +41,7 @@ CREATE TABLE member (
     path TEXT NOT NULL
 ) STRICT;
 CREATE TABLE point (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     image INTEGER NOT NULL REFERENCES image,
     codec TEXT NOT NULL,
     level INTEGER NOT NULL,
@@ -123,6 +120,7 @@ class Table:
     Args:
         path: the SQLite file.
         create: make the file if there is none.
+        wait: seconds for other programs that hold the file.
         whole: the file is of no use before it's closed, so that nothing is done to save it halfway: several times
             as fast.
 
@@ -130,13 +128,16 @@ class Table:
         TableError: missing, unreadable, not a table, or of another version.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, create: bool = False, whole: bool = False) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, create: bool = False, wait: float = 5.0, whole: bool = False
+    ) -> None:
         self.path = Path(path)
+        self._wait = wait
         if not create and not self.path.is_file():
             raise TableError(f"{path}: there is no such table; `allocator tables build` makes one.")
         with self._errors():
             uri = f"{self.path.resolve().as_uri()}?mode={'rwc' if create else 'rw'}"
-            self._connection = sqlite3.connect(uri, uri=True, timeout=_WAIT_SECONDS, isolation_level=None)
+            self._connection = sqlite3.connect(uri, uri=True, timeout=wait, isolation_level=None)
         try:
             with self._errors():
                 self._connection.execute("PRAGMA foreign_keys = ON")
@@ -177,8 +178,8 @@ class Table:
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             reason = {
-                sqlite3.SQLITE_BUSY: "another program is writing to it; try again when that has finished",
-                sqlite3.SQLITE_LOCKED: "another program is writing to it; try again when that has finished",
+                sqlite3.SQLITE_BUSY: "another program is using it; try again when that has finished",
+                sqlite3.SQLITE_LOCKED: "another program is using it; try again when that has finished",
                 sqlite3.SQLITE_FULL: "the disk is full; what was measured so far is kept, so make room "
                 "and run the same command again",
                 sqlite3.SQLITE_NOTADB: "is not a table",
@@ -361,14 +362,7 @@ class Table:
 
         Columns: those of :meth:`points`, texts as such, and ``decoded_sha256``.
         """
-        import pandas as pd
-
-        frame, ids = self._points()
-        frame = as_texts(frame)
-        rows = self._read_in_parts("SELECT id, decoded_sha256 FROM point WHERE id BETWEEN {} AND {}")
-        decoded = rows["decoded_sha256"].to_pandas()
-        frame["decoded_sha256"] = decoded.set_axis(pd.Index(rows["id"].to_numpy())).loc[ids].to_numpy()
-        return frame
+        return as_texts(self._points(", decoded_sha256"))
 
     def points(self) -> "pd.DataFrame":
         """What allocations need of all operating points, one a row, sorted by image, codec and level.
@@ -378,10 +372,9 @@ class Table:
         one for each metric, NaN where it wasn't measured. Of a metric that was measured with several weights the
         latest counts. Texts are categories: a table may hold tens of millions of points.
         """
-        return self._points()[0]
+        return self._points()
 
-    def _points(self) -> "tuple[pd.DataFrame, NDArray[np.int64]]":
-        """Points, and their rows' ids."""
+    def _points(self, more: str = "") -> "pd.DataFrame":
         import numpy as np
         import pandas as pd
 
@@ -390,8 +383,8 @@ class Table:
             "ORDER BY name"
         )
         found = self._read_in_parts(
-            "SELECT id, image, codec, level, setting, fingerprint, bytes, encode_seconds, decode_seconds FROM point "
-            "WHERE id BETWEEN {} AND {}"
+            "SELECT id, image, codec, level, setting, fingerprint, bytes, encode_seconds, decode_seconds"
+            f"{more} FROM point WHERE id BETWEEN {{}} AND {{}}"
         )
         texts = {name: pd.Categorical(found[name].to_pandas()) for name in ("codec", "setting", "fingerprint")}
         codec = texts["codec"].reorder_categories(sorted(texts["codec"].categories))
@@ -421,7 +414,7 @@ class Table:
         for name in ("encode_seconds", "decode_seconds"):
             frame[name] = found[name].to_numpy()[rows]
         ids = found["id"].to_numpy()
-        for name, metric in self._latest_metrics():
+        for name, metric in self._latest_metrics() if len(ids) else ():
             measured = self._read_in_parts(
                 f"SELECT point, value FROM measurement WHERE metric = {metric} AND point BETWEEN {{}} AND {{}}"
             )
@@ -430,7 +423,9 @@ class Table:
             known = ids[at] == points  # a build may go on meanwhile
             values[at[known]] = measured["value"].to_numpy()[known]
             frame[name] = values[rows]
-        return frame, ids[rows]
+        if more:
+            frame["decoded_sha256"] = found["decoded_sha256"].to_pandas().to_numpy()[rows]
+        return frame
 
     def _latest_metrics(self) -> list[tuple[str, int]]:
         """Names, and the id of the weights that count."""
@@ -465,7 +460,7 @@ class Table:
 
         try:
             with adbc.connect(f"{self.path.resolve().as_uri()}?mode=ro") as connection, connection.cursor() as cursor:
-                for pragma in (f"busy_timeout = {_WAIT_SECONDS * 1000:.0f}", f"mmap_size = {_MAPPED_BYTES}"):
+                for pragma in (f"busy_timeout = {1000 * self._wait:.0f}", f"mmap_size = {_MAPPED_BYTES}"):
                     cursor.execute(f"PRAGMA {pragma}")
                     cursor.fetchall()
                 cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(_BATCH_ROWS)})

@@ -58,7 +58,7 @@ def sampling_locations(network: CompressionNetwork, image: Tensor, level: int = 
     ]
     try:
         y, _ = network.latents(image)
-        network.reconstruct(y, torch.tensor([level]), *image.shape[2:])
+        network.reconstruct(y, torch.tensor([level], device=image.device), *image.shape[2:])
     finally:
         for hook in hooks:
             hook.remove()
@@ -72,9 +72,12 @@ def _sampling(layer: LiteDCN, features: Tensor, stride: int) -> Sampling:
     offsets = layer.offsets(features)[0].unflatten(0, (layer.groups, layer.positions, 2))
     weights = layer.modulation(features)[0].unflatten(0, (layer.groups, layer.positions)).softmax(1)
     side = math.isqrt(layer.positions)
-    k = torch.arange(layer.positions)
+    device = features.device
+    k = torch.arange(layer.positions, device=device)
     kernel = torch.stack([k % side, k // side], 1) - side // 2
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    rows, columns = torch.meshgrid(
+        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+    )
     undisturbed = torch.stack([columns, rows]) + kernel[:, :, None, None]
     return Sampling((undisturbed + offsets) * stride, weights, stride)
 
@@ -171,7 +174,7 @@ def _detail(part: Tensor) -> Tensor:
 def _blurred(image: Tensor, sigma: float, widest: float) -> Tensor:
     """A Gaussian blur; its kernel has the size that the ``widest`` needs."""
     reach = math.ceil(4 * widest)
-    distance = torch.arange(-reach, reach + 1, dtype=image.dtype)
+    distance = torch.arange(-reach, reach + 1, dtype=image.dtype, device=image.device)
     kernel = (-0.5 * (distance / max(sigma, 1e-3)).square()).exp()
     kernel = (kernel / kernel.sum()).expand(image.shape[1], 1, 1, -1)
     for _ in range(2):  # columns, then rows
@@ -191,5 +194,5 @@ def diffusion_index(attributions: Tensor) -> float:
     """
     amounts = attributions.abs().sum(0).flatten().double().sort().values
     count = len(amounts)
-    ranks = torch.arange(1, count + 1, dtype=torch.float64)
+    ranks = torch.arange(1, count + 1, dtype=torch.float64, device=amounts.device)
     return float(100 * (1 - ((2 * ranks - count - 1) * amounts).sum() / (count * amounts.sum())))

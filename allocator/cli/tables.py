@@ -95,7 +95,8 @@ def tables_build(
         codecs = [get_codec(name) for name in dict.fromkeys(codec or ["avif", "hevc"])]
         metrics = [get_metric(name) for name in dict.fromkeys(metric or ())] or [get_perceptual(note)]
         if dry_run:
-            _estimate(out, images, codecs, metrics, jobs, not no_bitstreams, as_json)
+            local_jobs = jobs if engine == EngineName.local else None
+            _estimate(out, images, codecs, metrics, local_jobs, not no_bitstreams, as_json)
             return
         doing: Engine = Local(jobs) if jobs else Local()
         if engine == EngineName.ray:
@@ -164,6 +165,8 @@ def _estimate(
             f"The table grows by {found.bytes / 1e6:,.1f} MB.",
         ]
     emit({"table": out, **vars(found), "seconds_by_workers": seconds}, *lines, as_json=as_json)
+    for failure in found.failures:
+        note(failure)
 
 
 def _duration(seconds: float) -> str:
@@ -234,24 +237,24 @@ def tables_show(table: TableFile, as_json: Json = False) -> None:
     from allocator.tables import Table
 
     with Table(table) as opened:
-        counts, metrics, frame = opened.counts(), opened.metrics(), opened.frame()
+        counts, metrics, points = opened.counts(), opened.metrics(), opened.points()
     levels = [
         {
             "codec": codec,
             "level": int(level),
-            "setting": points["setting"].iloc[0],
-            "images": len(points),
-            **{name: float(points[name].mean()) for name in ("bpp", "encode_seconds", "decode_seconds")},
-            "metrics": {name: float(points[name].mean(skipna=False)) for name in metrics},
+            "setting": rows["setting"].iloc[0],
+            "images": len(rows),
+            **{name: float(rows[name].mean()) for name in ("bpp", "encode_seconds", "decode_seconds")},
+            "metrics": {name: float(rows[name].mean(skipna=False)) for name in metrics},
         }
-        for (codec, level), points in frame.groupby(["codec", "level"])
+        for (codec, level), rows in points.groupby(["codec", "level"], observed=True)
     ]
     summary = (
         f"{table}: {counts['images']} images ({counts['measured']} measured), {counts['points']:,} operating points, "
         f"{counts['bitstreams']:,} bitstreams kept"
     )
     counted = [] if all(one["images"] == counts["images"] for one in levels) else ["images"]
-    rows = [
+    lines = [
         [
             *(str(one[name]) for name in ("codec", "level", "setting", *counted)),
             f"{one['bpp']:.4f}",
@@ -261,7 +264,7 @@ def tables_show(table: TableFile, as_json: Json = False) -> None:
         ]
         for one in levels
     ]
-    text = grid(["codec", "level", "setting", *counted, "bpp", "encode s", "decode s", *metrics], rows, keys=3)
+    text = grid(["codec", "level", "setting", *counted, "bpp", "encode s", "decode s", *metrics], lines, keys=3)
     result = {"table": table, **counts, "higher_is_better": metrics, "levels": levels}
     emit(result, summary, text, as_json=as_json)
 

@@ -44,6 +44,8 @@ class Ray(Engine):
 
     @contextlib.contextmanager
     def start(self, codecs: Sequence[Codec], metrics: Sequence[Metric]) -> Iterator[Workers]:
+        if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
+            raise AllocatorError(f"A worker takes a share of a GPU or whole ones, not {self.gpus_per_worker:g}.")
         try:
             import ray
         except ImportError as error:
@@ -58,10 +60,14 @@ class Ray(Engine):
             stack.callback(pool.close)
             yield pool
 
+    @property
+    def _alone(self) -> bool:
+        return (self.address or os.environ.get("RAY_ADDRESS", "local")) == "local"
+
     def _connect(self, ray: Any) -> None:
-        address = self.address or os.environ.get("RAY_ADDRESS") or "local"
+        address = self.address or os.environ.get("RAY_ADDRESS", "local")
         own: dict[str, Any] = {}
-        if address == "local":
+        if self._alone:
             own = {"num_cpus": self.workers or cores(), "include_dashboard": False}
         host, _, port = address.removeprefix("ray://").rpartition(":")
         try:
@@ -72,9 +78,9 @@ class Ray(Engine):
             raise AllocatorError(f"{address}: no Ray cluster answers there ({_reason(error)}).") from error
 
     def _count(self, ray: Any) -> int:
-        if self.workers:
-            return self.workers
         room = ray.cluster_resources()
+        if self.workers and not (self._alone and self.gpus_per_worker > room.get("GPU", 0)):
+            return self.workers
         count = int(room.get("CPU", 0))
         if self.gpus_per_worker:
             count = min(count, int(room.get("GPU", 0) / self.gpus_per_worker))
@@ -223,5 +229,5 @@ class _Pool:
 def _reason(error: Exception) -> str:
     """The sentence of one of Ray's errors that says what happened."""
     text, _, detail = str(error).partition("exit detail: ")
-    line = detail or text.strip().splitlines()[-1]
+    line = detail or (text.strip() or type(error).__name__).splitlines()[-1]
     return line.splitlines()[0].partition(". ")[0].strip().rstrip(".")

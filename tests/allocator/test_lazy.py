@@ -8,9 +8,14 @@ import pandas as pd
 import pytest
 
 from allocator.allocation import AllocationError, allocate, make_budget, read_points
-from allocator.lazy import Assumption, Curve, first_points, gaps, keeps, plan
+from allocator.build import build
+from allocator.engines import Local
+from allocator.lazy import Assumption, Curve, Needed, first_points, gaps, keeps, plan
+from allocator.metrics import get_metric
 from allocator.objective import Objective, Term, find_objective
 from allocator.tables import Table
+from codec import CodecError, RGBImage
+from codec.pillow import PillowCodec, jpeg
 from tests.conftest import run
 
 ASSUMPTIONS: tuple[Assumption, ...] = ("monotone", "convex")
@@ -73,7 +78,7 @@ def test_a_curve_that_is_seen_to_break_the_assumption_is_measured_in_full() -> N
 
 
 def test_convex_curves_need_few_points() -> None:
-    full = synthetic(400, 16, 7)
+    full = synthetic(120, 16, 7)
     few = {assumption: len(lazily(full, "0.05", assumption)) / len(full) for assumption in ASSUMPTIONS}
     assert few["convex"] < 0.4
     assert few["convex"] < few["monotone"] < 1
@@ -141,3 +146,33 @@ def test_a_build_for_a_target_measures_less_and_allocates_the_same(table: Path, 
     assert ran.code == 0
     with Table(path) as lazy:
         assert len(read_points(lazy)) == len(points[1])
+
+
+class FailsFrom(PillowCodec):
+    """A codec with a fault at some levels of one image."""
+
+    first = 0
+
+    def encode(self, image: RGBImage, level: int) -> bytes:
+        if image.shape == (112, 112, 3) and level >= self.first:
+            raise CodecError("can't.")
+        return super().encode(image, level)
+
+
+@pytest.mark.parametrize(("first", "images"), [(0, 4), (9, 5)])
+def test_what_fails_on_the_way_is_left_out(first: int, images: int, photos: Path, tmp_path: Path) -> None:
+    codec, metric = jpeg(), get_metric("psnr")
+    codec.__class__, vars(codec)["first"] = FailsFrom, first
+    needed = Needed(
+        [codec],
+        lambda points: [make_budget(points, "pooled", target=Fraction(3))],
+        lambda table: find_objective(table, ["psnr"]),
+        "convex",
+    )
+    report = build(tmp_path / "run.db", [photos], [codec], [metric], needed=needed, keep_going=True, engine=Local(1))
+    assert len(report.failures) == 1
+    with Table(tmp_path / "run.db") as table:
+        points = read_points(table)
+        budget, objective = make_budget(points, "pooled", target=Fraction(3)), find_objective(table)
+    allocation = allocate(points, budget, objective)
+    assert len(allocation.chosen) == images

@@ -56,7 +56,7 @@ def test_curves_are_the_tables_levels(table: Path, points: pd.DataFrame, tmp_pat
     assert {"jpeg", "webp", "rate (bits per pixel)", "mean PSNR (dB) ↑"} <= set(texts(out))
     drawn = curves_of(out)
     assert [len(one) for one in drawn] == [16, 15]
-    expected = [np.array(level_means(points[points["codec"] == codec], "psnr")).T for codec in ("jpeg", "webp")]
+    expected = [np.array(level_means(points, codec, "psnr")).T for codec in ("jpeg", "webp")]
     at, data = np.concatenate(drawn), np.concatenate(expected)
     for page, axis in ((at[:, 0], np.log10(data[:, 0])), (at[:, 1], data[:, 1])):
         straight = np.polyval(np.polyfit(axis, page, 1), axis)

@@ -4,6 +4,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import allocator.build
 from allocator.tables import SCHEMA_VERSION, Table, TableError
 from tests.conftest import run
 
@@ -47,6 +48,26 @@ def test_tables_built_apart_merge_to_the_table_built_at_once(table: Path, photos
     assert "is there already" in ran.err
 
 
+def test_shards_of_different_images_merge_to_the_table_built_at_once(
+    table: Path, photos: Path, tmp_path: Path
+) -> None:
+    command = ("tables", "build", "-c", "webp", "-c", "jpeg")
+    shards = [tmp_path / "first.db", tmp_path / "second.db", tmp_path / "third.db"]
+    run(*command, photos / "rocket.png", photos / "coffee.png", "-m", "psnr", "-m", "ms-ssim", "-o", shards[0])
+    # the keys of metrics differ from shard to shard
+    run(*command, photos / "astronaut.png", photos / "chelsea.png", "-m", "ms-ssim", "-m", "psnr", "-o", shards[1])
+    run(*command, photos / "motorcycle_left.png", "-m", "ms-ssim", "-m", "psnr", "-o", shards[2])
+    assert run("tables", "merge", *shards, "-o", tmp_path / "merged.db").code == 0
+    with Table(tmp_path / "merged.db") as merged, Table(table) as whole:
+        times = ["encode_seconds", "decode_seconds"]
+        expected = whole.frame().drop(columns=times)
+        pd.testing.assert_frame_equal(merged.frame()[expected.columns], expected)
+        assert merged.counts() == whole.counts()
+        for _, row in merged.frame().iloc[::20].iterrows():
+            data = merged.bitstream(row["sha256"], row["fingerprint"])
+            assert data == whole.bitstream(row["sha256"], row["fingerprint"])
+
+
 def test_a_name_for_two_images_is_not_merged(photos: Path, tmp_path: Path) -> None:
     for folder, photo in (("a", "rocket"), ("b", "coffee")):
         (tmp_path / folder).mkdir()
@@ -87,7 +108,10 @@ def test_a_table_of_another_version_is_refused_by_its_number(table: Path, tmp_pa
     assert f"is a table of version {SCHEMA_VERSION + 6}, and this program reads version {SCHEMA_VERSION}" in ran.err
 
 
-def test_a_locked_table_is_named_after_a_while(table: Path, photos: Path, tmp_path: Path) -> None:
+def test_a_locked_table_is_named_after_a_while(
+    table: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(allocator.build, "_WAIT_SECONDS", 1.0)
     path = tmp_path / "busy.db"
     path.write_bytes(table.read_bytes())
     connection = sqlite3.connect(path, isolation_level=None)
@@ -97,7 +121,7 @@ def test_a_locked_table_is_named_after_a_while(table: Path, photos: Path, tmp_pa
     finally:
         connection.close()
     assert ran.code == 2
-    assert "busy.db: another program is writing to it; try again when that has finished." in ran.err
+    assert "busy.db: another program is using it; try again when that has finished." in ran.err
     assert run("tables", "build", photos, "-c", "jpeg", "-m", "psnr", "-o", path).code == 0
 
 

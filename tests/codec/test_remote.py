@@ -111,6 +111,7 @@ class Faulty(http.server.SimpleHTTPRequestHandler):
 def web(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     pytest.importorskip("aiohttp")
     shutil.copytree(photos, tmp_path / "web")
+    monkeypatch.setattr(Faulty, "failures", 0)
     monkeypatch.setattr(codec.remote, "_WAITS", (0.01, 0.01, 0.01))
     handler = functools.partial(Faulty, directory=str(tmp_path / "web"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -125,7 +126,6 @@ def test_what_fails_on_the_way_is_tried_again(web: str, photos: Path) -> None:
     Faulty.failures = 1000
     with pytest.raises(ImageError, match=r"rocket\.png: can't be fetched"):
         read_image(f"{web}/rocket.png")
-    Faulty.failures = 0
 
 
 def test_a_web_servers_folder_is_listed(web: str, photos: Path) -> None:

@@ -166,7 +166,15 @@ def test_what_the_server_runs_has_no_network(tmp_path: Path) -> None:
     assert "unreachable" in ran.errors[-1]
 
 
-@pytest.mark.parametrize("damage", ["wrong bank", "cut", "flipped", "missing"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param("wrong bank", marks=pytest.mark.slow),
+        "cut",
+        pytest.param("flipped", marks=pytest.mark.slow),
+        "missing",
+    ],
+)
 def test_damaged_data_is_named_and_the_rest_is_decoded(entries: Path, tmp_path: Path, damage: str) -> None:
     folder = changed(entries, tmp_path)
     streams = unpack(folder / "bs.zip")

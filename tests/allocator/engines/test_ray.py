@@ -32,8 +32,8 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     nodes = Cluster()
-    add_node(nodes, num_cpus=1, include_dashboard=False)
-    add_node(nodes, num_cpus=1)
+    add_node(nodes, num_cpus=1, num_gpus=0, include_dashboard=False)
+    add_node(nodes, num_cpus=1, num_gpus=0)
     yield nodes
     nodes.shutdown()
 
@@ -121,8 +121,8 @@ def test_each_worker_loads_the_bank_once(cluster: Any, photos: Path, tmp_path: P
     codec = marked(TellsItsLoading, marks)
     build(tmp_path / "run.db", [photos], [codec], [get_metric("psnr")], engine=Ray(cluster.address))
     assert whole(tmp_path / "run.db")
-    assert len({mark.name.split("-")[1] for mark in marks.iterdir()}) == 2
-    assert len(list(marks.iterdir())) == 2
+    processes = [mark.name.split("-")[1] for mark in marks.iterdir()]
+    assert 1 <= len(processes) == len(set(processes)) <= 2
 
 
 def test_what_a_lost_worker_was_doing_is_done_again(cluster: Any, photos: Path, tmp_path: Path) -> None:
@@ -166,13 +166,18 @@ def test_a_node_that_is_lost_takes_nothing_with_it(cluster: Any, photos: Path, t
     def lose() -> None:
         wait_for_rows(path, JPEG)
         cluster.remove_node(node, allow_graceful=False)
+        when_lost.append(rows(path))
 
+    folder = tmp_path / "images"
+    when_lost: list[int] = []
+    copy(photos, folder, 20)
     losing = threading.Thread(target=lose)
     losing.start()
-    report = build(path, [photos], [codec], [get_metric("psnr")], engine=Ray(cluster.address, 4))
+    report = build(path, [folder], [codec], [get_metric("psnr")], engine=Ray(cluster.address, 4))
     losing.join()
-    assert (report.failures, report.points_measured) == ([], 5 * JPEG)
-    assert whole(path)
+    assert 0 < when_lost[0] < 20 * JPEG
+    assert (report.failures, report.points_measured) == ([], 20 * JPEG)
+    assert set(frame(path).groupby("image").size()) == {JPEG}
 
 
 def test_a_killed_driver_starts_again_where_it_was(cluster: Any, photos: Path, tmp_path: Path) -> None:
