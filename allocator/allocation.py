@@ -263,7 +263,7 @@ class _Problem:
         """The best of all sets of codecs that the constraints allow, those with the best bounds first."""
         import pandas as pd
 
-        codecs = self.grid.spread(pd.factorize(self.grid.points["codec"])[0])
+        codecs = self.grid.spread(pd.factorize(self.grid.points["codec"], sort=True)[0])
         count = int(codecs.max()) + 1
         most = constraints.max_codecs or count
         if most >= count:
@@ -322,28 +322,19 @@ class _Problem:
         return self.objective.separable(self.costs, self.grid.pixels[:, None].astype(np.float64))
 
     def best_single(self) -> Baseline | None:
-        import pandas as pd
-
-        grid, found = self.grid, []
-        codec, codecs = pd.factorize(grid.points["codec"], sort=True)
-        level = grid.points["level"].to_numpy()
-        levels = int(level.max()) + 1
-        kind = codec * levels + level
-        for one in np.flatnonzero(np.bincount(kind) == len(grid.pixels)):
-            rows = np.flatnonzero(kind == one)
-            data = grid.points["bytes"].to_numpy()[rows]
-            if _spent(data, grid.pixels, self.budget.rule) <= self.budget.limit:
-                value = self.value(grid.option[rows])
-                detail = f"{codecs[one // levels]} {grid.points['setting'].iloc[rows[0]]}"
-                found.append((self.objective.natural_sign * value, one, Baseline(value, int(data.sum()), detail)))
+        found = []
+        for order, (codec, setting, rows) in enumerate(self.grid.common_levels()):
+            data = self.grid.points["bytes"].to_numpy()[rows]
+            if _spent(data, self.grid.pixels, self.budget.rule) <= self.budget.limit:
+                value = self.value(self.grid.option[rows])
+                baseline = Baseline(value, int(data.sum()), f"{codec} {setting}")
+                found.append((self.objective.natural_sign * value, order, baseline))
         return min(found)[-1] if found else None
 
     def equal_rate(self) -> Baseline | None:
-        grid, limit = self.grid, self.budget.limit
-        share = limit / (len(grid.pixels) if self.budget.rule == "mean" else int(grid.pixels.sum()))
-        sizes, of_size = np.unique(grid.pixels, return_inverse=True)
-        caps = np.array([math.floor(share * int(pixels)) for pixels in sizes])[of_size]
-        within = np.where(grid.available & (grid.bytes <= caps[:, None]), self.costs, np.inf)
+        grid = self.grid
+        images_or_pixels = len(grid.pixels) if self.budget.rule == "mean" else int(grid.pixels.sum())
+        within = np.where(grid.at_most(self.budget.limit / images_or_pixels), self.costs, np.inf)
         best = np.argmin(within, axis=1)
         rows = np.arange(len(best))
         if np.isinf(within[rows, best]).any():

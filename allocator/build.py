@@ -92,17 +92,12 @@ def build(
         members = run.read(files)
         opened.add_metrics(metrics)
         opened.add_members(members)
-        names = {member.name for member in members}
         if needed is None:
             run.measure(run.missing(members))
         else:
             while tasks := run.missing(members, needed(opened)):
                 run.measure(tasks)
-                if keep_going:  # what is needed of the others can be said without those that fail
-                    run.result.images -= opened.drop_unmeasured(names)
-        run.result.others = [member.name for member in opened.members() if member.name not in names]
-        if keep_going:
-            run.result.images -= opened.drop_unmeasured(names)
+        run.result.others = [member.name for member in opened.members() if member.name not in run.names]
         return run.result
 
 
@@ -119,6 +114,7 @@ class _Build:
 
     def __post_init__(self) -> None:
         self.fingerprints = [level_fingerprints(codec) for codec in self.codecs]
+        self.names: set[str] = set()  # of the images that were read
         self.failed: set[tuple[str, int]] = set()  # images, and codecs that fail on them
 
     def read(self, files: Sequence[ImageFile]) -> list[Member]:
@@ -142,6 +138,7 @@ class _Build:
         if not members:
             raise AllocatorError("\n".join([*failures, "No image could be read."]))
         self.result.images = len(members)
+        self.names = {member.name for member in members}
         return sorted(members, key=lambda member: member.name)
 
     def missing(self, members: Sequence[Member], wanted: Wanted | None = None) -> list[Task]:
@@ -166,7 +163,7 @@ class _Build:
         return tasks
 
     def measure(self, tasks: Sequence[Task]) -> None:
-        """Do the tasks and store each one's points as it finishes."""
+        """Do the tasks and store each one's points as it finishes; then leave out images without any."""
         total = sum(task.work for task in tasks)
         left = Counter(task.member.sha256 for task in tasks)
         images_done, done = 0, 0
@@ -194,23 +191,17 @@ class _Build:
                     f"{self.result.failures[-1]} What was measured is kept; --keep-going leaves such images out."
                 ) from failure
             self.report(Progress("measuring", images_done, len(left), done / total, current))
+        if self.keep_going:
+            self.result.images -= self.table.drop_unmeasured(self.names)
 
     def _with_bitstreams(self, task: Task) -> Task:
         """Read what is stored only now that the task starts: all tasks' bitstreams may exceed memory."""
-        fingerprints = self.fingerprints[task.codec]
-        levels = (
-            replace(one, bitstream=self.table.bitstream(task.member.sha256, fingerprints[one.level]))
-            for one in task.levels
-        )
-        return replace(task, levels=tuple(levels))
+        levels = with_bitstreams(self.table, task.member.sha256, task.levels, self.fingerprints[task.codec])
+        return replace(task, levels=levels)
 
     def _store(self, found: Sequence[Measured]) -> None:
-        for one in found:
-            self.result.points_measured += len(one.points)
-            if not self.keep_bitstreams:
-                for point in one.points:
-                    point.bitstream = None
-        self.table.store(found)
+        self.table.store(found, bitstreams=self.keep_bitstreams)
+        self.result.points_measured += sum(len(one.points) for one in found)
 
 
 def level_fingerprints(codec: Codec) -> list[str]:
@@ -235,3 +226,17 @@ def missing_levels(
         if fingerprint not in known or lacking:
             levels.append(WantedLevel(level, lacking))
     return levels
+
+
+def with_bitstreams(
+    table: Table, sha256: str, levels: Iterable[WantedLevel], fingerprints: Sequence[str]
+) -> tuple[WantedLevel, ...]:
+    """Levels of an image with the bitstreams that a table keeps of them, which then are only decoded.
+
+    Args:
+        table: that may keep some.
+        sha256: the image's.
+        levels: of one codec.
+        fingerprints: of the codec's levels now.
+    """
+    return tuple(replace(one, bitstream=table.bitstream(sha256, fingerprints[one.level])) for one in levels)

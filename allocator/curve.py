@@ -137,24 +137,15 @@ class Curve:
         """The levels that all images have, by rate: columns ``codec``, ``setting``, ``bytes``, ``bpp``, ``value``."""
         import pandas as pd
 
-        points = self.grid.points.assign(value=self.costs[self.grid.item, self.grid.option])
-        rows = [
-            {
-                "codec": codec,
-                "setting": level["setting"].iloc[0],
-                "bytes": int(level["bytes"].sum()),
-                "bpp": 8 * int(level["bytes"].sum()) / self.pixels,
-                "value": self._mean(float(level["value"].sum())),
-            }
-            for (codec, _), level in points.groupby(["codec", "level"], observed=True)
-            if len(level) == len(self.grid.pixels)
-        ]
+        rows = []
+        for codec, setting, of_level in self.grid.common_levels():
+            data = int(self.grid.points["bytes"].to_numpy()[of_level].sum())
+            cost = float(self.costs[self.grid.item[of_level], self.grid.option[of_level]].sum())
+            rows.append((codec, setting, data, 8 * data / self.pixels, self._mean(cost)))
         frame = pd.DataFrame(rows, columns=["codec", "setting", "bytes", "bpp", "value"])
         return frame.sort_values("bpp", ignore_index=True)
 
     def equal_rate(self, rate: "Fraction | float") -> float:
         """The mean objective of the best for each image at no more than a rate in each; NaN where one has none."""
-        caps = np.array([math.floor(rate * int(pixels) / 8) for pixels in self.grid.pixels])
-        fits = self.grid.available & (self.grid.bytes <= caps[:, None])
-        least = np.where(fits, self.costs, np.inf).min(axis=1)
+        least = np.where(self.grid.at_most(rate / 8), self.costs, np.inf).min(axis=1)
         return self._mean(float(least.sum())) if np.isfinite(least).all() else math.nan

@@ -9,12 +9,12 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from allocator import measuring
-from allocator.build import level_fingerprints, missing_levels
+from allocator.build import level_fingerprints, missing_levels, with_bitstreams
 from allocator.engines import Local
 from allocator.errors import AllocatorError
 from allocator.images import ImageFile, find_images
@@ -86,10 +86,10 @@ def estimate(
         AllocatorError: see :func:`allocator.images.find_images`; or no image of the sample could be measured.
     """
     files = find_images(images)
-    local = Local(jobs) if jobs else Local()
+    local = Local(jobs)
     with Table(table) if Path(table).exists() else contextlib.nullcontext() as known:
         work = list(_missing(known, files, codecs, metrics))
-        chosen = random.Random(0).sample(work, min(len(work), _SAMPLES_A_JOB * local.jobs))
+        chosen = random.Random(0).sample(work, min(len(work), _SAMPLES_A_JOB * local.processes))
         chosen = [_with_bitstreams(known, one, codecs) for one in chosen]
         samples, failures = _timed(local, codecs, metrics, chosen)
     seconds = [sample.seconds for sample in samples] or [0.0]
@@ -102,7 +102,7 @@ def estimate(
         points=len(files) * sum(len(codec.levels) for codec in codecs),
         missing=sum(len(levels) for one in work for levels in one.levels),
         sampled=len(samples),
-        jobs=local.jobs,
+        jobs=local.processes,
         seconds=mean * len(work),
         error=deviation / mean if work else 0.0,
         bytes=round(growth * len(work)),
@@ -132,9 +132,7 @@ def _with_bitstreams(table: Table | None, work: _Work, codecs: Sequence[Codec]) 
         return work
     return work._replace(
         levels=tuple(
-            tuple(
-                replace(one, bitstream=table.bitstream(work.sha256, codec.fingerprint(one.level))) for one in levels
-            )
+            with_bitstreams(table, work.sha256, levels, level_fingerprints(codec))
             for codec, levels in zip(codecs, work.levels, strict=True)
         )
     )
@@ -158,7 +156,7 @@ def _timed(
                 yield work
 
     # libraries and weights are loaded by the first level of the first images, which isn't timed
-    first = [one._replace(levels=tuple(levels[:1] for levels in one.levels)) for one in chosen[: local.jobs]]
+    first = [one._replace(levels=tuple(levels[:1] for levels in one.levels)) for one in chosen[: local.processes]]
     samples, failures = [], []
     with local.start(codecs, metrics) as workers:
         for _ in workers.completed(_measure, first):
@@ -198,11 +196,9 @@ def _size(
         empty = path.stat().st_size
         table.add_members([sample.member for sample in samples])
         for sample in samples:
-            if not keep_bitstreams:
-                for point in itertools.chain(*sample.points):
-                    point.bitstream = None
+            measured = zip(codecs, sample.points, strict=True)
             table.store(
-                Measured(sample.member.sha256, codec.name, points)
-                for codec, points in zip(codecs, sample.points, strict=True)
+                (Measured(sample.member.sha256, codec.name, points) for codec, points in measured),
+                bitstreams=keep_bitstreams,
             )
         return path.stat().st_size - empty

@@ -24,6 +24,8 @@ APPLICATION_ID = 0x434C4943
 SCHEMA_VERSION = 1
 _BATCH_ROWS = 100_000
 _MAPPED_BYTES = 1 << 36
+_POINT_COLUMNS = "id image codec level setting fingerprint bytes encode_seconds decode_seconds".split()
+"""That allocations need."""
 _AS_CATEGORIES = {"name", "path", "sha256", "codec", "setting", "fingerprint"}
 """Texts that many operating points share."""
 _SCHEMA = f"""
@@ -267,18 +269,22 @@ class Table:
                 (sha256, codec, *fingerprints),
             )
 
-    def store(self, measured: Iterable[Measured]) -> None:
+    def store(self, measured: Iterable[Measured], *, bitstreams: bool = True) -> None:
         """Write points in one transaction: new ones, or known ones with further values.
 
         A point without a bitstream keeps the one that is stored.
+
+        Args:
+            measured: of images in the set, by metrics that are registered.
+            bitstreams: keep them, too.
         """
         with self._errors(), self._transaction():
             for one in measured:
                 image = self._scalar("SELECT id FROM image WHERE sha256 = ?", one.sha256)
                 for point in one.points:
-                    self._store_point(image, one.codec, point)
+                    self._store_point(image, one.codec, point, bitstreams)
 
-    def _store_point(self, image: int, codec: str, point: Point) -> None:
+    def _store_point(self, image: int, codec: str, point: Point, bitstreams: bool) -> None:
         found = self._connection.execute(
             "SELECT id FROM point WHERE image = ? AND codec = ? AND fingerprint = ? AND decoded_sha256 = ? "
             "AND bytes = ?",
@@ -305,7 +311,7 @@ class Table:
                     point.decoded_sha256,
                 ),
             ).lastrowid
-        if point.bitstream is not None:
+        if bitstreams and point.bitstream is not None:
             self._connection.execute("INSERT OR REPLACE INTO bitstream VALUES (?, ?)", (row, point.bitstream))
         self._connection.executemany(
             "INSERT OR REPLACE INTO measurement SELECT ?, id, ? FROM metric WHERE fingerprint = ?",
@@ -362,7 +368,7 @@ class Table:
 
         Columns: those of :meth:`points`, texts as such, and ``decoded_sha256``.
         """
-        return as_texts(self._points(", decoded_sha256"))
+        return as_texts(self._points("decoded_sha256"))
 
     def points(self) -> "pd.DataFrame":
         """What allocations need of all operating points, one a row, sorted by image, codec and level.
@@ -374,7 +380,7 @@ class Table:
         """
         return self._points()
 
-    def _points(self, more: str = "") -> "pd.DataFrame":
+    def _points(self, *more: str) -> "pd.DataFrame":
         import numpy as np
         import pandas as pd
 
@@ -383,8 +389,7 @@ class Table:
             "ORDER BY name"
         )
         found = self._read_in_parts(
-            "SELECT id, image, codec, level, setting, fingerprint, bytes, encode_seconds, decode_seconds"
-            f"{more} FROM point WHERE id BETWEEN {{}} AND {{}}"
+            f"SELECT {', '.join((*_POINT_COLUMNS, *more))} FROM point WHERE id BETWEEN {{}} AND {{}}"
         )
         texts = {name: pd.Categorical(found[name].to_pandas()) for name in ("codec", "setting", "fingerprint")}
         codec = texts["codec"].reorder_categories(sorted(texts["codec"].categories))
@@ -423,8 +428,8 @@ class Table:
             known = ids[at] == points  # a build may go on meanwhile
             values[at[known]] = measured["value"].to_numpy()[known]
             frame[name] = values[rows]
-        if more:
-            frame["decoded_sha256"] = found["decoded_sha256"].to_pandas().to_numpy()[rows]
+        for name in more:
+            frame[name] = found[name].to_pandas().to_numpy()[rows]
         return frame
 
     def _latest_metrics(self) -> list[tuple[str, int]]:

@@ -63,7 +63,7 @@ def demo(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AllocatorError(f"{out}: can't be made a folder ({error.strerror}).") from error
-    build_with_progress(table, photos, codecs, [metric, get_metric("psnr")], engine=Local(jobs) if jobs else Local())
+    build_with_progress(table, photos, codecs, [metric, get_metric("psnr")], engine=Local(jobs))
     better = "higher" if metric.higher_is_better else "lower"
     alone = [codec.name for codec in codecs] if len(codecs) > 1 else []
     rows, rates = [], []

@@ -98,9 +98,7 @@ def tables_build(
             local_jobs = jobs if engine == EngineName.local else None
             _estimate(out, images, codecs, metrics, local_jobs, not no_bitstreams, as_json)
             return
-        doing: Engine = Local(jobs) if jobs else Local()
-        if engine == EngineName.ray:
-            doing = Ray(address, jobs, gpus_per_worker)
+        doing: Engine = Local(jobs) if engine == EngineName.local else Ray(address, jobs, gpus_per_worker)
         needed = _needed(codecs, metrics, for_target, for_budget, assume) if for_target or for_budget else None
         report = build_with_progress(
             out,

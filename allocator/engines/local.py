@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from allocator import measuring
@@ -22,21 +22,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Local(Engine):
-    """As many processes as there are cores, or jobs if given; one thread each."""
+    """Processes of one thread each."""
 
-    jobs: int = field(default_factory=cores)
+    jobs: int | None = None
+    """By default as many as there are cores."""
+
+    @property
+    def processes(self) -> int:
+        """How many there are at once."""
+        return self.jobs or cores()
 
     @contextlib.contextmanager
     def start(self, codecs: Sequence[Codec], metrics: Sequence[Metric]) -> Iterator[Workers]:
         before = set(multiprocessing.active_children())
         pool = ProcessPoolExecutor(
-            self.jobs,
+            self.processes,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_prepare,
             initargs=(codecs, metrics),
         )
         try:
-            yield _Pool(pool, self.jobs)
+            yield _Pool(pool, self.processes)
         except BrokenProcessPool as error:
             raise AllocatorError(
                 "A worker process was killed, most likely for want of memory; what was measured is kept, so run the "
@@ -57,7 +63,7 @@ def _prepare(codecs: Sequence[Codec], metrics: Sequence[Metric]) -> None:
 @dataclass(frozen=True)
 class _Pool:
     pool: ProcessPoolExecutor
-    jobs: int
+    processes: int
 
     def completed(
         self, function: Callable[[T], Any], items: Iterable[T]
@@ -65,7 +71,7 @@ class _Pool:
         waiting = iter(items)
         running: dict[Future[Any], T] = {}
         while True:
-            for item in itertools.islice(waiting, 2 * self.jobs - len(running)):
+            for item in itertools.islice(waiting, 2 * self.processes - len(running)):
                 with _interrupts_held():
                     running[self.pool.submit(function, item)] = item
             if not running:

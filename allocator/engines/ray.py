@@ -61,13 +61,13 @@ class Ray(Engine):
             yield pool
 
     @property
-    def _alone(self) -> bool:
-        return (self.address or os.environ.get("RAY_ADDRESS", "local")) == "local"
+    def _place(self) -> str:
+        return self.address or os.environ.get("RAY_ADDRESS") or "local"
 
     def _connect(self, ray: Any) -> None:
-        address = self.address or os.environ.get("RAY_ADDRESS", "local")
+        address = self._place
         own: dict[str, Any] = {}
-        if self._alone:
+        if address == "local":
             own = {"num_cpus": self.workers or cores(), "include_dashboard": False}
         host, _, port = address.removeprefix("ray://").rpartition(":")
         try:
@@ -79,7 +79,7 @@ class Ray(Engine):
 
     def _count(self, ray: Any) -> int:
         room = ray.cluster_resources()
-        if self.workers and not (self._alone and self.gpus_per_worker > room.get("GPU", 0)):
+        if self.workers and not (self._place == "local" and self.gpus_per_worker > room.get("GPU", 0)):
             return self.workers
         count = int(room.get("CPU", 0))
         if self.gpus_per_worker:
