@@ -23,7 +23,10 @@ FORMATS = ("AVIF", "BMP", "HEIF", "JPEG", "JXL", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's names of the formats that are read; others (PDF, PostScript) would start programs."""
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 """The most pixels an image may have: the size at which Pillow refuses."""
-_EIGHT_BIT_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB", "HSV"}
+_EIGHT_BIT_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr"}
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF
+_BLACK_IS_ZERO = 1
+_PNG_DEPTH = 24  # byte of the file
 _ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
 
 
@@ -50,14 +53,16 @@ def read_image(path: str | os.PathLike[str]) -> RGBImage:
 
     Raises:
         ImageError: missing, unreadable, damaged, truncated, empty, over :data:`MAX_PIXELS`, transparent,
-            or with samples (32-bit integer, float) that don't fit 8 bits.
+            or with samples (32 bits, 12 bits, signed, float, L*a*b*) whose meaning in 8 bits isn't certain.
     """
     try:
         with _opened(path) as opened:
             if not opened.read(1):
                 raise ImageError(f"{path}: is an empty file.")
             opened.seek(0)
-            return _to_rgb(open_image(opened, FORMATS), path)
+            image = open_image(opened, FORMATS)
+            opened.seek(0)
+            return _to_rgb(image, opened.read(_PNG_DEPTH + 1), path)
     except CodecError:
         raise
     except Image.DecompressionBombError:
@@ -97,7 +102,7 @@ def open_image(file: BinaryIO, formats: tuple[str, ...]) -> Image.Image:
         Exception: whatever the format's plugin raises on damaged data.
     """
     register_formats()
-    if (size := jxl_size(file.read(1 << 16))) and size[0] * size[1] > MAX_PIXELS:
+    if (size := jxl_size(file)) and size[0] * size[1] > MAX_PIXELS:
         raise Image.DecompressionBombError
     file.seek(0)
     with warnings.catch_warnings():
@@ -107,22 +112,50 @@ def open_image(file: BinaryIO, formats: tuple[str, ...]) -> Image.Image:
         return image
 
 
-def _to_rgb(opened: Image.Image, path: str | os.PathLike[str]) -> RGBImage:
+def _to_rgb(opened: Image.Image, head: bytes, path: str | os.PathLike[str]) -> RGBImage:
+    """The pixels of an image whose file begins with ``head``."""
     image = ImageOps.exif_transpose(opened)
-    if image.mode.startswith("I") and "transparency" not in image.info:
+    clear = image.info.get("transparency")
+    if image.mode.startswith("I"):
+        _refuse_other_samples(opened, path)
         samples = np.asarray(image)
-        if samples.min() < 0 or samples.max() > 65535:
-            raise ImageError(f"{path}: has samples over 16 bits; convert it first.")
-        gray = (samples.astype(np.uint16) >> 8).astype(np.uint8)
+        if clear is not None and (samples == clear).any():
+            raise _transparent(path)
+        gray = (samples >> 8).astype(np.uint8)
         return np.repeat(gray[..., None], 3, axis=2)
-    if image.mode in _ALPHA_MODES or "transparency" in image.info:
+    if image.mode in _ALPHA_MODES or clear is not None:
+        if opened.format == "PNG" and image.mode in ("L", "RGB"):
+            image.info["transparency"] = _as_eight_bits(clear, head[_PNG_DEPTH])
         rgba = np.asarray(image.convert("RGBA"))
         if rgba[..., 3].min() < 255:
-            raise ImageError(f"{path}: has transparent pixels, which codecs here can't keep; flatten it first.")
+            raise _transparent(path)
         return np.ascontiguousarray(rgba[..., :3])
     if image.mode not in _EIGHT_BIT_MODES:
         raise ImageError(f"{path}: has samples of mode {image.mode}, which don't fit 8 bits; convert it first.")
     return np.asarray(image.convert("RGB")).copy()
+
+
+def _refuse_other_samples(opened: Image.Image, path: str | os.PathLike[str]) -> None:
+    """Refuse integers that aren't 16 bits of black to white: Pillow hands those on as they are."""
+    if opened.format == "TIFF":
+        tags = opened.tag_v2  # type: ignore[attr-defined]
+        bits, kind, meaning = (tags.get(tag) for tag in (_BITS_PER_SAMPLE, _SAMPLE_FORMAT, _PHOTOMETRIC))
+        understood = bits == (16,) and kind in (None, (1,)) and meaning == _BLACK_IS_ZERO
+    else:
+        understood = opened.mode.startswith("I;16") or opened.format == "PPM"  # which Pillow scales to 16 bits
+    if not understood:
+        raise ImageError(f"{path}: has samples that aren't 8 or 16 bits from black to white; convert it first.")
+
+
+def _as_eight_bits(clear: int | tuple[int, ...] | None, depth: int) -> int | tuple[int, ...] | None:
+    """A PNG's transparent colour, in samples of ``depth`` bits, as Pillow scales the samples to 8."""
+    if isinstance(clear, tuple):
+        return tuple(value >> 8 for value in clear) if depth == 16 else clear
+    return clear * (255 // ((1 << depth) - 1)) & 255 if clear is not None and depth < 8 else clear
+
+
+def _transparent(path: str | os.PathLike[str]) -> ImageError:
+    return ImageError(f"{path}: has transparent pixels, which codecs here can't keep; flatten it first.")
 
 
 def write_png(path: str | os.PathLike[str], image: RGBImage) -> None:

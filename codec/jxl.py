@@ -1,20 +1,30 @@
-"""The size of a JPEG XL image from its first bytes: the plugin decodes all pixels before anyone can ask it."""
+"""The size of a JPEG XL image from its header: the plugin decodes all pixels before anyone can ask it."""
+
+from typing import BinaryIO
 
 _SIZE_BITS = (9, 13, 18, 30)
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
+_SIGNATURE = b"\0\0\0\x0cJXL \r\n\x87\n"
+_HEADER = 16  # bytes that hold a codestream's signature and size
 
 
-def jxl_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height in pixels (ISO/IEC 18181-1, SizeHeader); None if ``data`` doesn't begin a JPEG XL image.
+def jxl_size(file: BinaryIO) -> tuple[int, int] | None:
+    """Width and height in pixels (ISO/IEC 18181-1, SizeHeader); None if ``file`` is no JPEG XL image.
 
     Args:
-        data: a codestream or a container, at least its first few kilobytes.
+        file: a codestream or a container, from its position on.
+
+    Raises:
+        ValueError: a container without the header of a codestream.
     """
-    if data[4:12] == b"JXL \r\n\x87\n":
-        data = _codestream(data)
+    head = file.read(len(_SIGNATURE))
+    contained = head == _SIGNATURE
+    data = _codestream(file) if contained else head + file.read(_HEADER - len(head))
     if data[:2] != b"\xff\x0a":
+        if contained:
+            raise ValueError("a JPEG XL container without an image")
         return None
-    bits, position = int.from_bytes(data[2:16], "little"), 0
+    bits, position = int.from_bytes(data[2:_HEADER], "little"), 0
 
     def read(count: int) -> int:
         nonlocal position
@@ -35,17 +45,22 @@ def jxl_size(data: bytes) -> tuple[int, int] | None:
     return length(), height
 
 
-def _codestream(data: bytes) -> bytes:
-    """The first bytes of the codestream inside a container's boxes; empty if they aren't in ``data``."""
-    position = 0
-    while position + 8 <= len(data):
-        size, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
-        start = position + 8
+def _codestream(file: BinaryIO) -> bytes:
+    """The first bytes of the codestream inside a container's boxes (ISO/IEC 18181-2), wherever these are."""
+    found = b""
+    while len(found) < _HEADER and len(head := file.read(8)) == 8:
+        size, before, kind = int.from_bytes(head[:4], "big"), 8, head[4:]
         if size == 1:
-            size, start = int.from_bytes(data[start : start + 8], "big"), start + 8
-        if kind in (b"jxlc", b"jxlp"):
-            return data[start + (4 if kind == b"jxlp" else 0) :]
-        if size < 8:
+            size, before = int.from_bytes(file.read(8), "big"), 16
+        if kind == b"jxlp":
+            file.read(4)
+            before += 4
+        inside = size - before if size else _HEADER  # 0: up to the end of the file
+        if inside < 0:
             break
-        position += size
-    return b""
+        taken = file.read(min(inside, _HEADER - len(found))) if kind in (b"jxlc", b"jxlp") else b""
+        found += taken
+        if not size:
+            break
+        file.seek(inside - len(taken), 1)
+    return found

@@ -1,4 +1,6 @@
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +42,61 @@ def test_sixteen_bits_of_other_kinds(tmp_path: Path) -> None:
     ramp = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
     (tmp_path / "deep.pgm").write_bytes(b"P5 32 32 65535\n" + ramp.astype(">u2").tobytes())
     assert (read_image(tmp_path / "deep.pgm") == (ramp >> 8)[..., None]).all()
-    Image.fromarray(ramp.astype(np.int32) * 2).save(tmp_path / "deeper.tiff")
-    with pytest.raises(ImageError, match=r"deeper\.tiff: has samples over 16 bits"):
-        read_image(tmp_path / "deeper.tiff")
+    Image.fromarray(ramp).save(tmp_path / "deep.tiff")
+    assert (read_image(tmp_path / "deep.tiff") == (ramp >> 8)[..., None]).all()
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind", "photometric"), [(32, 1, 1), (32, 2, 1), (16, 2, 1), (12, 1, 1), (16, 1, 0), (32, 3, 1)]
+)
+def test_samples_that_pillow_does_not_scale_are_refused(
+    bits: int, kind: int, photometric: int, tmp_path: Path
+) -> None:
+    """Unsigned (1), signed (2) and float (3) samples; photometric 0 says that white is zero."""
+    pixels = b"\x01" * (32 * 32 * bits // 8)
+    tags = {256: 32, 257: 32, 258: bits, 259: 1, 262: photometric, 277: 1, 278: 32, 279: len(pixels), 339: kind}
+    start = 8 + 2 + 12 * (len(tags) + 1) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted((tags | {273: start}).items()))
+    (tmp_path / "odd.tiff").write_bytes(
+        b"II*\0" + struct.pack("<IH", 8, len(tags) + 1) + entries + b"\0\0\0\0" + pixels
+    )
+    with pytest.raises(ImageError, match=r"odd\.tiff: .*convert it first"):
+        read_image(tmp_path / "odd.tiff")
+
+
+def png(depth: int, colours: int, clear: tuple[int, ...], samples: list[int]) -> bytes:
+    """A row of samples of a grey (0) or RGB (2) PNG with a transparent colour."""
+    width = len(samples) // len(clear)
+    row = "".join(f"{sample:0{depth}b}" for sample in samples)
+    row += "0" * (-len(row) % 8)
+    data = zlib.compress(b"\0" + int(row, 2).to_bytes(len(row) // 8, "big"))
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, 1, depth, colours, 0, 0, 0)),
+        (b"tRNS", struct.pack(f">{len(clear)}H", *clear)),
+        (b"IDAT", data),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+
+
+@pytest.mark.parametrize(("depth", "colours"), [(1, 0), (2, 0), (4, 0), (8, 0), (16, 0), (8, 2), (16, 2)])
+def test_a_transparent_colour_of_any_depth_is_refused_where_a_pixel_has_it(
+    depth: int, colours: int, tmp_path: Path
+) -> None:
+    most = (1 << depth) - 1
+    pixels = [(most // 3,), (most - most // 3,)] if not colours else [(most, 1, most), (0, most, 0)]
+    path = tmp_path / "clear.png"
+    samples = [sample for pixel in pixels for sample in pixel]
+    path.write_bytes(png(depth, colours, pixels[0], samples))
+    with pytest.raises(ImageError, match=r"clear\.png: has transparent pixels"):
+        read_image(path)
+    path.write_bytes(png(depth, colours, (most,) if not colours else (most, most, 1), samples[-len(pixels[0]) :]))
+    if depth > 1:
+        scaled = [sample >> 8 if depth == 16 else sample * 255 // most for sample in pixels[1]]
+        assert read_image(path).tolist() == [[scaled * (3 // len(scaled))]]
 
 
 def test_a_pipe_is_no_file(tmp_path: Path) -> None:
@@ -64,7 +118,18 @@ def test_a_jpeg_xl_of_absurd_size_is_refused_before_it_takes_memory(tmp_path: Pa
         read_image(tmp_path / "bomb.jxl")
     with pytest.raises(BitstreamError, match="more than 178,956,970 pixels"):
         codec.decode(stream)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss == before
+    # however far boxes push the image back, and in however many parts it comes
+    boxes = b"\0\0\0\x0cJXL \r\n\x87\n" + (1 << 17).to_bytes(4, "big") + b"junk" + bytes((1 << 17) - 8)
+    parts = b"".join(
+        (12 + len(part)).to_bytes(4, "big") + b"jxlp" + index.to_bytes(4, "big") + part
+        for index, part in enumerate((stream[:3], stream[3:5], stream[5:]))
+    )
+    for hidden in (boxes + (8 + len(stream)).to_bytes(4, "big") + b"jxlc" + stream, boxes + parts):
+        with pytest.raises(BitstreamError, match="more than 178,956,970 pixels"):
+            codec.decode(hidden)
+    with pytest.raises(BitstreamError, match="container without an image"):
+        codec.decode(boxes)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4096  # kB
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 256), (300, 200), (513, 300), (70_000, 3), (16, 9), (24, 32)])
@@ -75,8 +140,8 @@ def test_the_size_of_a_jpeg_xl_is_read_from_its_header(size: tuple[int, int]) ->
     for container in (False, True):
         buffer = io.BytesIO()
         image.save(buffer, "JXL", use_container=container)
-        assert jxl_size(buffer.getvalue()) == size
-    assert jxl_size(b"\x89PNG") is None
+        assert jxl_size(io.BytesIO(buffer.getvalue())) == size
+    assert jxl_size(io.BytesIO(b"\x89PNG")) is None
 
 
 def test_transparency_is_refused_not_dropped(photo: Image.Image, tmp_path: Path) -> None:
