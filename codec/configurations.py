@@ -32,8 +32,10 @@ def find_configuration(name: str) -> NetworkConfig:
 
 
 def to_json(config: NetworkConfig) -> dict[str, Any]:
-    """A configuration for a manifest; its family comes first."""
-    return {"family": config.family, **dataclasses.asdict(config)}
+    """A configuration for a manifest; its family comes first, values that an absent field means are left out."""
+    absent = _absent(type(config))
+    fields = dataclasses.asdict(config).items()
+    return {"family": config.family} | {key: value for key, value in fields if (key, value) not in absent.items()}
 
 
 def from_json(content: dict[str, Any]) -> NetworkConfig:
@@ -46,4 +48,10 @@ def from_json(content: dict[str, Any]) -> NetworkConfig:
     family = fields.pop("family", DKICConfig.family)  # once there was no other
     if family not in FAMILIES:
         raise ValueError(f"There is no family {family!r} of networks; there are {', '.join(FAMILIES)}.")
-    return FAMILIES[family].from_dict(fields)
+    return FAMILIES[family].from_dict(_absent(FAMILIES[family]) | fields)
+
+
+def _absent(kind: type[NetworkConfig]) -> dict[str, Any]:
+    """What manifests without a later field mean; see :func:`codec.network.later`."""
+    fields = dataclasses.fields(kind)
+    return {field.name: field.metadata["absent"] for field in fields if "absent" in field.metadata}

@@ -13,7 +13,7 @@ from codec.layers.blocks import (
     down,
     up,
 )
-from codec.network import Gains, NetworkConfig
+from codec.network import Gains, NetworkConfig, later
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class DKICConfig(NetworkConfig):
     """Everything that the network's shape depends on; the defaults are the papers' reference.
 
     The rows of DKIC's tables 2 to 4 are single fields: ``kernel``, ``block``, ``aggregation``, ``norm``, ``slices``
-    and ``stages``. Widths that the paper leaves open are chosen so that the whole has its 53.3 M parameters.
+    and ``stages``. Table 4 is a reading: the text of the paper at hand lacks its row labels. The paper also leaves
+    widths open; those here are a fit to its 53.3 M parameters.
     """
 
     family: ClassVar[str] = "dkic"
@@ -37,6 +38,8 @@ class DKICConfig(NetworkConfig):
     """Channels that share positions and weights in the dynamic kernel."""
     mlp_ratio: float = 2
     norm: NormPlacement = "after"
+    offset_norm: bool = later(True, absent=False)
+    """Whether the dynamic kernel's offsets and modulation are normalised ahead of their projection, as in DCNv3."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,6 +75,7 @@ class DKICConfig(NetworkConfig):
             self.mlp_ratio,
             self.norm,
             self.aggregation,
+            self.offset_norm,
         )
 
 

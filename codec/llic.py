@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from codec.layers.blocks import down, up
 from codec.layers.large_kernel import SelfConditionedChannel, SelfConditionedSpatial, TransformBlock
-from codec.network import Gains, NetworkConfig
+from codec.network import Gains, NetworkConfig, later
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class LLICConfig(NetworkConfig):
     gate_ratio: float = 1.0
     """Channels of each half of a gate, over the features'."""
     hyper: int = 192
+    contexts_see_global: bool = later(False, absent=False)
     stages: tuple[int, ...] = (2, 2, 2, 2, 2)
     channel_widths: tuple[int, ...] = (224, 128)
     parameter_widths: tuple[int, ...] = (640, 512)

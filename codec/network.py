@@ -37,6 +37,17 @@ _WIDEST = 1 << 14
 _WIDEST_WINDOW = 16
 
 
+def later(default: Any, absent: Any) -> Any:
+    """A field that configurations have gained since format 1 of banks.
+
+    Args:
+        default: of new configurations.
+        absent: what a manifest without the field means. Manifests leave this value out, so that the identity of
+            older banks, and with it their bitstreams, stay valid.
+    """
+    return dataclasses.field(default=default, metadata={"absent": absent})
+
+
 @dataclass(frozen=True)
 class NetworkConfig(ABC):
     """What a network's shape depends on, whatever its transforms."""
@@ -59,6 +70,8 @@ class NetworkConfig(ABC):
     context_kernel: int = 5
     attention: int = 0
     """Side of the windows in which the channel context attends to itself; 0 where it doesn't."""
+    contexts_see_global: bool = later(True, absent=False)
+    """Whether g_cp and g_sp see the global context, as DKIC's equation 2 writes them."""
     levels: int = 1
     """Quality levels that share the weights, told apart by gains; 1 where each level has weights of its own."""
 
@@ -71,6 +84,8 @@ class NetworkConfig(ABC):
                 isinstance(number, int) and least <= number <= _WIDEST for number in numbers
             ):
                 raise ValueError(f"{field.name} can't be {value!r}.")
+            if field.type is bool and not isinstance(value, bool):
+                raise ValueError(f"{field.name} can't be {value!r}: true or false.")
         if len(self.channels) != 3:
             raise ValueError("channels have three values.")
         if self.context_kernel % 2 == 0:
@@ -172,6 +187,7 @@ class Priors(nn.Module):
             config.parameter_widths,
             config.context_kernel,
             config.attention,
+            config.contexts_see_global,
         )
         self.gains = Gains(config.levels, config.latent)
         self.hyper_gains = Gains(config.levels, config.hyper)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from codec.layers.attention import GatedAttention
 
@@ -35,6 +36,22 @@ def _positions(height: int, width: int, stages: int) -> tuple[Tensor, ...]:
         return tuple((order == stage).nonzero()[:, 0] for stage in range(stages))
 
 
+class _GuidedContext(nn.Module):
+    """g_cp or g_sp as in DKIC's equation 2: it sees decoded latents (B, c, h, w) and the global context."""
+
+    def __init__(self, widths: Sequence[int], kernel: int, global_channels: int) -> None:
+        super().__init__()
+        inputs, hidden, *_ = (*widths, widths[-1])
+        self.decoded = nn.Conv2d(inputs, hidden, kernel, padding=kernel // 2)
+        self.guide = nn.Conv2d(global_channels, hidden, 1)
+        self.rest = (
+            _convolutions(nn.Conv2d, widths[1:], kernel) if len(widths) > 2 else nn.Conv2d(hidden, widths[-1], 1)
+        )
+
+    def forward(self, decoded: Tensor, context: Tensor) -> Tensor:
+        return self.rest(functional.relu(self.decoded(decoded) + self.guide(context)))  # type: ignore[no-any-return]
+
+
 class SpaceChannelModel(nn.Module):
     """Predicts each latent's mean and scale from all that was decoded before it.
 
@@ -45,6 +62,9 @@ class SpaceChannelModel(nn.Module):
         global ──────────────────────────┐
         slices before ── g_cp (5x5s) ────┼── g_ep (1x1s) ── mean, scale
         stages before ── g_sp (5x5) ─────┘
+
+    Where ``contexts_see_global`` is set, g_cp and g_sp also see the global context (equation 2 gives them z_hat): a
+    1x1 convolution of it is added ahead of their first activation. How it enters is a choice; the paper doesn't say.
 
     Special cases: one slice in two stages is the checkerboard model, ten even slices in one stage each Minnen's
     channel-wise model, (16, 16, 32, 64, rest) in two stages each ELIC's, [4, 4, 2, 2, 2] stages DKIC's; five even
@@ -59,6 +79,7 @@ class SpaceChannelModel(nn.Module):
         kernel: side of the convolutions over contexts.
         attention: side of the windows in which the slices before attend to each other, ahead of the channel context's
             convolutions; 0 for none.
+        contexts_see_global: whether g_cp and g_sp see the global context; not together with attention.
     """
 
     def __init__(
@@ -70,25 +91,36 @@ class SpaceChannelModel(nn.Module):
         parameter_widths: Sequence[int],
         kernel: int = 5,
         attention: int = 0,
+        contexts_see_global: bool = False,
     ) -> None:
         super().__init__()
         if len(slices) != len(stages) or min(slices, default=0) < 1 or min(stages, default=0) < 1:
             raise ValueError("Each slice needs at least one channel and one stage.")
+        if attention and contexts_see_global:
+            raise ValueError("Attention and contexts_see_global exclude each other.")
         self.slices, self.stages = tuple(slices), tuple(stages)
         self.channel_contexts, self.spatial_contexts = nn.ModuleList(), nn.ModuleList()
         self.parameter_networks = nn.ModuleList()
+        self.contexts_see_global = contexts_see_global
         before = 0
         for channels, number in zip(slices, stages, strict=True):
             contexts = 2 * channels * ((before > 0) + (number > 1))
             context: nn.Module = nn.Identity()
             if before:
-                context = _convolutions(nn.Conv2d, (before, *channel_widths, 2 * channels), kernel)
+                widths = (before, *channel_widths, 2 * channels)
+                if contexts_see_global:
+                    context = _GuidedContext(widths, kernel, global_channels)
+                else:
+                    context = _convolutions(nn.Conv2d, widths, kernel)
                 if attention:
                     context = nn.Sequential(GatedAttention(before, attention), context)
             self.channel_contexts.append(context)
             self.spatial_contexts.append(
                 nn.ModuleList(
-                    nn.Conv2d(channels, 2 * channels, kernel, padding=kernel // 2) for _ in range(number - 1)
+                    _GuidedContext((channels, 2 * channels), kernel, global_channels)
+                    if contexts_see_global
+                    else nn.Conv2d(channels, 2 * channels, kernel, padding=kernel // 2)
+                    for _ in range(number - 1)
                 )
             )
             self.parameter_networks.append(
@@ -113,7 +145,7 @@ class SpaceChannelModel(nn.Module):
         for i, (channels, number) in enumerate(zip(self.slices, self.stages, strict=True)):
             contexts = [flat]
             if decoded:
-                contexts.append(self.channel_contexts[i](torch.cat(decoded, 1)).flatten(2))
+                contexts.append(self._see(self.channel_contexts[i], torch.cat(decoded, 1), context).flatten(2))
             known = torch.cat(contexts, 1)
             current = flat.new_zeros(batch, channels, height * width)
             for stage, positions in enumerate(_positions(height, width, number)):
@@ -121,11 +153,10 @@ class SpaceChannelModel(nn.Module):
                 seen = known[:, :, positions]
                 if number > 1:
                     around = current.view(batch, channels, height, width)
-                    spatial = (
-                        self.spatial_contexts[i][stage - 1](around).flatten(2)[:, :, positions]  # type: ignore[index]
-                        if stage
-                        else flat.new_zeros(batch, 2 * channels, len(positions))
-                    )
+                    spatial = flat.new_zeros(batch, 2 * channels, len(positions))
+                    if stage:
+                        predict: nn.Module = self.spatial_contexts[i][stage - 1]  # type: ignore[index]
+                        spatial = self._see(predict, around, context).flatten(2)[:, :, positions]
                     seen = torch.cat([seen, spatial], 1)
                 if not len(positions):
                     continue
@@ -135,6 +166,10 @@ class SpaceChannelModel(nn.Module):
             decoded.append(current.view(batch, channels, height, width))
             start += channels
         return torch.cat(decoded, 1)
+
+    def _see(self, predict: nn.Module, decoded: Tensor, context: Tensor) -> Tensor:
+        seen: Tensor = predict(decoded, context) if self.contexts_see_global else predict(decoded)
+        return seen
 
 
 def _convolutions(kind: Callable[..., nn.Module], widths: Sequence[int], kernel: int) -> nn.Sequential:

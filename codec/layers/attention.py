@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from codec.layers.blocks import ChannelNorm, Mlp, ResidualBottleneck
+from codec.layers.blocks import Mlp, ResidualBottleneck
+from codec.layers.norm import ChannelNorm
 
 
 class WindowAttention(nn.Module):

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from codec.layers.dynamic_kernel import LiteDCN
+from codec.layers.norm import ChannelNorm
 
 Aggregation = Literal["dynamic", "convolution"]
 """What gathers the neighbourhood in a residual block: the dynamic kernel, or an ordinary convolution (table 2)."""
@@ -25,17 +26,6 @@ def up(channels: int, out: int, kernel: int = 5) -> nn.ConvTranspose2d:
 
 SMALL = 0.1
 """What residual branches start with, so that a deep network starts near the identity and learns at once."""
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of each position of (B, C, H, W)."""
-
-    def __init__(self, channels: int, gain: float = 1.0) -> None:
-        super().__init__(channels)
-        nn.init.constant_(self.weight, gain)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return super().forward(features.movedim(1, -1)).movedim(-1, 1)
 
 
 class ResidualBottleneck(nn.Module):
@@ -76,6 +66,7 @@ class DynamicResidualBlock(nn.Module):
         mlp_ratio: hidden channels of the MLP, over ``channels``.
         norm: where to normalise.
         aggregation: the dynamic kernel, or the convolution that replaces it.
+        offset_norm: of the dynamic kernel.
     """
 
     def __init__(
@@ -86,10 +77,11 @@ class DynamicResidualBlock(nn.Module):
         mlp_ratio: float = 4,
         norm: NormPlacement = "after",
         aggregation: Aggregation = "dynamic",
+        offset_norm: bool = True,
     ) -> None:
         super().__init__()
         self.aggregation: nn.Module = (
-            LiteDCN(channels, groups, kernel)
+            LiteDCN(channels, groups, kernel, offset_norm)
             if aggregation == "dynamic"
             else nn.Conv2d(channels, channels, kernel, padding=kernel // 2)
         )

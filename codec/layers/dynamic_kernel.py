@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from codec.layers.norm import ChannelNorm
+
 _BAND = 6144
 """Positions that are sampled together: their samples stay in the processor's cache."""
 
@@ -139,29 +141,33 @@ def _sample(images: Tensor, grid: Tensor) -> Tensor:
 class LiteDCN(nn.Module):
     """Lite deformable convolution: projection, :func:`dynamic_kernel`, projection (DKIC, section 3.2).
 
-    Offsets and modulation come from a depth-wise convolution each; softmax over the kernel's positions
-    normalises the modulation. Both start at zero: an average over the undisturbed kernel.
+    Offsets and modulation come from a depth-wise convolution each, layer normalisation, GELU and a projection, as in
+    the DCNv3 of InternImage (Wang et al. 2022) that the paper follows; softmax over the kernel's positions normalises
+    the modulation. Both start at zero: an average over the undisturbed kernel.
 
     Args:
         channels: C; features are (B, C, H, W) in and out.
         groups: G; each group of C / G channels has positions and weights of its own.
         kernel: side of the kernel: 1, 3 or 5.
+        offset_norm: whether normalisation and GELU stand between depth-wise convolution and projection.
     """
 
-    def __init__(self, channels: int, groups: int, kernel: int = 3) -> None:
+    def __init__(self, channels: int, groups: int, kernel: int = 3, offset_norm: bool = True) -> None:
         super().__init__()
         self.groups, self.positions = groups, kernel**2
         self.value = nn.Conv2d(channels, channels, 1)
-        self.offsets = self._from_depthwise(channels, 2 * groups * self.positions)
-        self.modulation = self._from_depthwise(channels, groups * self.positions)
+        self.offsets = self._from_depthwise(channels, 2 * groups * self.positions, offset_norm)
+        self.modulation = self._from_depthwise(channels, groups * self.positions, offset_norm)
         self.output = nn.Conv2d(channels, channels, 1)
 
     @staticmethod
-    def _from_depthwise(channels: int, out: int) -> nn.Sequential:
-        point = nn.Conv2d(channels, out, 1)
-        nn.init.zeros_(point.weight)
-        nn.init.zeros_(point.bias)  # type: ignore[arg-type]
-        return nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, groups=channels), point)
+    def _from_depthwise(channels: int, out: int, norm: bool) -> nn.Sequential:
+        depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        project = nn.Conv2d(channels, out, 1)
+        nn.init.zeros_(project.weight)
+        nn.init.zeros_(project.bias)  # type: ignore[arg-type]
+        between = (ChannelNorm(channels), nn.GELU()) if norm else ()
+        return nn.Sequential(depthwise, *between, project)
 
     def forward(self, features: Tensor) -> Tensor:
         offsets = self.offsets(features).unflatten(1, (self.groups, self.positions, 2))

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from codec.layers.blocks import SMALL, ChannelNorm
+from codec.layers.blocks import SMALL
+from codec.layers.norm import ChannelNorm
 
 
 def depthwise(features: Tensor, weights: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from codec import RGBImage, read_image
 from codec.bank import Bank, create_bank
 from codec.dkic import DKICConfig
+from codec.layers.dynamic_kernel import LiteDCN
 from codec.learned import LearnedCodec
 from codec.network import CompressionNetwork, NetworkConfig
 from codec.training.data import Photos
@@ -33,9 +34,11 @@ def network(config: NetworkConfig = TINY, seed: int = 1) -> CompressionNetwork:
     """Random weights whose kernels are bent, whose latents are a few steps wide, and whose levels differ."""
     torch.manual_seed(seed)
     made = CompressionNetwork(config).eval()
-    for name, parameter in made.named_parameters():
-        if ".offsets.1." in name or ".modulation.1." in name:
-            torch.nn.init.normal_(parameter, std=0.3)
+    for module in made.modules():
+        if isinstance(module, LiteDCN):
+            for project in (module.offsets[-1], module.modulation[-1]):
+                for parameter in project.parameters():
+                    torch.nn.init.normal_(parameter, std=0.3)
     made.priors.gains.log.data += 1 + torch.arange(config.levels)[:, None] * 0.7
     made.priors.hyper_gains.log.data += 1
     return made.requires_grad_(False)

@@ -29,6 +29,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # the rows of DKIC's tables 2, 3 and 4
     "pre-norm": {"norm": "before"},
     "norm behind ldcn": {"norm": "after-kernel"},
     "norm behind mlp": {"norm": "after-mlp"},
+    "offsets from the depth-wise convolution alone": {"offset_norm": False},
+    "contexts without the global one": {"contexts_see_global": False},
 }
 
 
@@ -128,6 +130,8 @@ def test_levels_may_be_mixed_in_a_batch() -> None:
         {"context_kernel": 2},
         {"stages": (1,)},
         {"colour": 1},
+        {"offset_norm": 1},
+        {"contexts_see_global": "yes"},
     ],
 )
 def test_configurations_that_make_no_network_are_refused(fields: dict[str, object]) -> None:

@@ -31,11 +31,18 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_predictions_see_what_was_decoded_before_and_nothing_else(case: str) -> None:
-    slices, stages = CASES[case]
+def made(case: str, **options: bool) -> SpaceChannelModel:
     torch.manual_seed(0)
-    model = SpaceChannelModel(6, slices, stages, (8,), (12,), attention=2 * (case == "attention")).double()
+    return SpaceChannelModel(6, *CASES[case], (8,), (12,), attention=2 * (case == "attention"), **options).double()
+
+
+GUIDED = [case for case in CASES if case != "attention"]
+
+
+@pytest.mark.parametrize(("case", "guided"), [*((case, False) for case in CASES), *((case, True) for case in GUIDED)])
+def test_predictions_see_what_was_decoded_before_and_nothing_else(case: str, guided: bool) -> None:
+    stages = CASES[case][1]
+    model = made(case, contexts_see_global=guided)
     latents = torch.randn(1, 16, 4, 4, dtype=torch.float64, requires_grad=True)
     context = torch.randn(1, 6, 4, 4, dtype=torch.float64)
     order: list[tuple[slice, Tensor]] = []
@@ -60,6 +67,27 @@ def test_predictions_see_what_was_decoded_before_and_nothing_else(case: str) -> 
         seen = torch.zeros(16, 16, dtype=torch.bool) if gradient is None else gradient.flatten(2)[0] != 0
         assert not seen[step >= number].any()
         assert number == 0 or seen[step < number].any()
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_contexts_of_decoded_latents_see_the_global_context_where_they_should(guided: bool) -> None:
+    model = made("dkic", contexts_see_global=guided)
+    silent = {id(network[0]) for network in model.parameter_networks}  # what sees the global context in any case
+    for module in model.modules():
+        if id(module) in silent:
+            with torch.no_grad():
+                module.weight[:, :6] = 0  # type: ignore[union-attr, index]
+    context = torch.randn(1, 6, 4, 4, dtype=torch.float64, requires_grad=True)
+    latents = torch.randn(1, 16, 16, dtype=torch.float64)
+    predicted: list[Tensor] = []
+
+    def visit(channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
+        predicted.append(means.sum())
+        return latents[:, channels, positions]
+
+    model(context, visit)
+    (gradient,) = torch.autograd.grad(predicted[-1], context, allow_unused=True, materialize_grads=True)
+    assert bool(gradient.any()) == guided
 
 
 def test_special_cases_have_only_the_networks_they_need() -> None:
