@@ -1,6 +1,6 @@
 """What a build costs beside the bare encodes, decodes and metrics that it consists of.
 
-    ALLOCATOR_LPIPS_BACKBONE=... python benchmarks/build_overhead.py FOLDER [--codec hevc] [--metric lpips] [--jobs 2]
+    ALLOCATOR_METRIC_WEIGHTS=... python benchmarks/build_overhead.py FOLDER [--codec hevc] [--metric lpips] [--jobs 2]
 
 The bare work runs as a plain loop on one thread, in as many processes at once as the build has jobs, each with its
 share of the images: then both know the same contention for caches and memory, and the bare time is what those

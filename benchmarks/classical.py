@@ -1,6 +1,6 @@
 """Classical codecs at the challenge's rates: LPIPS of the allocation, of the best single level, of equal rates.
 
-    ALLOCATOR_LPIPS_BACKBONE=... python benchmarks/classical.py FOLDER [--codec hevc --codec avif] [--table FILE]
+    ALLOCATOR_METRIC_WEIGHTS=... python benchmarks/classical.py FOLDER [--codec hevc --codec avif] [--table FILE]
 
 Builds the table (or continues it), then prints one row for each codec and target, and one for all codecs mixed.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from allocator.allocation import AllocationError, Baseline, allocate, make_budget, read_points
 from allocator.build import build
-from allocator.metrics.lpips import of_backbone
+from allocator.metrics import get_metric
 from allocator.objective import find_objective
 from allocator.tables import Table
 from codec import get_codec
@@ -33,7 +33,7 @@ def main() -> None:
     codecs = arguments.codec or ["hevc", "avif"]
     with tempfile.TemporaryDirectory() as scratch:
         path = arguments.table or Path(scratch, "run.db")
-        metric = of_backbone()
+        metric = get_metric("lpips")
         build(path, [arguments.folder], [get_codec(name) for name in codecs], [metric])
         print(f"{arguments.folder}, {metric.name}, pooled; in brackets: the allocation against it\n")
         print(f"{'codecs':<12}{'target':>7}{'slack':>7}{'allocated':>11}  {'best single level':<20}  equal rate")

@@ -1,6 +1,6 @@
 """How much the cached reference saves: one image's LPIPS column against one ``lpips`` call a level.
 
-    ALLOCATOR_LPIPS_BACKBONE=... python benchmarks/lpips_cache.py IMAGE [--codec hevc] [--rounds 5]
+    ALLOCATOR_METRIC_WEIGHTS=... python benchmarks/lpips_cache.py IMAGE [--codec hevc] [--rounds 5]
 
 One thread, as in a build's worker. The two ways take turns; the ratio is of their medians.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from allocator.metrics.lpips import of_backbone
+from allocator.metrics.lpips import alex
 from codec import RGBImage, get_codec, read_image
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    metric, codec, image = of_backbone(), get_codec(arguments.codec), read_image(arguments.image)
+    metric, codec, image = alex(), get_codec(arguments.codec), read_image(arguments.image)
     decoded = [codec.decode(codec.encode(image, level)) for level in range(len(codec.levels))]
     cached_times, plain_times = [], []
     for _ in range(arguments.rounds):

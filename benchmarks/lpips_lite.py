@@ -1,6 +1,6 @@
 """How well lpips-lite stands in for LPIPS: on pairs, on allocations, and how much faster it is.
 
-    ALLOCATOR_LPIPS_BACKBONE=... python benchmarks/lpips_lite.py FOLDER [--codec NAME] [--beside METRIC]
+    ALLOCATOR_METRIC_WEIGHTS=... python benchmarks/lpips_lite.py FOLDER [--codec NAME] [--beside METRIC]
 
 Builds the table of all codecs by LPIPS (squeeze), lpips-lite, MS-SSIM and PSNR (or continues it); prints Markdown.
 The judge is always LPIPS. For allocations: how far the LPIPS of what another metric chose lies above that of what

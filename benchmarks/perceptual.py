@@ -1,6 +1,6 @@
 """A learned bank beside classical codecs at the challenge's rates, by LPIPS and MS-SSIM of the allocation.
 
-    ALLOCATOR_LPIPS_BACKBONE=... python benchmarks/perceptual.py FOLDER [--bank NAME] [--table FILE] [--pictures DIR]
+    ALLOCATOR_METRIC_WEIGHTS=... python benchmarks/perceptual.py FOLDER [--bank NAME] [--table FILE] [--pictures DIR]
 
 Builds the table of the bank, HEVC 4:4:4 and AVIF by LPIPS (or continues it), then prints Markdown: every codec
 allocated by LPIPS at each target, with the MS-SSIM of what was chosen, and what allocation adds; with --levels also
@@ -24,7 +24,6 @@ from PIL import Image
 from allocator.allocation import Allocation, AllocationError, allocate, make_budget, read_points
 from allocator.build import build
 from allocator.metrics import get_metric
-from allocator.metrics.lpips import of_backbone
 from allocator.objective import Objective, find_objective
 from allocator.tables import Table
 from codec import RGBImage, get_codec, read_image
@@ -138,7 +137,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         path = arguments.table or Path(scratch, "run.db")
-        metric = of_backbone()
+        metric = get_metric("lpips")
         rivals = arguments.rival or [RIVAL, *OTHERS]
         bank = get_codec(arguments.bank)
         build(path, [arguments.folder], [get_codec(name) for name in rivals] + [bank], [metric])

@@ -47,10 +47,10 @@ NOT_RUN = {
     "allocator tables build s3://bucket/photos -c hevc -m lpips -o run.db --engine ray --address auto --jobs 256 "
     "--keep-going": "wants a cluster and a bucket",
     "allocator submit run.db --target 0.15 --out again/ --wheelhouse wheels/": "no wheels are at hand",
-    "allocator train po-dkic-compact --photos photos/ --out run/ --lpips-backbone squeezenet1_1.pth": "takes hours",
+    "allocator train po-dkic-compact --photos photos/ --out run/ --metric-weights squeezenet1_1.pth": "takes hours",
     "torchrun --standalone --nproc-per-node 4 -m allocator train po-dkic --photos photos/ --out run/": "wants 4 GPUs",
     "allocator complexity photos/ --codec webp --codec hevc": "starts a process a codec; test_complexity.py does",
-    "allocator metric distill --photos PHOTOS --out distilled/ --lpips-backbone squeezenet1_1.pth": "takes hours",
+    "allocator metric distill --photos PHOTOS --out distilled/ --metric-weights squeezenet1_1.pth": "takes hours",
 }
 """Lines that can't be run here, and why; what they say to ``allocator`` is parsed all the same."""
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from allocator.metrics.lpips import BACKBONE_VARIABLE
+from allocator.metrics.backbones import WEIGHTS_VARIABLE
 from tests.conftest import data, run
 
 
 @pytest.mark.slow
 def test_hevc_on_kodak_at_the_challenges_rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(BACKBONE_VARIABLE, str(data("lpips", "squeezenet1_1_features.pth")))
+    monkeypatch.setenv(WEIGHTS_VARIABLE, str(data("lpips", "squeezenet1_1_features.pth")))
     table = tmp_path / "run.db"
     assert run("tables", "build", data("kodak"), "-c", "hevc", "-m", "lpips-squeeze", "-o", table).code == 0
     ran = run("solve", table, "-t", "0.075", "-t", "0.15", "-t", "0.3")

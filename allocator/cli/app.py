@@ -19,13 +19,13 @@ app = typer.Typer(
 )
 
 TableFile = Annotated[Path, typer.Argument(help="A table made by `tables build`.", show_default=False)]
-Backbone = Annotated[
+Weights = Annotated[
     list[Path] | None,
     typer.Option(
-        "--lpips-backbone",
-        metavar="FILE",
-        help="Weights of LPIPS's backbone, torchvision's alexnet, squeezenet1_1 or vgg16. "
-        "[env var: ALLOCATOR_LPIPS_BACKBONE]",
+        "--metric-weights",
+        metavar="PATH",
+        help="Weights of metrics' networks (torchvision's squeezenet1_1, vgg16): files, or folders that hold them. "
+        "[env var: ALLOCATOR_METRIC_WEIGHTS]",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
@@ -38,12 +38,12 @@ def console(*, stderr: bool = False) -> "Console":
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
-def use_backbones(files: list[Path] | None) -> None:
-    """Hand the files on to LPIPS in this and all worker processes."""
+def use_weights(paths: list[Path] | None) -> None:
+    """Hand files and folders of weights on to the metrics of this and all worker processes."""
     import os
 
-    if files:
-        os.environ["ALLOCATOR_LPIPS_BACKBONE"] = os.pathsep.join(map(str, files))
+    if paths:
+        os.environ["ALLOCATOR_METRIC_WEIGHTS"] = os.pathsep.join(map(str, paths))
 
 
 def emit(result: Mapping[str, Any], *text: "RenderableType", as_json: bool) -> None:

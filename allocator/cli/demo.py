@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from allocator.cli import completion
-from allocator.cli.app import Backbone, Json, app, emit, grid, use_backbones
+from allocator.cli.app import Json, Weights, app, emit, grid, use_weights
 from allocator.cli.solving import record
 from allocator.cli.tables import build_with_progress
 
@@ -31,7 +31,7 @@ def demo(
         ),
     ] = None,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes; by default one a core.")] = None,
-    lpips_backbone: Backbone = None,
+    metric_weights: Weights = None,
     as_json: Json = False,
 ) -> None:
     """Run the whole job on photos that come with scikit-image."""
@@ -50,7 +50,7 @@ def demo(
     from submissions.submit import ARCHIVE, submit
     from submissions.verify import verify
 
-    use_backbones(lpips_backbone)
+    use_weights(metric_weights)
     say = functools.partial(typer.echo, err=as_json)
     photos = _photos()
     metric = get_perceptual(say)

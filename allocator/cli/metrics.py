@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from allocator.cli import completion
-from allocator.cli.app import Backbone, Json, app, console, emit, use_backbones
+from allocator.cli.app import Json, Weights, app, console, emit, use_weights
 
 metrics = typer.Typer(help="Train this project's own metric.", no_args_is_help=True)
 app.add_typer(metrics, name="metric")
@@ -44,7 +44,7 @@ def distill(
     crops: Annotated[int | None, typer.Option(min=1, help="Of each photo, instead of the recipe's.")] = None,
     net: Annotated[NetName, typer.Option(help="LPIPS's, that it learns from.")] = NetName.squeeze,
     threads: Annotated[int | None, typer.Option(min=1, help="By default torch's.")] = None,
-    lpips_backbone: Backbone = None,
+    metric_weights: Weights = None,
     as_json: Json = False,
 ) -> None:
     """Train lpips-lite to say what LPIPS says; the same command goes on after a stop."""
@@ -53,11 +53,12 @@ def distill(
     import torch
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from allocator.metrics.backbones import find_backbone
     from allocator.metrics.distillation import CODECS, WEIGHTS, Distillation, Run
-    from allocator.metrics.lpips import LPIPS, find_backbone
+    from allocator.metrics.lpips import LPIPS
     from codec import get_codec
 
-    use_backbones(lpips_backbone)
+    use_weights(metric_weights)
     if threads:
         torch.set_num_threads(threads)
     changes = {"steps": steps, "crops_per_photo": crops}

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from allocator.cli.app import Backbone, Json, app, console, emit, use_backbones
+from allocator.cli.app import Json, Weights, app, console, emit, use_weights
 from allocator.cli.solving import Problem, record, takes_problem
 
 
@@ -17,7 +17,7 @@ def report(
     title: Annotated[str | None, typer.Option(help="By default the table's name.")] = None,
     pictures: Annotated[int, typer.Option(min=0, help="Show so many images; all stand in the curves.")] = 40,
     side: Annotated[int, typer.Option(min=64, help="Pixels of a picture's longer side, at most.")] = 1024,
-    lpips_backbone: Backbone = None,
+    metric_weights: Weights = None,
     as_json: Json = False,
 ) -> None:
     """Solve, and write a page that opens from disk: curves, a table, each image beside what became of it."""
@@ -27,7 +27,7 @@ def report(
     from allocator.tables import Table
     from codec.image import write_file
 
-    use_backbones(lpips_backbone)
+    use_weights(metric_weights)
     allocations = problem.allocations()
     with Table(problem.table) as opened, Progress(console=console(stderr=True)) as bars:
         bar = bars.add_task("images", total=None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from allocator.cli import completion
-from allocator.cli.app import Backbone, Json, app, emit, marked, use_backbones
+from allocator.cli.app import Json, Weights, app, emit, marked, use_weights
 from allocator.cli.solving import Problem, record, summary, takes_problem
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def submit(
         Path | None, typer.Option(metavar="FOLDER", help="Wheels for it, in place of the package registry.")
     ] = None,
     machine: Annotated[str, typer.Option(help="The server's processor.")] = "x86_64",
-    lpips_backbone: Backbone = None,
+    metric_weights: Weights = None,
     as_json: Json = False,
 ) -> None:
     """Solve, and write the chosen bitstreams and a decoder as a submission; of several rates, a folder each."""
@@ -78,7 +78,7 @@ def submit(
     from submissions.edition import Edition, find_edition
     from submissions.submit import ARCHIVE, submit
 
-    use_backbones(lpips_backbone)
+    use_weights(metric_weights)
     say = functools.partial(typer.echo, err=as_json)
     rules = find_edition(edition) if edition else Edition("custom")
     if count:
@@ -218,7 +218,7 @@ def verify(
     python: Annotated[
         str | None, typer.Option(metavar="COMMAND", help="That environment's Python; by default python3.12, if any.")
     ] = None,
-    lpips_backbone: Backbone = None,
+    metric_weights: Weights = None,
     as_json: Json = False,
 ) -> None:
     """Decode a submission as the challenge's server does, and compare it with what was measured."""
@@ -227,7 +227,7 @@ def verify(
     from submissions.devkit import built, cache, filtered, server_python
     from submissions.verify import find_submissions, verify
 
-    use_backbones(lpips_backbone)
+    use_weights(metric_weights)
 
     def environment(empty: Path) -> dict[str, str]:
         if not (as_devkit or python):

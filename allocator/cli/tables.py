@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from allocator.cli import completion
-from allocator.cli.app import Backbone, Json, TableFile, app, console, emit, grid, note, use_backbones, write_frame
+from allocator.cli.app import Json, TableFile, Weights, app, console, emit, grid, note, use_weights, write_frame
 
 if TYPE_CHECKING:
     from allocator.build import BuildReport
@@ -74,7 +74,7 @@ def tables_build(
     assume: Annotated[
         AssumptionName, typer.Option(help="Of each image's curve of cost over bytes, for --for-target.")
     ] = AssumptionName.monotone,
-    lpips_backbone: Backbone = None,
+    metric_weights: Weights = None,
     as_json: Json = False,
 ) -> None:
     """Measure every image at every level of the codecs (avif and hevc, lpips unless told otherwise).
@@ -86,7 +86,7 @@ def tables_build(
     from allocator.metrics import get_metric, get_perceptual
     from codec import get_codec
 
-    use_backbones(lpips_backbone)
+    use_weights(metric_weights)
     if engine == EngineName.local and (address or gpus_per_worker):
         raise AllocatorError("--address and --gpus-per-worker go with --engine ray.")
     if dry_run and (for_target or for_budget):

@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from allocator.cli import completion
-from allocator.cli.app import Backbone, Json, app, console, emit, grid, use_backbones
+from allocator.cli.app import Json, Weights, app, console, emit, grid, use_weights
 
 if TYPE_CHECKING:
-    import torch
-
     from codec.training.trainer import Report, Trainer
 
 
@@ -37,7 +35,7 @@ def train(
     hours: Annotated[float | None, typer.Option(min=0.0, help="Stop, saved, after so long.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="By default torch's.")] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="Try the whole way in under a minute.")] = False,
-    lpips_backbone: Backbone = None,
+    metric_weights: Weights = None,
     as_json: Json = False,
 ) -> None:
     """Train a learned codec by a recipe, and make a bank of it; the same command goes on after a stop.
@@ -49,12 +47,13 @@ def train(
 
     import torch
 
+    from allocator.metrics.lpips import alex
     from codec.bank import create_bank, read_network
     from codec.base import CodecError
     from codec.training.recipe import find_recipe, recipe_names
     from codec.training.trainer import EVENTS, Trainer, has_tensorboard
 
-    use_backbones(lpips_backbone)
+    use_weights(metric_weights)
     say = functools.partial(typer.echo, err=as_json)
     if threads:
         torch.set_num_threads(threads)
@@ -63,8 +62,7 @@ def train(
     if recipe is None or photos is None:
         raise CodecError(f"Give a recipe ({', '.join(recipe_names())}, or a TOML file) and --photos, or --smoke.")
     found = find_recipe(recipe)
-    needed = any((stage.loss or found.loss).lpips > 0 for stage in found.stages)
-    trainer = Trainer(found, photos, out, _perceptual(needed=needed and not smoke))
+    trainer = Trainer(found, photos, out, alex().model)
     speaks = not trainer.processes.rank
     if start and not trainer.step:
         trainer.start_from(read_network(start)[0])
@@ -118,24 +116,3 @@ def _photos() -> Path:
     import skimage.data
 
     return Path(skimage.data.__file__).parent
-
-
-def _perceptual(needed: bool) -> "torch.nn.Module":
-    """LPIPS by the given or cached backbone; where none is needed, one with random weights does."""
-    from allocator.metrics import MetricError
-    from allocator.metrics.lpips import LPIPS, of_backbone
-
-    try:
-        metric: LPIPS = of_backbone()
-    except MetricError:
-        if needed:
-            raise
-        import warnings
-
-        import lpips
-
-        typer.echo("LPIPS's weights can't be had; random ones take their place in this trial.", err=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return lpips.LPIPS(net="squeeze", pnet_rand=True, verbose=False)  # type: ignore[no-any-return]
-    return metric.model  # type: ignore[no-any-return]

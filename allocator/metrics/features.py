@@ -1,4 +1,4 @@
-"""Distances between the unit-normalised features of two images: the form of LPIPS (Zhang et al. 2018, equation 1)."""
+"""Metrics that compare the features of a network, in bounded memory."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from allocator.metrics.base import Metric, mirror_to
@@ -26,14 +26,24 @@ class Reference(NamedTuple):
     features: list[Tensor] | None
 
 
-class FeatureMetric(Metric):
-    """A weighted sum over layers and channels of squared differences, averaged over positions.
+class NetworkMetric(Metric):
+    """Compares what the layers of a convolutional network make of two images.
 
     Images over ``tile_pixels`` are compared strip by strip, with the same result, in bounded memory. Images under
     64 pixels a side are mirrored up to that size.
     """
 
     tile_pixels: int = 1 << 22
+    sha256: str
+    """Of the network's weights, in whatever file they came."""
+
+    @property
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """The metric for training: of two batches (B, 3, H, W), -1 to 1, the distances, one for each pair.
+
+        A cached property, for it isn't pickled.
+        """
 
     @property
     @abstractmethod
@@ -44,53 +54,30 @@ class FeatureMetric(Metric):
     def layers(self, pixels: Tensor) -> Sequence[Tensor]:
         """The compared layers' features of an image (1, 3, H, W), -1 to 1; fresh tensors, which are overwritten."""
 
-    @abstractmethod
-    def weights(self, layer: int) -> Tensor:
-        """Of a layer's channels, (C,), not negative."""
+    def prepared(self, features: Tensor) -> Tensor:
+        """What is compared of a layer's features (1, C, h, w); may overwrite them."""
+        return features
+
+    def mirrored(self, image: RGBImage) -> RGBImage:
+        """An image of at least 64 pixels a side."""
+        return mirror_to(image, _LEAST_SIDE)
 
     def reference(self, image: RGBImage) -> Reference:
-        image = mirror_to(image, _LEAST_SIDE)
-        tiles = list(self._tiles(image))
+        image = self.mirrored(image)
+        tiles = list(self.tiles(image))
         return Reference(image, self._features(image, tiles[0]) if len(tiles) == 1 else None)
 
-    def compare(self, reference: Reference, decoded: RGBImage) -> float:
-        decoded = mirror_to(decoded, _LEAST_SIDE)
-        sums = [0.0] * len(self.strides)
-        counts = [0] * len(self.strides)
-        with torch.inference_mode():
-            for tile in self._tiles(reference.image):
-                for layer, (a, b) in enumerate(self._pairs(reference, decoded, tile)):
-                    # the layer's 1x1 convolution and the mean over positions commute
-                    by_channel = b.sub_(a).square_().sum((0, 2, 3), dtype=torch.float64)
-                    sums[layer] += float(self.weights(layer).double() @ by_channel)
-                    counts[layer] += a.shape[2] * a.shape[3]
-        return sum(total / count for total, count in zip(sums, counts, strict=True))
+    def __getstate__(self) -> dict[str, object]:
+        return {key: value for key, value in self.__dict__.items() if key != "model"}
 
-    def map(self, reference: Reference, decoded: RGBImage) -> NDArray[np.float32]:
-        """Where the images differ: float32 (H, W), whose mean is about the distance."""
-        height, width = decoded.shape[:2]
-        decoded = mirror_to(decoded, _LEAST_SIDE)
-        axis = 0 if decoded.shape[0] >= decoded.shape[1] else 1
-        strips = []
-        with torch.inference_mode():
-            for tile in self._tiles(reference.image):
-                size = list(decoded.shape[:2])
-                size[axis] = tile[1] - tile[0]
-                total = torch.zeros(size)
-                for layer, (a, b) in enumerate(self._pairs(reference, decoded, tile)):
-                    here = functional.conv2d(b.sub_(a).square_(), self.weights(layer)[None, :, None, None])
-                    total += functional.interpolate(here, size=size, mode="bilinear", align_corners=False)[0, 0]
-                strips.append(total.numpy())
-        whole: NDArray[np.float32] = np.concatenate(strips, axis)
-        return whole[:height, :width]
-
-    def _pairs(
+    def pairs(
         self, reference: Reference, decoded: RGBImage, tile: tuple[int, int]
     ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each layer's features of both images, in one strip; the second ones may be overwritten."""
         cached = reference.features or self._features(reference.image, tile)
         return zip(cached, self._features(decoded, tile), strict=True)
 
-    def _tiles(self, image: RGBImage) -> Iterator[tuple[int, int]]:
+    def tiles(self, image: RGBImage) -> Iterator[tuple[int, int]]:
         """Begin and end, along the longer axis, of the strips whose features are compared."""
         long, short = max(image.shape[:2]), min(image.shape[:2])
         core = long
@@ -100,7 +87,7 @@ class FeatureMetric(Metric):
             yield begin, min(begin + core, long)
 
     def _features(self, image: RGBImage, tile: tuple[int, int]) -> list[Tensor]:
-        """Each layer's unit-normalised features, 1 x channels x rows x columns, of one strip of an image."""
+        """Each layer's features (1, C, h, w) of one strip of an image, prepared."""
         axis = 0 if image.shape[0] >= image.shape[1] else 1
         long = image.shape[axis]
         start, stop = max(0, tile[0] - _HALO), min(long, tile[1] + _HALO)
@@ -112,5 +99,49 @@ class FeatureMetric(Metric):
                 begin = (tile[0] - start) // stride
                 end = layer.shape[2 + axis] if tile[1] == long else (tile[1] - start) // stride
                 kept = layer.narrow(2 + axis, begin, end - begin)
-                features.append(kept.div_(kept.square().sum(1, keepdim=True).sqrt_().add_(_EPSILON)))
+                features.append(self.prepared(kept))
         return features
+
+
+class FeatureMetric(NetworkMetric):
+    """A weighted sum over layers and channels of squared differences of unit-normalised features, averaged over
+    positions (Zhang et al. 2018, equation 1).
+    """
+
+    @abstractmethod
+    def weights(self, layer: int) -> Tensor:
+        """Of a layer's channels, (C,), not negative."""
+
+    def prepared(self, features: Tensor) -> Tensor:
+        return features.div_(features.square().sum(1, keepdim=True).sqrt_().add_(_EPSILON))
+
+    def compare(self, reference: Reference, decoded: RGBImage) -> float:
+        decoded = self.mirrored(decoded)
+        sums = [0.0] * len(self.strides)
+        counts = [0] * len(self.strides)
+        with torch.inference_mode():
+            for tile in self.tiles(reference.image):
+                for layer, (a, b) in enumerate(self.pairs(reference, decoded, tile)):
+                    # the layer's 1x1 convolution and the mean over positions commute
+                    by_channel = b.sub_(a).square_().sum((0, 2, 3), dtype=torch.float64)
+                    sums[layer] += float(self.weights(layer).double() @ by_channel)
+                    counts[layer] += a.shape[2] * a.shape[3]
+        return sum(total / count for total, count in zip(sums, counts, strict=True))
+
+    def map(self, reference: Reference, decoded: RGBImage) -> NDArray[np.float32]:
+        """Where the images differ: float32 (H, W), whose mean is about the distance."""
+        height, width = decoded.shape[:2]
+        decoded = self.mirrored(decoded)
+        axis = 0 if decoded.shape[0] >= decoded.shape[1] else 1
+        strips = []
+        with torch.inference_mode():
+            for tile in self.tiles(reference.image):
+                size = list(decoded.shape[:2])
+                size[axis] = tile[1] - tile[0]
+                total = torch.zeros(size)
+                for layer, (a, b) in enumerate(self.pairs(reference, decoded, tile)):
+                    here = functional.conv2d(b.sub_(a).square_(), self.weights(layer)[None, :, None, None])
+                    total += functional.interpolate(here, size=size, mode="bilinear", align_corners=False)[0, 0]
+                strips.append(total.numpy())
+        whole: NDArray[np.float32] = np.concatenate(strips, axis)
+        return whole[:height, :width]

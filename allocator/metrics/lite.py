@@ -83,14 +83,15 @@ class LPIPSLite(FeatureMetric):
         try:
             self.tensors, self.notes = read_tensors(path)
             digest = hashlib.sha256()
-            for key, value in sorted(self.network.state_dict().items()):
+            for key, value in sorted(self.model.state_dict().items()):
                 digest.update(key.encode() + value.numpy().tobytes())
         except (WeightsError, RuntimeError) as error:
             raise MetricError(f"{path}: holds no weights of lpips-lite ({error}).") from error
-        self.version = f"weights {digest.hexdigest()[:16]}"
+        self.sha256 = digest.hexdigest()
+        self.version = f"weights {self.sha256[:16]}"
 
     @cached_property
-    def network(self) -> LiteNet:
+    def model(self) -> LiteNet:
         """The network with its weights."""
         network = LiteNet()
         network.load_state_dict({name: tensor.float() for name, tensor in self.tensors.items()})
@@ -101,12 +102,9 @@ class LPIPSLite(FeatureMetric):
         return STRIDES
 
     def layers(self, pixels: Tensor) -> Sequence[Tensor]:
-        layers: list[Tensor] = self.network(pixels.contiguous(memory_format=torch.channels_last))
+        layers: list[Tensor] = self.model(pixels.contiguous(memory_format=torch.channels_last))
         return layers
 
     def weights(self, layer: int) -> Tensor:
-        weights: Tensor = self.network.roots[layer].square()
+        weights: Tensor = self.model.roots[layer].square()
         return weights
-
-    def __getstate__(self) -> dict[str, object]:
-        return {key: value for key, value in self.__dict__.items() if key != "network"}

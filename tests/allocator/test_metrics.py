@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from allocator.metrics import Metric, MetricError, get_metric
-from allocator.metrics.lite import SHIPPED
-from allocator.metrics.lpips import BACKBONE_VARIABLE, LPIPS, NETS, find_backbone
+from allocator.metrics.backbones import NETS, SHIPPED, WEIGHTS_VARIABLE, find_backbone, read_weights
+from allocator.metrics.dists import DISTS
+from allocator.metrics.lite import SHIPPED as LITE
+from allocator.metrics.lpips import LPIPS
 from codec import RGBImage, get_codec, read_image
-from tests.conftest import SKIMAGE, run, started
+from codec.weights import write_tensors
+from tests.conftest import SKIMAGE, data
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def test_lpips_in_strips_is_lpips_of_the_whole(net: str, turned: bool, photos: P
     decoded = codec.decode(codec.encode(image, 4))
     weights = backbone(net)
     strips = LPIPS(net, weights, tile_pixels=101 * 700)
-    assert len(list(strips._tiles(image))) > 2
+    assert len(list(strips.tiles(image))) > 2
     assert value(strips, image, decoded) == pytest.approx(value(LPIPS(net, weights), image, decoded), rel=1e-6)
 
 
@@ -89,19 +92,76 @@ def test_tiny_images_have_a_value(name: str, shape: tuple[int, int], pair: tuple
     assert (equal >= different) if metric.higher_is_better else (equal <= different)
 
 
-def test_a_backbone_file_is_found_by_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.save({**backbone("vgg"), "classifier.0.weight": torch.ones(3)}, tmp_path / "vgg.pth")
-    torch.save({key: v.half() for key, v in backbone("squeeze").items()}, tmp_path / "squeeze.pth")
-    monkeypatch.setenv(BACKBONE_VARIABLE, f"{tmp_path / 'vgg.pth'}{os.pathsep}{tmp_path / 'squeeze.pth'}")
-    assert get_metric("lpips").name == "lpips-vgg"
-    assert get_metric("lpips-squeeze").name == "lpips-squeeze"
+def test_lpips_works_offline_with_the_weights_that_ship(tmp_path: Path, pair: tuple[RGBImage, RGBImage]) -> None:
+    assert (SHIPPED / "alexnet.safetensors").stat().st_size <= 5_000_000
+    code = "from allocator.metrics import get_metric as get; print(get('lpips').name, get('lpips').fingerprint)"
+    env = {**os.environ, "TORCH_HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9", WEIGHTS_VARIABLE: ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    assert done.stdout.split() == ["lpips-alex", get_metric("lpips").fingerprint]
+
+
+def test_half_precision_leaves_lpips_within_a_ten_thousandth() -> None:
+    exact = LPIPS("alex", read_weights(data("lpips", "alexnet_features.pth")))
+    shipped = LPIPS("alex", read_weights(SHIPPED / "alexnet.safetensors"))
+    image, codec = read_image(data("kodak", "kodim05.png")), get_codec("jpeg")
+    for level in (0, 5, 12):
+        decoded = codec.decode(codec.encode(image, level))
+        assert value(shipped, image, decoded) == pytest.approx(value(exact, image, decoded), abs=1e-4)
+
+
+def test_lpips_of_published_weights_gives_the_published_value() -> None:
+    metric = LPIPS("squeeze", read_weights(data("lpips", "squeezenet1_1_features.pth")))
+    torch.manual_seed(123)
+    first, second = (torch.rand(10, 3, 100, 100) * 2 - 1 for _ in range(2))
+    assert metric.model(first, second).mean().item() == pytest.approx(0.1008, abs=5e-5)
+
+
+@pytest.fixture
+def dists(monkeypatch: pytest.MonkeyPatch) -> DISTS:
+    monkeypatch.setenv(WEIGHTS_VARIABLE, str(data("lpips")))
+    metric = get_metric("dists")
+    assert isinstance(metric, DISTS)
+    return metric
+
+
+def test_dists_is_what_another_implementation_computes(dists: DISTS, pair: tuple[RGBImage, RGBImage]) -> None:
+    # piq 0.8.0 with the same weights, on images under the 256 pixels over which it scales them
+    image, codec = read_image(data("kodak", "kodim05.png")), get_codec("jpeg")
+    decoded = codec.decode(codec.encode(image, 4))
+    assert value(dists, image[:250, :240], decoded[:250, :240]) == pytest.approx(0.2460, abs=5e-5)
+    with torch.inference_mode():
+        assert dists.model(*map(as_tensor, pair)).item() == pytest.approx(value(dists, *pair), rel=1e-4)
+    assert value(dists, pair[0], pair[0]) == pytest.approx(0, abs=1e-6)
+
+
+def test_dists_in_strips_is_dists_of_the_whole(dists: DISTS, photos: Path) -> None:
+    image = np.tile(read_image(photos / "chelsea.png"), (1, 12, 1))[:67, :1301]
+    codec = get_codec("jpeg")
+    decoded = codec.decode(codec.encode(image, 4))
+    whole = value(dists, image, decoded)
+    dists.tile_pixels = 67 * 700
+    assert len(list(dists.tiles(image))) > 2
+    assert value(dists, image, decoded) == pytest.approx(whole, rel=1e-6)
+
+
+def test_weights_are_found_in_files_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({**backbone("vgg"), "classifier.0.weight": torch.ones(3)}, tmp_path / "mine.pth")
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    torch.save({key: v.half() for key, v in backbone("squeeze").items()}, folder / "squeezenet1_1-half.pth")
+    (folder / "notes.txt").write_text("not weights")
+    monkeypatch.setenv(WEIGHTS_VARIABLE, f"{tmp_path / 'mine.pth'}{os.pathsep}{folder}")
+    assert get_metric("lpips").name == "lpips-alex"
+    for net in ("vgg", "squeeze"):
+        weights = {key: v.half().float() if net == "squeeze" else v for key, v in backbone(net).items()}
+        assert get_metric(f"lpips-{net}").fingerprint == LPIPS(net, weights).fingerprint
     other = backbone("squeeze")
     other["features.0.bias"][0] += 1
     assert get_metric("lpips-squeeze").fingerprint != LPIPS("squeeze", other).fingerprint
 
 
 def test_torchs_own_cache_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(BACKBONE_VARIABLE, raising=False)
+    monkeypatch.delenv(WEIGHTS_VARIABLE, raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     cache = tmp_path / "hub" / "checkpoints"
     cache.mkdir(parents=True)
@@ -118,36 +178,19 @@ def test_without_weights_one_sentence_says_what_to_do(tmp_path: Path) -> None:
     code = (
         "import urllib.request as r, allocator.metrics as m\n"
         "r.install_opener(r.build_opener(r.ProxyHandler({'https': 'http://127.0.0.1:9'})))\n"
-        "try: m.get_metric('lpips-alex')\n"
+        "try: m.get_metric('lpips-vgg')\n"
         "except m.MetricError as error: print(error)"
     )
     env = {**os.environ, "TORCH_HOME": str(tmp_path)}
-    env.pop(BACKBONE_VARIABLE, None)
+    env.pop(WEIGHTS_VARIABLE, None)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
-    assert "alexnet-owt-7be5be79.pth" in done.stdout
-    assert "--lpips-backbone or ALLOCATOR_LPIPS_BACKBONE" in done.stdout
+    assert "vgg16-397923af.pth" in done.stdout
+    assert "--metric-weights or ALLOCATOR_METRIC_WEIGHTS" in done.stdout
     assert list(tmp_path.rglob("*.pth")) == []
 
 
-def test_without_lpips_a_table_is_built_by_its_stand_in_which_never_counts_as_it(
-    photos: Path, tmp_path: Path
-) -> None:
-    env = {"TORCH_HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9", BACKBONE_VARIABLE: ""}
-    table = tmp_path / "run.db"
-    with started("tables", "build", photos, "-c", "jpeg", "-o", table, env=env) as process:
-        out, err = process.communicate(timeout=100)
-    assert process.returncode == 0, err
-    assert "note: Measuring lpips-lite, which stands in for LPIPS: LPIPS (alex) needs" in err
-    assert "80 operating points measured" in out
-    solved = run("solve", table, "--target", "0.5")
-    assert "lpips-lite, mean" in solved.out
-    refused = run("solve", table, "--target", "0.5", "--objective", "lpips")
-    assert refused.code == 2
-    assert "holds no metric 'lpips'; measured are lpips-lite." in refused.err
-
-
 def test_the_stand_in_that_ships_is_small_and_orders_levels() -> None:
-    assert SHIPPED.stat().st_size <= 600_000
+    assert LITE.stat().st_size <= 600_000
     metric, jpeg = get_metric("lpips-lite"), get_codec("jpeg")
     image = read_image(SKIMAGE / "coffee.png")
     reference = metric.reference(image)
@@ -158,16 +201,33 @@ def test_the_stand_in_that_ships_is_small_and_orders_levels() -> None:
     assert values[-1] < 0.05
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
-def test_a_bad_backbone_file_is_named(content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "weights.pth"
-    if content is None:
-        torch.save({"features.0.weight": torch.ones(3)}, path)
-    else:
-        path.write_bytes(content)
-    monkeypatch.setenv(BACKBONE_VARIABLE, str(path))
-    with pytest.raises(MetricError, match=r"weights\.pth: (is not a file of LPIPS|holds no weights)"):
-        get_metric("lpips")
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+@pytest.mark.parametrize("content", ["empty", "text", "truncated", "another network"])
+def test_a_bad_file_of_weights_is_named(
+    name: str, content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / name
+    save = write_tensors if path.suffix == ".safetensors" else lambda path, tensors: torch.save(tensors, path)
+    save(path, {"features.0.weight": torch.ones(300)})
+    data = {"empty": b"", "text": b"not a checkpoint", "truncated": path.read_bytes()[:-100]}
+    path.write_bytes(data.get(content, path.read_bytes()))
+    monkeypatch.setenv(WEIGHTS_VARIABLE, str(path))
+    with pytest.raises(MetricError, match=rf"{name}: (is no|is not a|holds no weights of alexnet, squeezenet1_1)"):
+        get_metric("lpips-vgg")
+
+
+def test_the_weights_of_another_net_are_said_to_be_the_wrong_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    torch.save(backbone("alex"), tmp_path / "vgg16.pth")
+    monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path / "vgg16.pth"))
+    with pytest.raises(MetricError, match=r"not among those given \(.*vgg16\.pth\)"):
+        get_metric("lpips-vgg")
+    monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path))
+    with pytest.raises(MetricError, match=r"vgg16\.pth: holds no weights of vgg16"):
+        get_metric("dists")
 
 
 def test_a_checkpoint_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,20 +236,7 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             return os.mkdir, (str(tmp_path / "exploded"),)
 
     torch.save({"features.0.weight": Bomb()}, tmp_path / "bomb.pth")
-    monkeypatch.setenv(BACKBONE_VARIABLE, str(tmp_path / "bomb.pth"))
+    monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path / "bomb.pth"))
     with pytest.raises(MetricError):
         get_metric("lpips")
     assert not (tmp_path / "exploded").exists()
-
-
-def test_the_published_check_of_squeeze() -> None:
-    from tests.conftest import data
-
-    os.environ[BACKBONE_VARIABLE] = str(data("lpips", "squeezenet1_1_features.pth"))
-    try:
-        model = get_metric("lpips-squeeze").model  # type: ignore[attr-defined]
-    finally:
-        del os.environ[BACKBONE_VARIABLE]
-    torch.manual_seed(123)
-    first, second = (torch.rand(10, 3, 100, 100) * 2 - 1 for _ in range(2))
-    assert model(first, second).mean().item() == pytest.approx(0.1008, abs=5e-5)
