@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from allocator.constraints import Constraints
 from allocator.errors import AllocatorError
-from allocator.grid import Grid
+from allocator.grid import Grid, Rule
 from allocator.objective import Objective
 from allocator.solve import Infeasible, Solution, least_worst, lower_bound, solve
 from allocator.tables import Table, as_texts
@@ -23,13 +23,8 @@ from allocator.two_budgets import solve_two
 if TYPE_CHECKING:
     import pandas as pd
 
-Rule = Literal["pooled", "mean"]
-"""How the rate of a set is counted: total bytes (the challenge), or the mean of the images' bits per pixel
-(PO-DKIC, equation 6)."""
-
 _LEAST_TARGET, _MOST_TARGET = Decimal("1e-12"), Decimal("1e6")  # anything beyond is a slip, and slow as a fraction
 _SECOND = 1_000_000  # decoding times are counted in microseconds
-_WEIGHT_BITS = 60  # sums of weights stay exact in 64 bits
 
 
 class AllocationError(AllocatorError):
@@ -52,6 +47,8 @@ class Baseline(NamedTuple):
     value: float
     """Of the objective."""
     bytes: int
+    bpp: float
+    """Under the budget's rule."""
     detail: str
     """The codec and setting, where there is one."""
 
@@ -69,8 +66,10 @@ class Allocation:
     value: float
     """Of the objective."""
     bytes: int
-    bpp: float
-    """Achieved rate under the budget's rule."""
+    pooled_bpp: float
+    """Achieved rate over all pixels together."""
+    mean_bpp: float
+    """Mean of the images' achieved rates; equals the former where all images have one size."""
     slack: float
     """Unused part of the budget in bytes (``mean``: of images of average size)."""
     price: float
@@ -81,6 +80,11 @@ class Allocation:
     """The best single level for all images within the budget."""
     equal: Baseline | None
     """The best for each image at no more than the budget's rate in each; None where one has nothing so small."""
+
+    @property
+    def bpp(self) -> float:
+        """Achieved rate under the budget's rule."""
+        return self.pooled_bpp if self.budget.rule == "pooled" else self.mean_bpp
 
 
 def parse_target(text: str) -> Fraction:
@@ -181,7 +185,8 @@ def allocate(
     rows = np.arange(len(grid.pixels))
     solution, scale = problem.solve(constraints)
     chosen = as_texts(points.iloc[grid.row[rows, solution.choices]].reset_index(drop=True))
-    spent = _spent(chosen["bytes"].to_numpy(), grid.pixels, budget.rule)
+    data = chosen["bytes"].to_numpy()
+    spent = {rule: grid.spent(data, rule) for rule in get_args(Rule)}
     images = len(chosen)
     mean_pixels = float(grid.pixels.mean()) if budget.rule == "mean" else 1.0
     divisor = float(grid.pixels.sum()) if objective.aggregate == "pixels" else images
@@ -191,9 +196,10 @@ def allocate(
         objective=objective,
         budget=budget,
         value=problem.value(solution.choices),
-        bytes=int(chosen["bytes"].sum()),
-        bpp=float(spent * 8 / (images if budget.rule == "mean" else int(grid.pixels.sum()))),
-        slack=float((budget.limit - spent) * Fraction(mean_pixels)),
+        bytes=int(data.sum()),
+        pooled_bpp=grid.bpp(spent["pooled"], "pooled"),
+        mean_bpp=grid.bpp(spent["mean"], "mean"),
+        slack=float((budget.limit - spent[budget.rule]) * Fraction(mean_pixels)),
         price=solution.price * float(scale) / mean_pixels / divisor,
         gap=solution.gap / divisor,
         single=problem.best_single(),
@@ -227,7 +233,7 @@ class _Problem:
         except Infeasible as error:
             least = np.where(self.grid.available, self.grid.bytes, np.iinfo(np.int64).max).argmin(axis=1)
             lightest = self.grid.points.iloc[self.grid.row[np.arange(len(least)), least]]
-            if _spent(lightest["bytes"].to_numpy(), self.grid.pixels, self.budget.rule) <= self.budget.limit:
+            if self.grid.spent(lightest["bytes"].to_numpy(), self.budget.rule) <= self.budget.limit:
                 raise AllocationError(
                     "No allocation within the budget keeps to the limit on "
                     + (
@@ -239,25 +245,16 @@ class _Problem:
             raise AllocationError(_unreachable(lightest, self.budget)) from error
 
     def _by_rule(self, constraints: Constraints) -> tuple[Solution, Fraction]:
-        grid, limit = self.grid, self.budget.limit
-        if self.budget.rule == "pooled":
-            return self._within(constraints, grid.bytes, math.floor(limit)), Fraction(1)
-        per_pixel = grid.bytes / grid.pixels[:, None]
-        most = math.ceil(per_pixel.max(axis=1).sum()) + 1
-        common = math.lcm(*map(int, np.unique(grid.pixels)))
-        if common * most < 2**_WEIGHT_BITS:
-            weights = grid.bytes * (common // grid.pixels)[:, None]
-            return self._within(constraints, weights, math.floor(limit * common)), Fraction(common)
-        # no common unit: rounded down, the weights allow too much by less than 2e-16 of the budget or so; if the
-        # optimum found makes use of that, rounded up they allow too little, and the first bound still holds
-        scale = Fraction(2**_WEIGHT_BITS // most)
-        rounded = np.floor(per_pixel * float(scale)).astype(np.int64)
+        rule, limit = self.budget.rule, self.budget.limit
+        lower, upper, scale = self.grid.weights(rule)
         scaled = math.floor(limit * scale)
-        relaxed = self._within(constraints, np.maximum(rounded - 2, 0), scaled)
-        rows = np.arange(len(grid.pixels))
-        if _bytes_per_pixel(grid.bytes[rows, relaxed.choices], grid.pixels) <= limit:
+        # rounded down, weights may allow a little too much; where the optimum found makes use of that, rounded up
+        # they allow too little, and the first bound still holds
+        relaxed = self._within(constraints, lower, scaled)
+        rows = np.arange(len(self.grid.pixels))
+        if upper is lower or self.grid.spent(self.grid.bytes[rows, relaxed.choices], rule) <= limit:
             return relaxed, scale
-        return replace(self._within(constraints, rounded + 2, scaled), bound=relaxed.bound), scale
+        return replace(self._within(constraints, upper, scaled), bound=relaxed.bound), scale
 
     def _within(self, constraints: Constraints, weights: NDArray[np.int64], limit: int) -> Solution:
         """The best of all sets of codecs that the constraints allow, those with the best bounds first."""
@@ -325,10 +322,9 @@ class _Problem:
         found = []
         for order, (codec, setting, rows) in enumerate(self.grid.common_levels()):
             data = self.grid.points["bytes"].to_numpy()[rows]
-            if _spent(data, self.grid.pixels, self.budget.rule) <= self.budget.limit:
-                value = self.value(self.grid.option[rows])
-                baseline = Baseline(value, int(data.sum()), f"{codec} {setting}")
-                found.append((self.objective.natural_sign * value, order, baseline))
+            if self.grid.spent(data, self.budget.rule) <= self.budget.limit:
+                baseline = self._baseline(self.grid.option[rows], f"{codec} {setting}")
+                found.append((self.objective.natural_sign * baseline.value, order, baseline))
         return min(found)[-1] if found else None
 
     def equal_rate(self) -> Baseline | None:
@@ -339,20 +335,12 @@ class _Problem:
         rows = np.arange(len(best))
         if np.isinf(within[rows, best]).any():
             return None
-        return Baseline(self.value(best), int(grid.bytes[rows, best].sum()), "")
+        return self._baseline(best)
 
-
-def _spent(data: NDArray[np.int64], pixels: NDArray[np.int64], rule: Rule) -> Fraction:
-    """What bitstreams of so many bytes take of a budget, one for each image."""
-    return Fraction(int(data.sum())) if rule == "pooled" else _bytes_per_pixel(data, pixels)
-
-
-def _bytes_per_pixel(data: NDArray[np.int64], pixels: NDArray[np.int64]) -> Fraction:
-    """The images' bytes per pixel, summed exactly."""
-    sizes, at = np.unique(pixels, return_inverse=True)
-    totals = np.zeros(len(sizes), np.int64)
-    np.add.at(totals, at, data)
-    return sum((Fraction(int(t), int(p)) for t, p in zip(totals, sizes, strict=True)), Fraction(0))
+    def _baseline(self, choices: NDArray[np.int64], detail: str = "") -> Baseline:
+        data = self.grid.bytes[np.arange(len(choices)), choices]
+        bpp = self.grid.bpp(self.grid.spent(data, self.budget.rule), self.budget.rule)
+        return Baseline(self.value(choices), int(data.sum()), bpp, detail)
 
 
 def _unreachable(lightest: "pd.DataFrame", budget: Budget) -> str:

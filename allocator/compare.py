@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from allocator.allocation import AllocationError, allocate, make_budget
 from allocator.errors import AllocatorError
+from allocator.grid import OTHER_RULE, Rule
 from allocator.objective import Objective
 
 if TYPE_CHECKING:
@@ -98,13 +99,16 @@ def _mean_difference(
     return float((integrals[1] - integrals[0]) / (high - low))
 
 
-def level_means(points: "pd.DataFrame", codec: str, metric: str) -> tuple[list[float], list[float]]:
-    """At each of a codec's levels the set's pooled rate in bits per pixel, and the images' mean of a metric.
+def level_means(
+    points: "pd.DataFrame", codec: str, metric: str, rule: Rule = "pooled"
+) -> tuple[list[float], list[float]]:
+    """At each of a codec's levels the set's rate in bits per pixel, and the images' mean of a metric.
 
     Args:
         points: of all codecs, which say what images the set has.
         codec: whose levels are wanted.
         metric: a column.
+        rule: how the set's rate is counted.
 
     Raises:
         CompareError: a level isn't measured on all images.
@@ -114,33 +118,43 @@ def level_means(points: "pd.DataFrame", codec: str, metric: str) -> tuple[list[f
     for _, rows in points[points["codec"] == codec].groupby("level"):
         if len(rows) < images or rows[metric].isna().any():
             raise CompareError(f"{metric} isn't measured on all images at every level of {codec}.")
-        rates.append(float(8 * rows["bytes"].sum() / (rows["width"] * rows["height"]).sum()))
+        pixels = rows["width"] * rows["height"]
+        rate = rows["bytes"].sum() / pixels.sum() if rule == "pooled" else (rows["bytes"] / pixels).mean()
+        rates.append(float(8 * rate))
         values.append(float(rows[metric].mean()))
     return rates, values
 
 
-def level_curve(points: "pd.DataFrame", codec: str, metric: str, higher_is_better: bool) -> RateCurve:
-    """A codec's curve over a set: at each level the pooled rate and the images' mean.
+def level_curve(
+    points: "pd.DataFrame", codec: str, metric: str, higher_is_better: bool, rule: Rule = "pooled"
+) -> RateCurve:
+    """A codec's curve over a set: at each level the set's rate and the images' mean.
 
     Raises:
         CompareError: see :func:`rate_curve` and :func:`level_means`.
     """
-    rates, values = level_means(points, codec, metric)
+    rates, values = level_means(points, codec, metric, rule)
     return rate_curve(rates, np.multiply(values, 1 if higher_is_better else -1))
 
 
 def at_targets(
-    points: "pd.DataFrame", targets: Sequence["Fraction"], objective: Objective, metrics: Sequence[str]
+    points: "pd.DataFrame",
+    targets: Sequence["Fraction"],
+    objective: Objective,
+    metrics: Sequence[str],
+    rule: Rule = "pooled",
 ) -> "pd.DataFrame":
     """Each codec allocated on its own at each target (PO-DKIC, table 1).
 
     Returns:
-        Columns ``codec``, ``target``, ``bpp`` (what was reached) and the metrics' means over the images; NaN where a
-        codec can't reach a target, or lacks an image.
+        Columns ``codec``, ``target``, ``bpp`` (what was reached under the rule), ``mean_bpp`` or ``pooled_bpp`` (the
+        same under the other rule) and the metrics' means over the images; NaN where a codec can't reach a target, or
+        lacks an image.
     """
     import pandas as pd
 
     rows = []
+    other = f"{OTHER_RULE[rule]}_bpp"
     for codec in sorted(points["codec"].unique()):
         of_codec = points[points["codec"] == codec]
         for target in targets:
@@ -148,16 +162,21 @@ def at_targets(
             try:
                 if of_codec["image"].nunique() < points["image"].nunique():
                     raise AllocationError(f"Not all images are measured by {codec}.")
-                found = allocate(of_codec, make_budget(of_codec, "pooled", target=target), objective)
-                row |= {"bpp": found.bpp, **{metric: found.chosen[metric].mean() for metric in metrics}}
+                found = allocate(of_codec, make_budget(of_codec, rule, target=target), objective)
+                row |= {"bpp": found.bpp, other: getattr(found, other)}
+                row |= {metric: found.chosen[metric].mean() for metric in metrics}
             except AllocationError:
-                row |= dict.fromkeys(["bpp", *metrics], math.nan)
+                row |= dict.fromkeys(["bpp", other, *metrics], math.nan)
             rows.append(row)
-    return pd.DataFrame(rows, columns=["codec", "target", "bpp", *metrics])
+    return pd.DataFrame(rows, columns=["codec", "target", "bpp", other, *metrics])
 
 
 def against(
-    points: "pd.DataFrame", anchor: str, metrics: dict[str, bool], methods: Sequence[Method] = ("pchip", "cubic")
+    points: "pd.DataFrame",
+    anchor: str,
+    metrics: dict[str, bool],
+    methods: Sequence[Method] = ("pchip", "cubic"),
+    rule: Rule = "pooled",
 ) -> "pd.DataFrame":
     """Bjøntegaard's averages of every codec against an anchor.
 
@@ -166,6 +185,7 @@ def against(
         anchor: a codec in it.
         metrics: name to whether higher is better.
         methods: of interpolation.
+        rule: how the set's rate is counted.
 
     Returns:
         Columns ``codec``, ``metric``, ``BD-rate METHOD`` (percent) and ``BD-metric METHOD`` for each method, and
@@ -181,7 +201,7 @@ def against(
         raise CompareError(f"The table holds nothing of {anchor!r}; measured are {', '.join(codecs)}.")
     rows = []
     for metric, higher in metrics.items():
-        base = level_curve(points, anchor, metric, higher)
+        base = level_curve(points, anchor, metric, higher, rule)
         for codec in codecs:
             if codec == anchor:
                 continue
@@ -189,7 +209,7 @@ def against(
             for name, average in (("BD-rate", bd_rate), ("BD-metric", bd_quality)):
                 for method in methods:
                     try:
-                        curve = level_curve(points, codec, metric, higher)
+                        curve = level_curve(points, codec, metric, higher, rule)
                         value = average(base, curve, method)
                         row[f"{name} {method}"] = value if name == "BD-rate" or higher else -value
                     except CompareError as error:

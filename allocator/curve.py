@@ -4,10 +4,12 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from allocator.allocation import make_budget
 from allocator.errors import AllocatorError
 from allocator.frontier import sweep
-from allocator.grid import Grid
+from allocator.grid import Grid, Rule, Scalar
 from allocator.objective import Objective
 
 if TYPE_CHECKING:
@@ -33,47 +35,77 @@ class Near(NamedTuple):
     """The curve at a target."""
 
     target_bpp: float
-    budget_bytes: int
+    rule: Rule
+    budget_bytes: int | None
+    """Of the rule ``pooled``."""
     bytes: int
     bpp: float
+    """Under the rule."""
+    pooled_bpp: float
+    mean_bpp: float
     value: float
     """Of the objective."""
     bound: float
     """Which no allocation within the budget betters."""
     price: float
-    """What one more byte gains; 0 where nothing is left to gain."""
+    """What one more byte gains (``mean``: in images of average size); 0 where nothing is left to gain."""
     changes: list[Change]
     """The first that more budget brings."""
 
 
 class Curve:
-    """All supported allocations of a set under the pooled rule, from the fewest bytes to the best quality.
+    """All supported allocations of a set under a rule, from the lowest rate to the best quality.
 
     Args:
         points: as :func:`allocator.allocation.read_points` gives them.
         objective: aggregated by mean.
+        rule: how the set's rate is counted.
 
     Raises:
         AllocatorError: the objective isn't measured everywhere, or aggregates otherwise.
     """
 
-    def __init__(self, points: "pd.DataFrame", objective: Objective) -> None:
+    def __init__(self, points: "pd.DataFrame", objective: Objective, rule: Rule = "pooled") -> None:
         if objective.aggregate != "mean":
             raise AllocatorError("The curve is of the mean; solve single targets for other aggregates.")
-        self.objective = objective
+        self.objective, self.rule = objective, rule
         self.grid = Grid(points)
         self.costs = self.grid.spread(objective.costs(self.grid.points))
-        self.frontier = sweep(self.costs, self.grid.bytes, available=self.grid.available)
-        self.pixels = int(self.grid.pixels.sum())
+        _, weights, self._scale = self.grid.weights(rule)  # rounded up, so that no budget is exceeded
+        self.frontier = sweep(self.costs, weights, available=self.grid.available)
+        images, pixels = len(self.grid.pixels), int(self.grid.pixels.sum())
+        self.bytes = self._totals(self.grid.bytes)
+        """Of each allocation, shape (steps + 1,)."""
+        self.pooled_bpp = 8 * self.bytes / pixels
+        """Rate of each allocation over all pixels together."""
+        self.mean_bpp = self._totals(8 * self.grid.bytes / self.grid.pixels[:, None]) / images
+        """Mean of the images' rates in each allocation."""
+        unit = pixels if rule == "pooled" else images
+        self._bpp_of_weight = 8 / (float(self._scale) * unit)
+        # of the mean objective, for each byte more in the set
+        self.price = self.frontier.price * float(self._scale) * unit / (pixels * images)
 
     @property
     def steps(self) -> int:
         """How many steps lead from the lightest allocation to the best."""
         return len(self.frontier.item)
 
+    def _totals(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
+        """The sum of items-by-options ``values`` over the choices of each allocation."""
+        chosen = self.frontier
+        by_item = np.argsort(chosen.item, kind="stable")
+        item, option = chosen.item[by_item], chosen.option[by_item]
+        before = np.concatenate([[0], option])[: len(option)]
+        begins = np.concatenate([[True], item[1:] != item[:-1]])[: len(item)]
+        before[begins] = chosen.first[item[begins]]
+        steps = np.zeros(self.steps + 1, values.dtype)
+        steps[0] = values[np.arange(len(chosen.first)), chosen.first].sum()
+        steps[1 + by_item] = values[item, option] - values[item, before]
+        return np.cumsum(steps)
+
     def bpp(self, index: int) -> float:
-        """Pooled rate of allocation ``index``, from 0 to :attr:`steps`."""
-        return 8 * int(self.frontier.weight[index]) / self.pixels
+        """Rate of allocation ``index``, from 0 to :attr:`steps`, under the curve's rule."""
+        return float((self.pooled_bpp if self.rule == "pooled" else self.mean_bpp)[index])
 
     def value(self, index: int) -> float:
         """Mean objective of allocation ``index``."""
@@ -85,9 +117,9 @@ class Curve:
     def frame(self, budgets: int) -> "pd.DataFrame":
         """The curve at budgets spread evenly in log-rate, one a row.
 
-        Columns: ``budget_bytes`` and ``budget_bpp``; ``bytes``, ``bpp`` and ``value`` of the best supported
-        allocation within it; ``bound``, which no allocation within the budget betters; ``price``, the gain in the
-        mean objective for one more byte.
+        Columns: ``budget_bytes`` (of the rule ``pooled``) and ``budget_bpp``; ``bytes``, ``bpp`` under the rule,
+        ``pooled_bpp``, ``mean_bpp`` and ``value`` of the best supported allocation within it; ``bound``, which no
+        allocation within the budget betters; ``price``, the gain in the mean objective for one more byte.
         """
         import pandas as pd
 
@@ -95,22 +127,25 @@ class Curve:
         low, high = int(weight[0]), int(weight[-1])
         limits = np.unique(np.geomspace(low, max(low, high), budgets).round().astype(np.int64)).clip(low, high)
         index = np.searchsorted(weight, limits, side="right") - 1
-        price = np.append(self.frontier.price, 0.0)[index]
+        pooled = self.rule == "pooled"
         return pd.DataFrame(
             {
-                "budget_bytes": limits,
-                "budget_bpp": 8 * limits / self.pixels,
-                "bytes": weight[index],
-                "bpp": 8 * weight[index] / self.pixels,
+                **({"budget_bytes": limits} if pooled else {}),
+                "budget_bpp": self._bpp_of_weight * limits,
+                "bytes": self.bytes[index],
+                "bpp": (self.pooled_bpp if pooled else self.mean_bpp)[index],
+                "pooled_bpp": self.pooled_bpp[index],
+                "mean_bpp": self.mean_bpp[index],
                 "value": [self.value(i) for i in index],
                 "bound": [self._mean(self.frontier.bound(int(limit))) for limit in limits],
-                "price": price / len(self.grid.pixels),
+                "price": np.append(self.price, 0.0)[index],
             }
         )
 
     def near(self, target: "Fraction") -> "Near | None":
         """What the curve is at a target, and what would change next; None where the target can't be reached."""
-        limit = math.floor(target * self.pixels / 8)
+        budget = make_budget(self.grid.points, self.rule, target=target)
+        limit = math.floor(budget.limit * self._scale)
         index = self.frontier.at(limit)
         if index < 0:
             return None
@@ -124,24 +159,31 @@ class Curve:
             now[item] = option
         return Near(
             target_bpp=float(target),
-            budget_bytes=limit,
-            bytes=int(self.frontier.weight[index]),
+            rule=self.rule,
+            budget_bytes=limit if self.rule == "pooled" else None,
+            bytes=int(self.bytes[index]),
             bpp=self.bpp(index),
+            pooled_bpp=float(self.pooled_bpp[index]),
+            mean_bpp=float(self.mean_bpp[index]),
             value=self.value(index),
             bound=self._mean(self.frontier.bound(limit)),
-            price=float(self.frontier.price[index]) / len(self.grid.pixels) if index < self.steps else 0.0,
+            price=float(self.price[index]) if index < self.steps else 0.0,
             changes=changes,
         )
 
     def single_levels(self) -> "pd.DataFrame":
-        """The levels that all images have, by rate: columns ``codec``, ``setting``, ``bytes``, ``bpp``, ``value``."""
+        """The levels that all images have, by rate: columns ``codec``, ``setting``, ``bytes``, ``bpp``, ``value``.
+
+        ``bpp`` is under the curve's rule.
+        """
         import pandas as pd
 
         rows = []
         for codec, setting, of_level in self.grid.common_levels():
-            data = int(self.grid.points["bytes"].to_numpy()[of_level].sum())
+            data = self.grid.points["bytes"].to_numpy()[of_level]
             cost = float(self.costs[self.grid.item[of_level], self.grid.option[of_level]].sum())
-            rows.append((codec, setting, data, 8 * data / self.pixels, self._mean(cost)))
+            rate = self.grid.bpp(self.grid.spent(data, self.rule), self.rule)
+            rows.append((codec, setting, int(data.sum()), rate, self._mean(cost)))
         frame = pd.DataFrame(rows, columns=["codec", "setting", "bytes", "bpp", "value"])
         return frame.sort_values("bpp", ignore_index=True)
 

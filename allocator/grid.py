@@ -2,17 +2,34 @@
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypeVar
+from fractions import Fraction
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from fractions import Fraction
-
     import pandas as pd
 
+Rule = Literal["pooled", "mean"]
+"""How the rate of a set is counted: total bytes (the challenge), or the mean of the images' bits per pixel
+(PO-DKIC, equation 6)."""
+
+OTHER_RULE: dict[Rule, Rule] = {"pooled": "mean", "mean": "pooled"}
+_WEIGHT_BITS = 60
+"""Sums of weights stay exact in 64 bits."""
 Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+class Weights(NamedTuple):
+    """What options take of a budget, in integers."""
+
+    lower: NDArray[np.int64]
+    """Images by options: rounded down, ..."""
+    upper: NDArray[np.int64]
+    """... and rounded up; the same array where nothing is rounded."""
+    scale: Fraction
+    """Units for each byte (``mean``: byte per pixel)."""
 
 
 class Grid:
@@ -48,6 +65,37 @@ class Grid:
         for one in np.flatnonzero(np.bincount(kind) == len(self.pixels)):
             rows = np.flatnonzero(kind == one)
             yield str(codecs[one // levels]), str(self.points["setting"].iloc[rows[0]]), rows
+
+    def weights(self, rule: Rule) -> Weights:
+        """What each option takes of a budget under a rule.
+
+        Under ``mean`` a byte weighs 1 / pixels of its image: exact by a common multiple of the images' pixels, and
+        otherwise rounded to a unit of about 2^-60 of the heaviest choice.
+        """
+        if rule == "pooled":
+            return Weights(self.bytes, self.bytes, Fraction(1))
+        most = math.ceil((self.bytes / self.pixels[:, None]).max(axis=1).sum()) + 1
+        common = math.lcm(*map(int, np.unique(self.pixels)))
+        if common * most < 2**_WEIGHT_BITS:
+            exact = self.bytes * (common // self.pixels)[:, None]
+            return Weights(exact, exact, Fraction(common))
+        scale = 2**_WEIGHT_BITS // most
+        whole, part = (values[:, None] for values in np.divmod(scale, self.pixels))
+        lower = self.bytes * whole + self.bytes * part // self.pixels[:, None]
+        return Weights(lower, lower + (self.bytes * part % self.pixels[:, None] > 0), Fraction(scale))
+
+    def spent(self, bytes_: NDArray[np.int64], rule: Rule) -> Fraction:
+        """What bitstreams of so many bytes, one for each image, take of a budget, exactly."""
+        if rule == "pooled":
+            return Fraction(int(bytes_.sum()))
+        sizes, at = np.unique(self.pixels, return_inverse=True)
+        totals = np.zeros(len(sizes), np.int64)
+        np.add.at(totals, at, bytes_)
+        return sum((Fraction(int(t), int(p)) for t, p in zip(totals, sizes, strict=True)), Fraction(0))
+
+    def bpp(self, spent: Fraction, rule: Rule) -> float:
+        """The rate under a rule, bits per pixel, of what is taken of a budget (:meth:`spent`)."""
+        return float(8 * spent / (int(self.pixels.sum()) if rule == "pooled" else len(self.pixels)))
 
     def at_most(self, rate: "Fraction | float") -> NDArray[np.bool_]:
         """Which options take no more than so many bytes a pixel, images by options."""

@@ -23,6 +23,7 @@ from allocator.allocation import AllocationError, allocate, make_budget
 from allocator.compare import CompareError, against, level_means
 from allocator.curve import Curve
 from allocator.errors import AllocatorError
+from allocator.grid import Rule
 from allocator.objective import Objective
 from codec.image import write_file
 
@@ -100,6 +101,7 @@ def plot_frontier(
     objective: Objective,
     targets: Sequence["Fraction"],
     look: Look = Look(),
+    rule: Rule = "pooled",
 ) -> Drawn:
     """Draw what a set reaches at every rate: chosen by image among all codecs, and among each one's levels alone.
 
@@ -112,13 +114,14 @@ def plot_frontier(
         objective: aggregated by mean.
         targets: bits per pixel; those out of reach are left out, with a note.
         look: of the figure.
+        rule: how the set's rate is counted.
 
     Raises:
         AllocatorError: the objective isn't measured everywhere, or ``path`` has another ending.
         CodecError: the file can't be written.
     """
     check_ending(path)
-    whole = Curve(points, objective)
+    whole = Curve(points, objective, rule)
     codecs = sorted(points["codec"].unique())
     notes: list[str] = []
     with _styled(look):
@@ -133,7 +136,7 @@ def plot_frontier(
         reached = []
         for target in targets:
             try:
-                found = allocate(points, make_budget(points, "pooled", target=target), objective)
+                found = allocate(points, make_budget(points, rule, target=target), objective)
             except AllocationError as error:
                 notes.append(str(error))
                 continue
@@ -152,10 +155,10 @@ def plot_frontier(
             if of_codec["image"].nunique() < points["image"].nunique():
                 notes.append(f"Not all images are measured by {codec}.")
                 continue
-            frame = Curve(of_codec, objective).frame(_CURVE_POINTS)
+            frame = Curve(of_codec, objective, rule).frame(_CURVE_POINTS)
             _steps(axes, frame["bpp"], frame["value"], codec, **_style_of(codec, look.order or codecs))
         axes.set_ylabel(_label(objective.label, objective.natural_sign < 0, mean=True))
-        return _finish(figure, [axes], path, look, notes)
+        return _finish(figure, [axes], path, look, notes, rule)
 
 
 def plot_curves(
@@ -164,6 +167,7 @@ def plot_curves(
     metrics: dict[str, bool],
     images: Sequence[str] = (),
     look: Look = Look(),
+    rule: Rule = "pooled",
 ) -> Drawn:
     """Draw each codec's levels, rate and metric: over the set, or of chosen images; a panel for each metric.
 
@@ -173,6 +177,7 @@ def plot_curves(
         metrics: name to whether higher is better; a codec that lacks one is left out there, with a note.
         images: names, a row of panels each; by default one of all images' means.
         look: of the figure.
+        rule: how the set's rate is counted.
 
     Raises:
         AllocatorError: an image isn't in the table, no codec has any of the metrics, or ``path`` has another ending.
@@ -191,7 +196,7 @@ def plot_curves(
             curves = {}
             for codec in codecs:
                 try:
-                    curves[codec] = level_means(of_image, codec, metric)
+                    curves[codec] = level_means(of_image, codec, metric, rule)
                 except CompareError as error:
                     notes.append(str(error))
             if curves:
@@ -207,7 +212,7 @@ def plot_curves(
             axes.set_ylabel(_label(metric, higher, mean=image is None))
             if image is not None:
                 axes.set_title(image)
-        return _finish(figure, panels, path, look, notes)
+        return _finish(figure, panels, path, look, notes, rule)
 
 
 def plot_bd(
@@ -216,6 +221,7 @@ def plot_bd(
     anchor: str,
     metrics: dict[str, bool],
     look: Look = Look(),
+    rule: Rule = "pooled",
 ) -> Drawn:
     """Draw every codec's BD-rate against an anchor as bars, a panel for each metric.
 
@@ -225,6 +231,7 @@ def plot_bd(
         anchor: a codec in the table.
         metrics: name to whether higher is better; one that the anchor lacks is left out, with a note.
         look: of the figure.
+        rule: how the set's rate is counted.
 
     Raises:
         AllocatorError: the anchor isn't in the table, or is alone there, or has no curve; or ``path`` has another
@@ -238,7 +245,7 @@ def plot_bd(
         raise CompareError(f"The table holds {anchor} alone; there is nothing to compare it with.")
     for metric, higher in metrics.items():
         try:
-            frame = against(points, anchor, {metric: higher}, ["pchip"])
+            frame = against(points, anchor, {metric: higher}, ["pchip"], rule)
         except CompareError as error:
             notes.append(str(error))
             continue
@@ -397,12 +404,12 @@ def _rate_axis(panels: Sequence[Axes], look: Look) -> None:
             axes.set_ylim(values.min() - room, values.max() + room)
 
 
-def _finish(figure: Figure, panels: Sequence[Axes], path: Path, look: Look, notes: list[str]) -> Drawn:
+def _finish(figure: Figure, panels: Sequence[Axes], path: Path, look: Look, notes: list[str], rule: Rule) -> Drawn:
     """Set the axis of rates, add one legend for all panels above them, and write the file."""
     _rate_axis(panels, look)
     for axes in panels:
         if axes.xaxis.get_tick_params()["labelbottom"]:
-            axes.set_xlabel("rate (bits per pixel)")
+            axes.set_xlabel("rate (bits per pixel)" if rule == "pooled" else "mean of rates (bits per pixel)")
     figure.align_ylabels(panels)
     found: dict[str, Any] = {}
     for axes in panels:

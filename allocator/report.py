@@ -167,14 +167,12 @@ def _encoded(image: Image.Image, quality: int) -> str:
 
 
 def _target(allocation: Allocation) -> dict[str, Any]:
-    pixels = int((allocation.chosen["width"] * allocation.chosen["height"]).sum())
-
     def baseline(one: Baseline | None) -> dict[str, Any] | None:
-        return one and {"value": one.value, "bpp": 8 * one.bytes / pixels, "detail": one.detail}
+        return one and {"value": one.value, "bpp": one.bpp, "detail": one.detail}
 
     return {
         "bpp": allocation.budget.bpp,
-        "achieved": 8 * allocation.bytes / pixels,
+        "achieved": allocation.bpp,
         "value": allocation.value,
         "single": baseline(allocation.single),
         "equal": baseline(allocation.equal),
@@ -183,21 +181,27 @@ def _target(allocation: Allocation) -> dict[str, Any]:
 
 def _frontier(allocation: Allocation) -> dict[str, list[float]] | None:
     """The whole set's curve; None where there is none, for images don't stand alone."""
-    if allocation.objective.aggregate != "mean" or allocation.budget.rule != "pooled":
+    if allocation.objective.aggregate != "mean":
         return None
-    frame = Curve(allocation.points, allocation.objective).frame(_CURVE_POINTS)
+    frame = Curve(allocation.points, allocation.objective, allocation.budget.rule).frame(_CURVE_POINTS)
     return {key: [round(float(x), 6) for x in frame[key]] for key in ("bpp", "value")}
 
 
 def _words(allocation: Allocation) -> str:
     """What was chosen, how far from optimal, and what a byte more would buy."""
     label, images = allocation.objective.label, len(allocation.chosen)
-    budget = f" ({int(allocation.budget.limit):,} bytes)" if allocation.budget.rule == "pooled" else ""
+    rule = allocation.budget.rule
+    budget = f"pooled ({int(allocation.budget.limit):,} bytes)" if rule == "pooled" else "as the mean of the images"
+    other = (
+        f"{allocation.mean_bpp:.4f} as the mean of the images"
+        if rule == "pooled"
+        else f"{allocation.pooled_bpp:.4f} pooled"
+    )
     counts = allocation.chosen["codec"].value_counts()
     mix = ", ".join(f"{codec} for {count}" for codec, count in counts.items())
     sentences = [
-        f"At {allocation.budget.bpp:g} bits per pixel{budget} the {images} images take {allocation.bytes:,} bytes "
-        f"and reach {label} {allocation.value:.4f}: {mix}."
+        f"At {allocation.budget.bpp:g} bits per pixel {budget} the {images} images take {allocation.bytes:,} bytes, "
+        f"{allocation.bpp:.4f} bits per pixel ({other}), and reach {label} {allocation.value:.4f}: {mix}."
     ]
     proof = "No other choice of levels is better within this budget: that is proven."
     if allocation.gap:

@@ -1,9 +1,11 @@
 """One choice for each item under one budget, at least total cost: the multiple-choice knapsack, solved exactly.
 
 This is the allocation without images or codecs: two arrays and a budget in, choices and a certificate out. With
-cost ``c``, weight ``w`` and budget ``B`` (PO-DKIC, equation 6)::
+cost ``c``, weight ``w`` and budget ``B``::
 
     minimise sum_i sum_j c_ij x_ij   subject to   sum_i sum_j w_ij x_ij <= B,   sum_j x_ij = 1,   x binary
+
+Weights of bytes per pixel of the image make it PO-DKIC's equation 6, weights of bytes the challenge's pooled rate.
 
 The way there:
 

@@ -22,8 +22,10 @@ def page(entries: Sequence[tuple[Manifest, int]], decoder: Decoder | None) -> st
         f"Edition {first.edition}; the bytes of the {first.count} count. Levels were chosen for the best "
         f"{first.objective} (aggregated by {first.aggregate}) over the set. Metrics are means over the images.",
         "",
-        f"| bpp | cap, bytes | used, bytes | left | codecs | {' | '.join(metrics)} |",
-        "| --- " * (5 + len(metrics)) + "|",
+        "Rates are bits per pixel, pooled over the set and as the mean of the images.",
+        "",
+        f"| bpp | cap, bytes | used, bytes | left | pooled | mean | codecs | {' | '.join(metrics)} |",
+        "| --- " * (7 + len(metrics)) + "|",
     ]
     for manifest, counted in entries:
         cap = manifest.budget_bytes
@@ -32,9 +34,14 @@ def page(entries: Sequence[tuple[Manifest, int]], decoder: Decoder | None) -> st
         means = [sum(entry.metrics[name] for entry in manifest.entries) / len(codecs) for name in metrics]
         left = "" if cap is None else f"{cap - counted:,}"
         values = " | ".join(f"{mean:.4f}" for mean in means)
+        pixels = [entry.width * entry.height for entry in manifest.entries]
+        pooled = 8 * manifest.bytes / sum(pixels)
+        mean_rate = sum(8 * entry.bytes / size for entry, size in zip(manifest.entries, pixels, strict=True)) / len(
+            codecs
+        )
         lines.append(
-            f"| {manifest.target_bpp:g} | {'' if cap is None else f'{cap:,}'} | {counted:,} | {left} | {chosen} "
-            f"| {values} |"
+            f"| {manifest.target_bpp:g} | {'' if cap is None else f'{cap:,}'} | {counted:,} | {left} "
+            f"| {pooled:.4f} | {mean_rate:.4f} | {chosen} | {values} |"
         )
     if decoder:
         lines += [

@@ -1,6 +1,7 @@
 """The command-line application and what its commands share."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,23 @@ Weights = Annotated[
         metavar="PATH",
         help="Weights of metrics' networks (torchvision's squeezenet1_1, vgg16): files, or folders that hold them. "
         "[env var: ALLOCATOR_METRIC_WEIGHTS]",
+    ),
+]
+
+
+class RuleName(StrEnum):
+    """How the rate of a set is counted."""
+
+    pooled = "pooled"
+    mean = "mean"
+
+
+RuleOption = Annotated[
+    RuleName,
+    typer.Option(
+        "--rule",
+        help="pooled: total bytes over all pixels, the challenge's rate. mean: the mean of the images' bits per "
+        "pixel, PO-DKIC's equation 6.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from allocator.cli import completion
-from allocator.cli.app import Json, TableFile, app, emit, grid, note
+from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, emit, grid, note
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,12 +48,14 @@ def compare(
     target: Annotated[
         list[str] | None, typer.Option("--target", "-t", metavar="BPP", help="By default 0.075, 0.15 and 0.3.")
     ] = None,
+    rule: RuleOption = RuleName.pooled,
     format_: Annotated[FormatName, typer.Option("--format", help="Of both tables.")] = FormatName.text,
     as_json: Json = False,
 ) -> None:
     """Print every codec at the target rates, and its BD-rate and BD-metric against an anchor."""
     from allocator.allocation import parse_target, read_points
     from allocator.compare import against, at_targets
+    from allocator.grid import OTHER_RULE
     from allocator.objective import find_metric, find_objective
     from allocator.tables import Table
 
@@ -64,18 +66,21 @@ def compare(
         names = [find_metric(opened, name) for name in ",".join(metric or higher).split(",")]
         goal = find_objective(opened, objective or ())
     images = points["image"].nunique()
-    reached = at_targets(points, targets, goal, names)
-    averages = against(points, anchor, {name: higher[name] for name in names})
+    reached = at_targets(points, targets, goal, names, rule.value)
+    averages = against(points, anchor, {name: higher[name] for name in names}, rule=rule.value)
+    other = f"{OTHER_RULE[rule.value]}_bpp"
     result = {
         "table": table,
         "images": images,
         "objective": goal.label,
+        "rule": rule.value,
         "anchor": anchor,
         "targets": [
             {
                 "codec": row["codec"],
                 "target_bpp": row["target"],
                 "bpp": row["bpp"],
+                other: row[other],
                 "metrics": {name: row[name] for name in names},
             }
             for row in reached.to_dict("records")
@@ -91,8 +96,11 @@ def compare(
             for row in averages.to_dict("records")
         ],
     }
-    first = f"Each codec allocated by {goal.label}; means over {images} images; blank: a rate out of its reach"
-    second = f"Bjøntegaard's averages against {anchor}: rate in percent, metric in its own units"
+    first = (
+        f"Each codec allocated by {goal.label}, rule {rule.value}; means over {images} images; blank: a rate out of "
+        "its reach"
+    )
+    second = f"Bjøntegaard's averages against {anchor}, rule {rule.value}: rate in percent, metric in its own units"
     plain = format_ == FormatName.text
     between = [""] if plain else []
     emit(result, _table(reached, first, format_), *between, _table(averages, second, format_), as_json=as_json)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from allocator.cli import completion
-from allocator.cli.app import Json, TableFile, app, emit, note
+from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, emit, note
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +57,7 @@ def frontier(
         ),
     ] = None,
     codec: OnlyCodecs = None,
+    rule: RuleOption = RuleName.pooled,
     least_bpp: LeastRate = None,
     most_bpp: MostRate = None,
     columns: Columns = 1,
@@ -75,7 +76,7 @@ def frontier(
     with Table(table) as opened:
         goal = find_objective(opened, objective or ())
     points, look = _points(table, codec, columns, serif, font_size, least_bpp, most_bpp)
-    _tell("frontier", out, plot_frontier(out, points, goal, targets, look), as_json)
+    _tell("frontier", out, plot_frontier(out, points, goal, targets, look, rule.value), as_json)
 
 
 @plots.command("curves")
@@ -90,6 +91,7 @@ def curves(
         ),
     ] = None,
     codec: OnlyCodecs = None,
+    rule: RuleOption = RuleName.pooled,
     least_bpp: LeastRate = None,
     most_bpp: MostRate = None,
     columns: Columns = 1,
@@ -102,7 +104,7 @@ def curves(
 
     check_ending(out)
     points, look = _points(table, codec, columns, serif, font_size, least_bpp, most_bpp)
-    drawn = plot_curves(out, points, _metrics(table, metric), image or (), look)
+    drawn = plot_curves(out, points, _metrics(table, metric), image or (), look, rule.value)
     _tell("curves", out, drawn, as_json)
 
 
@@ -118,6 +120,7 @@ def bd(
     ] = "hevc",
     metric: Metrics = None,
     codec: OnlyCodecs = None,
+    rule: RuleOption = RuleName.pooled,
     columns: Columns = 1,
     serif: Serif = False,
     font_size: FontSize = 8.0,
@@ -128,7 +131,7 @@ def bd(
 
     check_ending(out)
     points, look = _points(table, [*codec, anchor] if codec else None, columns, serif, font_size)
-    _tell("bd", out, plot_bd(out, points, anchor, _metrics(table, metric), look), as_json)
+    _tell("bd", out, plot_bd(out, points, anchor, _metrics(table, metric), look, rule.value), as_json)
 
 
 def _points(

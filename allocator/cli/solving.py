@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from allocator.cli import completion
-from allocator.cli.app import Json, TableFile, app, emit, write_frame
+from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, emit, write_frame
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -20,13 +20,6 @@ if TYPE_CHECKING:
 
     from allocator.allocation import Allocation, Baseline, Budget
     from allocator.curve import Curve, Near
-
-
-class RuleName(StrEnum):
-    """How the rate of a set is counted."""
-
-    pooled = "pooled"
-    mean = "mean"
 
 
 class SolverName(StrEnum):
@@ -50,9 +43,7 @@ class Problem:
         list[str] | None, option("--target", "-t", metavar="BPP", help="Bits per pixel over the whole set.")
     ] = None
     budget: Annotated[int | None, option("--budget", metavar="BYTES", help="Instead of a target.")] = None
-    rule: Annotated[
-        RuleName, option("--rule", help="pooled: total bytes. mean: the mean of the images' bits per pixel.")
-    ] = RuleName.pooled
+    rule: RuleOption = RuleName.pooled
     objective: Annotated[
         list[str] | None,
         option(
@@ -189,7 +180,10 @@ def record(allocation: "Allocation") -> dict[str, Any]:
     bounded = objective.aggregate in ("mean", "pixels")
 
     def simpler(baseline: "Baseline | None") -> dict[str, Any] | None:
-        return baseline and {"value": baseline.value, "bytes": baseline.bytes, "level": baseline.detail or None}
+        if baseline is None:
+            return None
+        numbers = {"value": baseline.value, "bytes": baseline.bytes, "bpp": baseline.bpp}
+        return {**numbers, "level": baseline.detail or None}
 
     return {
         "target_bpp": budget.bpp,
@@ -202,6 +196,8 @@ def record(allocation: "Allocation") -> dict[str, Any]:
         "bound": allocation.value - objective.natural_sign * allocation.gap if bounded else None,
         "bytes": allocation.bytes,
         "bpp": allocation.bpp,
+        "pooled_bpp": allocation.pooled_bpp,
+        "mean_bpp": allocation.mean_bpp,
         "slack_bytes": allocation.slack,
         "gain_per_byte": allocation.price if bounded else None,
         "single_level": simpler(allocation.single),
@@ -223,7 +219,8 @@ def summary(allocation: "Allocation") -> str:
         proof += f", bound {allocation.value - objective.natural_sign * allocation.gap:.6f}"
     lines = [
         f"Target {budget.bpp:g} bpp {budget.rule}{limit}: {objective.label}, {how}",
-        f"  rate        {allocation.bpp:.6f} bpp, {allocation.bytes:,} bytes, slack {allocation.slack:,.0f} bytes",
+        f"  rate        {rates(allocation, budget.rule)}",
+        f"  bytes       {allocation.bytes:,}, slack {allocation.slack:,.0f}",
         f"  allocated   {allocation.value:.6f}, {proof}",
     ]
     for label, other, missing in (
@@ -240,6 +237,12 @@ def summary(allocation: "Allocation") -> str:
     if objective.aggregate in ("mean", "pixels"):
         lines.append(f"  price       1,000 more bytes would gain about {1000 * allocation.price:.2g}")
     return "\n".join(lines)
+
+
+def rates(reached: "Allocation | Near", rule: str) -> str:
+    """What was reached under a rule, and beside it under the other one."""
+    other = ("mean", reached.mean_bpp) if rule == "pooled" else ("pooled", reached.pooled_bpp)
+    return f"{reached.bpp:.6f} bpp {rule}, {other[1]:.6f} {other[0]}"
 
 
 @app.command()
@@ -259,6 +262,7 @@ def frontier(
         list[str] | None,
         option("--codec", "-c", metavar="NAME", help="Use these codecs only.", autocompletion=completion.codec_names),
     ] = None,
+    rule: RuleOption = RuleName.pooled,
     budgets: Annotated[int, typer.Option("--budgets", min=2, help="Points of the curve, evenly in log-rate.")] = 300,
     as_json: Json = False,
 ) -> None:
@@ -275,10 +279,11 @@ def frontier(
     with Table(table) as opened:
         points = read_points(opened, codec or ())
         goal = find_objective(opened, objective or ())
-    curve = Curve(points, goal)
+    curve = Curve(points, goal, rule.value)
     frame = curve.frame(budgets)
     lines = [
-        f"{curve.steps:,} optimal allocations from {curve.bpp(0):.4f} to {curve.bpp(curve.steps):.4f} bpp, "
+        f"{curve.steps:,} optimal allocations from {curve.bpp(0):.4f} to {curve.bpp(curve.steps):.4f} bpp "
+        f"{rule.value}, "
         f"{goal.label} from {curve.value(0):.4f} to {curve.value(curve.steps):.4f}"
     ]
     near = [curve.near(rate) for rate in rates]
@@ -286,7 +291,7 @@ def frontier(
         lines += (
             _closely(curve, one)
             if one
-            else [f"{float(rate):g} bpp: can't be reached, the least is {curve.bpp(0):.4f} bpp."]
+            else [f"{float(rate):g} bpp {rule.value}: can't be reached, the least is {curve.bpp(0):.4f} bpp."]
         )
     if out:
         write_frame(frame, out)
@@ -294,6 +299,7 @@ def frontier(
     result = {
         "table": table,
         "objective": goal.label,
+        "rule": rule.value,
         "optimal_allocations": curve.steps,
         "curve": frame.to_dict("records"),
         "targets": [one or _unreached(rate) for one, rate in zip(near, rates, strict=True)],
@@ -310,9 +316,10 @@ def _unreached(rate: "Fraction") -> dict[str, Any]:
 
 def _closely(curve: "Curve", near: "Near") -> list[str]:
     """A target in words: the allocation there, the price of a byte, and the images that would change first."""
+    budget = "" if near.budget_bytes is None else f" of {near.budget_bytes:,}"
     lines = [
-        f"{near.target_bpp:g} bpp: {curve.objective.label} {near.value:.6f} with {near.bytes:,} of "
-        f"{near.budget_bytes:,} bytes, and at best {near.bound:.6f}"
+        f"{near.target_bpp:g} bpp {near.rule}: {curve.objective.label} {near.value:.6f}, at best {near.bound:.6f}",
+        f"  {rates(near, near.rule)}; {near.bytes:,}{budget} bytes",
     ]
     if near.changes:
         lines.append(f"  1,000 more bytes would gain about {1000 * near.price:.2g}; with more budget change first")

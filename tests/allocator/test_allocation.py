@@ -89,7 +89,9 @@ def test_the_rule_mean_counts_each_image_alike() -> None:
     exact = allocate(frame, make_budget(frame, "mean", target=Fraction("4.04")), LPIPS)
     assert list(exact.chosen["bytes"]) == [10_000, 100]
     assert exact.slack == 0
-    assert exact.bpp == pytest.approx(4.04)
+    assert exact.bpp == exact.mean_bpp == pytest.approx(4.04)
+    assert exact.pooled_bpp == pytest.approx(8 * 10_100 / 1_000_100)
+    assert (pooled.bpp, pooled.mean_bpp) == (exact.pooled_bpp, exact.mean_bpp)  # the same choice
     under = allocate(frame, make_budget(frame, "mean", target=Fraction("4.0399999")), LPIPS)
     assert list(under.chosen["bytes"]) == [20_000, 10]
 

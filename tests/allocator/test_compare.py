@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -75,13 +76,33 @@ def test_the_command_prints_what_allocations_reach(table: Path) -> None:
     assert all(row["codec"] == "webp" and float(row["BD-rate pchip"]) < 0 for row in averages)
 
 
+def test_both_rules_are_named_and_each_is_printed_beside_the_other(table: Path) -> None:
+    by_rule = {}
+    for rule, other in (("pooled", "mean_bpp"), ("mean", "pooled_bpp")):
+        ran = run("compare", table, "--anchor", "jpeg", "-t", "1", "--rule", rule, "--json")
+        assert ran.code == 0, ran.err
+        document = json.loads(ran.out)
+        assert document["rule"] == rule
+        by_rule[rule] = {row["codec"]: (row["bpp"], row[other]) for row in document["targets"]}
+        text = run("compare", table, "--anchor", "jpeg", "-t", "1", "--rule", rule).out
+        assert text.count(f"rule {rule}") == 2
+    for codec, (pooled, _mean) in by_rule["pooled"].items():
+        assert 0.9 < pooled <= 1
+        assert 0.9 < by_rule["mean"][codec][0] <= 1
+    with Table(table) as opened:
+        points = read_points(opened, ["webp"])
+        goal = find_objective(opened)
+    found = allocate(points, make_budget(points, "mean", target=Fraction(1)), goal)
+    assert by_rule["mean"]["webp"] == pytest.approx((found.mean_bpp, found.pooled_bpp))
+
+
 def test_every_format_and_every_mistake(table: Path) -> None:
     markdown = run("compare", table, "--anchor", "jpeg", "-t", "1", "--format", "markdown").out
     assert "| codec | target | bpp |" in markdown
     latex = run("compare", table, "--anchor", "jpeg", "-t", "1", "--format", "latex").out
     assert latex.count("\\begin{tabular}") == 2
     several = run("compare", table, "--anchor", "jpeg", "-t", "1", "--metric", "ms-ssim,psnr", "--format", "csv").out
-    assert several.startswith("codec,target,bpp,ms-ssim,psnr")
+    assert several.startswith("codec,target,bpp,mean_bpp,ms-ssim,psnr")
     assert "webp" in run("compare", table, "--anchor", "jpeg", "-t", "1").out
     ran = run("compare", table)
     assert ran.code == 2

@@ -1,10 +1,15 @@
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from allocator.allocation import allocate, make_budget
+from allocator.curve import Curve
 from allocator.frontier import sweep
+from allocator.grid import Rule
+from allocator.objective import Objective, Term
 from allocator.solve import lower_bound, solve
 from tests.allocator.test_solve import realistic
 from tests.conftest import run
@@ -53,13 +58,53 @@ def test_the_command_writes_the_curve_and_names_what_changes_first(table: Path, 
     assert (curve["bytes"] <= curve["budget_bytes"]).all()
     assert curve["value"].is_monotonic_increasing
     assert (curve["bound"] >= curve["value"] - 1e-9).all()
-    assert "0.001 bpp: can't be reached" in ran.out
+    assert "0.001 bpp pooled: can't be reached" in ran.out
     changes = [line for line in ran.out.splitlines() if " -> " in line]
     assert len(changes) == 5
     # a solve with the budget of the next step makes just that change
     row = curve[curve["budget_bpp"] <= 1].iloc[-1]
     solved = run("solve", table, "--budget", int(row["bytes"]), "--objective", "psnr")
     assert f"allocated   {row['value']:.6f}" in solved.out
+
+
+def mixed_sizes() -> pd.DataFrame:
+    """Images of two sizes, the small ones dear: 0.2 and 2 bits per pixel or so, halved and doubled."""
+    rows = [
+        {"image": f"i{i}", "codec": "c", "level": level, "setting": f"q{level}", "width": side, "height": side,
+         "bytes": int(side * side / 8 * bpp * 2.0**level) + i, "psnr": 20 + 7 * level - level**2 + i % 3}
+        for i, (side, bpp) in enumerate([(100, 2), (1000, 0.2), (150, 2), (1100, 0.2)])
+        for level in range(4)
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows)
+    return frame.assign(bpp=8 * frame["bytes"] / (frame["width"] * frame["height"]))
+
+
+@pytest.mark.parametrize("rule", ["pooled", "mean"])
+def test_the_curve_keeps_to_a_rule_as_solving_does(rule: Rule) -> None:
+    frame = mixed_sizes()
+    goal = Objective((Term("psnr", higher_is_better=True),))
+    curve = Curve(frame, goal, rule)
+    for index in range(curve.steps + 1):
+        target = Fraction(curve.bpp(index)) + Fraction(1, 10**9)
+        found = allocate(frame, make_budget(frame, rule, target=target), goal)
+        assert curve.value(index) == pytest.approx(found.value, rel=1e-12)
+        assert curve.bpp(index) == pytest.approx(found.bpp, rel=1e-9)
+        assert (curve.pooled_bpp[index], curve.mean_bpp[index]) == pytest.approx((found.pooled_bpp, found.mean_bpp))
+        assert int(curve.bytes[index]) == found.bytes
+        near = curve.near(target)
+        assert near is not None
+        assert near.price == pytest.approx(found.price, rel=1e-9)
+    assert curve.single_levels()["bpp"].tolist() == pytest.approx(
+        [
+            frame[frame["level"] == level]["bpp"].mean()
+            if rule == "mean"
+            else 8 * frame[frame["level"] == level]["bytes"].sum() / (frame["width"] * frame["height"])[::4].sum()
+            for level in range(4)
+        ]
+    )
+    rows = curve.frame(50)
+    assert (rows["bpp"] <= rows["budget_bpp"] * (1 + 1e-12)).all()
+    assert (rows["bpp"] == rows[f"{rule}_bpp"]).all()
 
 
 @pytest.mark.parametrize("arguments", [("--out", "curve.xls"), ("--target", "-1")])

@@ -41,6 +41,7 @@ class Place:
         assert found["single_level"] == {
             "value": own.single.value,
             "bytes": own.single.bytes,
+            "bpp": own.single.bpp,
             "level": own.single.detail,
         }
         for image, row in zip(found["images"], own.chosen.to_dict("records"), strict=True):
