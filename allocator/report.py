@@ -16,10 +16,12 @@ from PIL import Image
 from allocator.allocation import Allocation, Baseline
 from allocator.curve import Curve
 from allocator.errors import AllocatorError
-from allocator.metrics import STAND_IN, Metric, MetricError, get_metric
+from allocator.metrics import STAND_IN, Metric, MetricError, get_metric, stored_metric
 from allocator.metrics.features import FeatureMetric
 from allocator.tables import Table
-from codec import CodecError, RGBImage, get_codec, pixels_sha256, read_image
+from codec import CodecError, RGBImage, pixels_sha256
+from codec.image import read_stored_image
+from codec.registry import stored_codec
 
 TEMPLATE = Path(__file__).parent / "templates" / "report.html"
 _CURVE_POINTS = 200
@@ -89,7 +91,7 @@ def make_report(
 def _mapped(name: str) -> FeatureMetric:
     """The metric whose map is shown: the objective's own if it has one, else LPIPS's stand-in."""
     try:
-        metric: Metric = get_metric(name)
+        metric: Metric = stored_metric(name)
     except (MetricError, CodecError):
         metric = get_metric(STAND_IN)
     found = metric if isinstance(metric, FeatureMetric) else get_metric(STAND_IN)
@@ -117,7 +119,7 @@ def _image(
         "chosen": [],
     }
     if metric:
-        original = read_image(row["path"])
+        original = read_stored_image(row["path"])
         if pixels_sha256(original) != row["sha256"]:
             raise CodecError(f"{row['path']}: has changed since it was measured; build the table again.")
         found["original"] = _picture(original, side)
@@ -136,7 +138,7 @@ def _image(
             data = table.bitstream(one["sha256"], one["fingerprint"])
             if data is None:
                 raise AllocatorError(f"{table.path}: holds no bitstream of {name}; build it without --no-bitstreams.")
-            decoded = get_codec(one["codec"]).decode(data)
+            decoded = stored_codec(one["codec"]).decode(data)
             entry["picture"] = _picture(decoded, side)
             entry["heat"] = _heat(metric.map(reference, decoded), side // 4)
         found["chosen"].append(entry)

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from codec.base import CodecError, RGBImage
 from codec.jxl import jxl_size
 from codec.remote import fetch, is_address
+from codec.trust import check_path
 
 SUFFIXES = frozenset(".avif .bmp .heic .heif .jpeg .jpg .jxl .pgm .png .pnm .ppm .tif .tiff .webp".split())
 """Endings of the files that count as images in a folder."""
@@ -78,6 +79,16 @@ def read_image(path: str | os.PathLike[str]) -> RGBImage:
     # Pillow's plugins raise almost anything on damaged input
     except Exception as error:
         raise ImageError(f"{path}: can't be decoded ({str(error).strip().rstrip('.')}).") from error
+
+
+def read_stored_image(path: str) -> RGBImage:
+    """As :func:`read_image`, from where a table or a manifest says that an image is.
+
+    Raises:
+        UntrustedName: it is an address, and nobody trusts it (see :mod:`codec.trust`).
+    """
+    check_path(path)
+    return read_image(path)
 
 
 def _opened(path: str | os.PathLike[str]) -> BinaryIO:

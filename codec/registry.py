@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codec.base import Codec, CodecError
+from codec.trust import check_name, note_typed
 
 if TYPE_CHECKING:
     from codec.command import Command
@@ -91,6 +92,11 @@ def get_codec(name: str) -> Codec:
         CommandError: the program is missing.
         ModelError: the model or its weights are missing.
     """
+    note_typed(name)
+    return _find_codec(name)
+
+
+def _find_codec(name: str) -> Codec:
     if name.partition(":")[0] in ("compressai", "module"):
         return _of_model(name)
     if name not in importlib.metadata.entry_points(group=CODECS).names:
@@ -103,6 +109,17 @@ def get_codec(name: str) -> Codec:
             return _of_command(name, command)
     codec: Codec = create(CODECS, name)
     return codec
+
+
+def stored_codec(name: str) -> Codec:
+    """As :func:`get_codec`, for a name that a table or a manifest holds.
+
+    Raises:
+        UntrustedName: it would load code or files, and nobody trusts it (see :mod:`codec.trust`).
+    """
+    if name not in importlib.metadata.entry_points(group=CODECS).names:
+        check_name(name)
+    return _find_codec(name)
 
 
 @functools.lru_cache(maxsize=8)

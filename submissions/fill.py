@@ -9,7 +9,9 @@ import pandas as pd
 
 from allocator.allocation import Allocation
 from allocator.metrics import Metric
-from codec import Codec, CodecError, get_codec, pixels_sha256, read_image
+from codec import Codec, CodecError, pixels_sha256
+from codec.image import read_stored_image
+from codec.registry import stored_codec
 
 ENOUGH = 64
 """Bytes; a smaller rest is let be."""
@@ -66,7 +68,7 @@ def fill(
         if spare < ENOUGH or gain <= 0:
             break
         row = chosen.loc[index]
-        codec = get_codec(row["codec"])
+        codec = stored_codec(row["codec"])
         found = _finest(codec, row, spare, metrics)
         if found is None:
             continue
@@ -87,7 +89,7 @@ def _finest(codec: Codec, row: Any, spare: int, metrics: Sequence[Metric]) -> Re
     settings = codec.between(level)
     if not settings:
         return None
-    image = read_image(row["path"])
+    image = read_stored_image(row["path"])
     if pixels_sha256(image) != row["sha256"]:
         raise CodecError(f"{row['path']}: has changed since it was measured; build the table again.")
     encode = codec.encoder_between(image, level)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_origin, get_type_hints
 
 from allocator.allocation import Allocation
 from allocator.tables import Table
-from codec import Codec, CodecError, get_codec, pixels_sha256, read_image
-from codec.image import is_safe_name, write_file
+from codec import Codec, CodecError, pixels_sha256
+from codec.image import is_safe_name, read_stored_image, write_file
+from codec.registry import stored_codec
 from submissions.archive import Layout, overhead, pack_streams
 from submissions.decoder import Decoder
 from submissions.edition import Edition
@@ -171,7 +172,7 @@ def submit(
     entries = []
     rows: list[dict[str, Any]] = allocation.chosen.to_dict("records")
     for done, row in enumerate(rows, 1):
-        codec = codecs.setdefault(row["codec"], get_codec(row["codec"]))
+        codec = codecs.setdefault(row["codec"], stored_codec(row["codec"]))
         anew = (refilled or {}).get(row["image"])
         data = anew.data if anew else table.bitstream(row["sha256"], row["fingerprint"])
         if data is None:
@@ -236,7 +237,7 @@ def layout_of(edition: Edition) -> Layout:
 
 def endings_of(points: "pd.DataFrame") -> list[str]:
     """Of all codecs that could be chosen."""
-    return sorted({get_codec(name).suffix for name in points["codec"].unique()})
+    return sorted({stored_codec(name).suffix for name in points["codec"].unique()})
 
 
 def data_overhead(points: "pd.DataFrame", edition: Edition) -> int:
@@ -266,7 +267,7 @@ def _encode_again(codec: Codec, row: dict[str, Any]) -> bytes:
             "bitstreams; build it again."
         )
     try:
-        image = read_image(row["path"])
+        image = read_stored_image(row["path"])
         if pixels_sha256(image) != row["sha256"]:
             raise SubmissionError(
                 f"{row['path']}: has changed since it was measured, and its bitstream isn't in the table; "

@@ -12,8 +12,10 @@ import numpy as np
 from PIL import Image
 
 from allocator.errors import AllocatorError
-from allocator.metrics import Metric, get_metric
-from codec import CodecError, ImageError, RGBImage, get_codec, pixels_sha256, read_image
+from allocator.metrics import Metric, stored_metric
+from codec import CodecError, ImageError, RGBImage, pixels_sha256, read_image
+from codec.image import read_stored_image
+from codec.registry import stored_codec
 from submissions.archive import extract, unpack
 from submissions.decoder import DECODER, Decoder, read_decoder
 from submissions.devkit import Watched, filtered, watch
@@ -98,7 +100,7 @@ def verify(folder: Path, environment: Callable[[Path], dict[str, str]] = filtere
     )
     if verdict.budget_bytes is not None and verdict.counted > verdict.budget_bytes:
         verdict.failures.append(f"{verdict.counted:,} bytes exceed the budget of {verdict.budget_bytes:,}.")
-    expected = {entry.name: entry.name + get_codec(entry.codec).suffix for entry in manifest.entries}
+    expected = {entry.name: entry.name + stored_codec(entry.codec).suffix for entry in manifest.entries}
     verdict.failures += [
         f"{name}: isn't in the manifest." for name in sorted(streams.keys() - set(expected.values()))
     ]
@@ -171,7 +173,7 @@ def _metrics(manifest: Manifest, verdict: Verdict) -> dict[str, Metric]:
     metrics = {}
     for name in sorted({name for entry in manifest.entries for name in entry.metrics}):
         try:
-            metrics[name] = get_metric(name)
+            metrics[name] = stored_metric(name)
         except (AllocatorError, CodecError) as error:
             verdict.notes.append(f"{name} wasn't measured again: {error}")
     return metrics
@@ -194,8 +196,8 @@ def _check_image(entry: Entry, stream: bytes, png: Path, metrics: dict[str, Metr
         verdict.failures.append(f"{entry.name}: decodes to other pixels than were measured.")
         return False
     try:
-        original = read_image(entry.path)
-    except ImageError as error:
+        original = read_stored_image(entry.path)
+    except CodecError as error:
         verdict.notes.append(f"{error} Its metrics weren't measured again.")
         return False
     if pixels_sha256(original) != entry.sha256:
@@ -212,7 +214,7 @@ def _check_image(entry: Entry, stream: bytes, png: Path, metrics: dict[str, Metr
 
 def _near(entry: Entry, stream: bytes, decoded: RGBImage) -> bool:
     """Whether pixels differ from what is decoded here by no more than machines may."""
-    codec = get_codec(entry.codec)
+    codec = stored_codec(entry.codec)
     if codec.exact_pixels:
         return False
     try:

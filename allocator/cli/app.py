@@ -46,6 +46,23 @@ RuleOption = Annotated[
         "pixel, PO-DKIC's equation 6.",
     ),
 ]
+
+
+def _trusted(value: bool) -> bool:
+    from codec.trust import trust_files
+
+    trust_files(value)
+    return value
+
+
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        callback=_trusted,
+        help="Trust whoever made the file: import the modules and open the addresses that it names.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 
 

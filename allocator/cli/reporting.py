@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from allocator.cli.app import Json, Weights, app, console, emit, use_weights
+from allocator.cli.app import Json, Trust, Weights, app, console, emit, use_weights
 from allocator.cli.solving import Problem, record, takes_problem
 
 
@@ -18,6 +18,7 @@ def report(
     pictures: Annotated[int, typer.Option(min=0, help="Show so many images; all stand in the curves.")] = 40,
     side: Annotated[int, typer.Option(min=64, help="Pixels of a picture's longer side, at most.")] = 1024,
     metric_weights: Weights = None,
+    trust: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Solve, and write a page that opens from disk: curves, a table, each image beside what became of it."""

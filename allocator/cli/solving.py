@@ -95,7 +95,10 @@ class Problem:
         from allocator.constraints import Choice, Constraints, Floor
         from allocator.objective import find_objective
         from allocator.tables import Table
+        from codec.trust import note_typed
 
+        for name in self.codec or ():
+            note_typed(name)
         with Table(self.table) as opened:
             points = read_points(opened, self.codec or ())
             objective = find_objective(opened, self.objective or (), self.aggregate)

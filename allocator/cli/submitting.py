@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from allocator.cli import completion
-from allocator.cli.app import Json, Weights, app, emit, marked, use_weights
+from allocator.cli.app import Json, Trust, Weights, app, emit, marked, use_weights
 from allocator.cli.solving import Problem, record, summary, takes_problem
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def submit(
     ] = None,
     machine: Annotated[str, typer.Option(help="The server's processor.")] = "x86_64",
     metric_weights: Weights = None,
+    trust: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Solve, and write the chosen bitstreams and a decoder as a submission; of several rates, a folder each."""
@@ -173,10 +174,10 @@ def _budgets(
 
 def _pack(allocation: "Allocation", pythons: list[str] | None, wheelhouse: Path | None, machine: str) -> "Decoder":
     """For all codecs of the table, so that another allocation gets the same decoder."""
-    from codec import get_codec
+    from codec.registry import stored_codec
     from submissions.decoder import PYTHONS, make_decoder
 
-    codecs = [get_codec(name) for name in sorted(allocation.points["codec"].unique())]
+    codecs = [stored_codec(name) for name in sorted(allocation.points["codec"].unique())]
     return make_decoder(codecs, pythons or PYTHONS, wheelhouse, machine)
 
 
@@ -219,6 +220,7 @@ def verify(
         str | None, typer.Option(metavar="COMMAND", help="That environment's Python; by default python3.12, if any.")
     ] = None,
     metric_weights: Weights = None,
+    trust: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Decode a submission as the challenge's server does, and compare it with what was measured."""

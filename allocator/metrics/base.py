@@ -1,6 +1,7 @@
 """What a metric is. Subclass :class:`Metric`, register it as an entry point, and every table can hold it."""
 
 import hashlib
+import importlib.metadata
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import numpy as np
 from allocator.errors import AllocatorError
 from codec import RGBImage
 from codec.registry import create
+from codec.trust import check_name, note_typed
 
 METRICS = "clic_allocator.metrics"
 """The entry-point group of metrics; each entry is called without arguments and returns a :class:`Metric`."""
@@ -59,10 +61,26 @@ def get_metric(name: str) -> Metric:
         UnknownName: there is no such metric, or importing it fails.
         MetricError: its weights can't be had.
     """
+    note_typed(name)
+    return _find_metric(name)
+
+
+def _find_metric(name: str) -> Metric:
     metric: Metric = create(METRICS, name, MetricError)
     if metric.name in RESERVED:
         raise MetricError(f"A metric can't be called {metric.name!r}, which heads another column of a table.")
     return metric
+
+
+def stored_metric(name: str) -> Metric:
+    """As :func:`get_metric`, for a name that a table or a manifest holds.
+
+    Raises:
+        UntrustedName: it would load code or files, and nobody trusts it (see :mod:`codec.trust`).
+    """
+    if name not in importlib.metadata.entry_points(group=METRICS).names:
+        check_name(name)
+    return _find_metric(name)
 
 
 def get_perceptual(report: Callable[[str], None]) -> Metric:
