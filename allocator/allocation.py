@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _LEAST_TARGET, _MOST_TARGET = Decimal("1e-12"), Decimal("1e6")  # anything beyond is a slip, and slow as a fraction
 _SECOND = 1_000_000  # decoding times are counted in microseconds
+_ROUNDED = "The images' rates have no common unit in which 60 bits count them exactly."
 
 
 class AllocationError(AllocatorError):
@@ -76,6 +77,8 @@ class Allocation:
     """How much the mean of the objective's costs falls, about, with one byte more for the whole set."""
     gap: float
     """That mean is at most this far from the optimum; 0 when it's proven optimal."""
+    reason: str
+    """One sentence on why it isn't proven optimal; empty if it is."""
     single: Baseline | None
     """The best single level for all images within the budget."""
     equal: Baseline | None
@@ -168,8 +171,9 @@ def allocate(
         budget: from :func:`make_budget`.
         objective: from :func:`allocator.objective.find_objective`.
         constraints: beside the budget.
-        solver: of the integer program's core, ``cbc`` or ``highs``.
-        time_limit: seconds for the core; past it the best found is given, with its gap.
+        solver: of the integer program's core, as :func:`allocator.solve.solve` takes it.
+        time_limit: seconds for the core. Past it, or if the solver fails, the best found is given, with its gap and
+            the reason.
 
     Raises:
         AllocatorError: the objective isn't measured everywhere, a constraint leaves an image without a level, or
@@ -202,6 +206,7 @@ def allocate(
         slack=float((budget.limit - spent[budget.rule]) * Fraction(mean_pixels)),
         price=solution.price * float(scale) / mean_pixels / divisor,
         gap=solution.gap / divisor,
+        reason=solution.reason,
         single=problem.best_single(),
         equal=problem.equal_rate(),
     )
@@ -254,7 +259,8 @@ class _Problem:
         rows = np.arange(len(self.grid.pixels))
         if upper is lower or self.grid.spent(self.grid.bytes[rows, relaxed.choices], rule) <= limit:
             return relaxed, scale
-        return replace(self._within(constraints, upper, scaled), bound=relaxed.bound), scale
+        found = self._within(constraints, upper, scaled)
+        return replace(found, bound=relaxed.bound, reason=found.reason or relaxed.reason or _ROUNDED), scale
 
     def _within(self, constraints: Constraints, weights: NDArray[np.int64], limit: int) -> Solution:
         """The best of all sets of codecs that the constraints allow, those with the best bounds first."""
@@ -275,6 +281,7 @@ class _Problem:
         costs = self._separable()
         bounds = [lower_bound(costs, weights, limit, available=mask) for mask in masks]
         best: Solution | None = None
+        reason = ""
         proven = math.inf  # by all the sets that were tried; those left have bounds no better than the best
         for index in np.argsort(bounds, kind="stable"):
             if bounds[index] == math.inf or (best is not None and bounds[index] >= best.cost):
@@ -282,11 +289,12 @@ class _Problem:
             with contextlib.suppress(Infeasible):
                 found = self._best(constraints, weights, limit, masks[index])
                 proven = min(proven, found.bound)
+                reason = reason or found.reason
                 if best is None or found.cost < best.cost:
                     best = found
         if best is None:
             raise Infeasible(0, limit)
-        return replace(best, bound=min(best.cost, proven))
+        return replace(best, bound=min(best.cost, proven), reason=reason if proven < best.cost else "")
 
     def _least_worst(self, weights: NDArray[np.int64], limit: int, available: NDArray[np.bool_]) -> float:
         try:

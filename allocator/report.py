@@ -207,7 +207,7 @@ def _words(allocation: Allocation) -> str:
     ]
     proof = "No other choice of levels is better within this budget: that is proven."
     if allocation.gap:
-        proof = f"No choice of levels is better by more than {allocation.gap:.2g}."
+        proof = f"No choice of levels is better by more than {allocation.gap:.2g}. {allocation.reason}".strip()
     better = [
         f"{what} would give {other.value:.4f}"
         for what, other in (

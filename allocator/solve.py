@@ -21,27 +21,25 @@ The way there:
 
 import itertools
 import math
-import time
-import warnings
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from allocator.errors import AllocatorError
+from allocator.errors import SolveError as SolveError
+from allocator.solvers import Engine, Status
 
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
 
 _STATES = (10_000, 100_000)  # of the dynamic program's first pass, and of the second, with what the first leaves
-LARGEST_EXACT = 2**31  # weights from here on are too large for a solver in floats to prove anything about
+LARGEST = 2**24  # weight that a solver in floats is given, larger ones scaled down; at 2**31 HiGHS errs at times
+_TRUST = 1e-4  # of the gap: solvers call worse than that optimal only by a fault
+EXCLUSIONS = 100  # choices over the budget that a core may lose before it's given up
+INDISTINCT = "Too many choices over the budget are within it for the solver's floats."
 _MOVES = 4000  # options that a pass looks at
 _ROUNDING = 1e-12  # relative float64 error that sums of costs may carry, generously
-
-
-class SolveError(AllocatorError):
-    """The problem is malformed."""
 
 
 class Infeasible(SolveError):
@@ -69,6 +67,8 @@ class Solution:
     """No allocation within the budget costs less."""
     core: int
     """Options that the bounds left for the integer program."""
+    reason: str = ""
+    """One sentence on why it isn't proven optimal; empty if it is."""
 
     @property
     def gap(self) -> float:
@@ -100,12 +100,14 @@ def solve(
         budget: an integer.
         available: shape (items, options), False for options that don't exist; what stands in cost and weight
             there doesn't matter.
-        solver: of the core, ``cbc`` (comes with PuLP) or ``highs`` (needs the ``highs`` extra).
-        time_limit: seconds for the core; past it the best found is returned with its honest gap.
+        solver: of the core, ``cbc`` (comes with PuLP), ``highs`` (needs the ``highs`` extra), or another as
+            :func:`allocator.solvers.run` takes it. It runs in a child process.
+        time_limit: seconds for the core. Past it, or if the solver fails, the best found is returned with its honest
+            gap and the reason.
 
     Raises:
         SolveError: wrong shapes, NaN or infinite values, negative or fractional weights, an item without
-            options, sums that exceed 62 bits, an unknown solver.
+            options, sums that exceed 62 bits, an unknown or uninstalled solver.
         Infeasible: no choice fits the budget.
     """
     engine = Engine(solver, time_limit)
@@ -266,32 +268,41 @@ class _Search:
         self.choices = dual.choices.copy()
         """The best known."""
 
-    def solution(self, choices: NDArray[np.intp], core: int, proven: bool) -> Solution:
-        cost = math.fsum(self.costs[self.rows, choices])
+    def cost(self, choices: NDArray[np.intp]) -> float:
+        return math.fsum(self.costs[self.rows, choices])
+
+    def weight(self, choices: NDArray[np.intp]) -> int:
+        return int(self.weights[self.rows, choices].sum())
+
+    def solution(self, core: int = 0, reason: str = "") -> Solution:
+        """The best known: proven optimal, or for some reason not."""
+        cost = self.cost(self.choices)
+        bound = min(cost, self.dual.bound) if reason else cost
         return Solution(
-            choices=choices.astype(np.int64),
+            choices=self.choices.astype(np.int64),
             cost=cost,
-            weight=int(self.weights[self.rows, choices].sum()),
+            weight=self.weight(self.choices),
             price=self.dual.price,
-            bound=cost if proven else min(cost, self.dual.bound),
+            bound=bound,
             core=core,
+            reason=reason if bound < cost else "",
         )
 
-    def run(self, engine: "Engine") -> Solution:
+    def run(self, engine: Engine) -> Solution:
         if self.dual.price == 0:
-            return self.solution(self.choices, core=0, proven=True)
+            return self.solution()
         regrets = self.costs + self.dual.price * self.weights
         regrets -= regrets.min(axis=1, keepdims=True)
         base = self.dual.choices
         regrets[self.rows, base] = 0
-        self.slack = self.budget - int(self.weights[self.rows, base].sum())
+        self.slack = self.budget - self.weight(base)
         self.tolerance = _ROUNDING * abs(self.dual.bound)
         gap = self.dual.price * self.slack
         for states in _STATES:
             items, options = self._moves(regrets, gap)
             gap, complete = self._fill(regrets, items, options, gap, states)
             if complete or gap <= self.tolerance:
-                return self.solution(self.choices, core=0, proven=True)
+                return self.solution()
         items, options = self._moves(regrets, gap)
         return self._solve_core(regrets, items, options, gap, engine)
 
@@ -366,35 +377,48 @@ class _Search:
         items: NDArray[np.intp],
         options: NDArray[np.intp],
         gap: float,
-        engine: "Engine",
+        engine: Engine,
     ) -> Solution:
-        import pulp
-
+        # Weights in units of ``unit``, rounded down, and what that drops of each: an option's regret gets back what
+        # the price says of that, so the objective stays exact while the budget allows too much by less than a unit
+        # an item. What that lets in and the true budget doesn't is excluded, one by one.
         base = self.dual.choices
         extra = self.weights[items, options] - self.weights[items, base[items]]
+        unit = -(-max(int(abs(extra).max()), self.slack) // LARGEST)
+        units, dropped = np.divmod(extra, unit)
         scale = max(gap, self.tolerance)  # regrets from 0 to 1 suit the solver's tolerances
+        factors = (regrets[items, options] - self.dual.price * dropped) / scale
+
+        import pulp
+
         program = pulp.LpProblem("core", pulp.LpMinimize)
         take = [program.add_variable(f"x{k}", cat="Binary") for k in range(len(items))]
         unused = program.add_variable("unused", 0)
-        terms = [(x, float(r / scale)) for x, r in zip(take, regrets[items, options], strict=True)]
-        program += pulp.LpAffineExpression([*terms, (unused, self.dual.price / scale)])
-        spent = pulp.LpAffineExpression([(x, int(e)) for x, e in zip(take, extra, strict=True)])
-        program += spent + unused == self.slack
+        terms = [*zip(take, map(float, factors), strict=True), (unused, self.dual.price * unit / scale)]
+        program += pulp.LpAffineExpression(terms)
+        program += pulp.LpAffineExpression([*zip(take, map(int, units), strict=True), (unused, 1)]) == (
+            self.slack // unit
+        )
         for item in np.unique(items):
             at = np.flatnonzero(items == item)
             if len(at) > 1:
                 program += pulp.lpSum(take[k] for k in at) <= 1
-        while engine.run(program):
-            taken = np.array([(x.value() or 0) > 0.5 for x in take])
+        for _ in range(EXCLUSIONS):
+            outcome = engine.run(program)
+            if not outcome.values:
+                return self.solution(len(items), outcome.reason or f"The solver found the core {outcome.status}.")
+            taken = np.array([outcome.values[x.name] > 0 for x in take])
             found = base.copy()
             found[items[taken]] = options[taken]
-            if int(self.weights[self.rows, found].sum()) <= self.budget:
-                proven = program.sol_status == pulp.LpSolutionOptimal and int(abs(extra).max()) < LARGEST_EXACT
-                best = min(self.choices, found, key=lambda choices: math.fsum(self.costs[self.rows, choices]))
-                return self.solution(best, core=len(items), proven=proven)
-            # within the solver's float tolerance, but over the budget: exclude just this one and go on
+            worse, fits = self.cost(found) - self.cost(self.choices), self.weight(found) <= self.budget
+            if outcome.status is Status.optimal and worse > _TRUST * scale:
+                return self.solution(len(items), "The solver called a choice optimal that is worse than a known one.")
+            if fits and worse < 0:
+                self.choices = found
+            if fits or worse >= 0:  # if what is found is optimal, then the best known is
+                return self.solution(len(items), outcome.reason)
             program += pulp.lpSum(x if t else -x for x, t in zip(take, taken, strict=True)) <= int(taken.sum()) - 1
-        return self.solution(self.choices, core=len(items), proven=False)
+        return self.solution(len(items), INDISTINCT)
 
 
 def _by_item(items: NDArray[np.intp], regret: Floats) -> list[NDArray[np.intp]]:
@@ -415,37 +439,3 @@ def _undominated_states(used: Ints, cost: Floats) -> NDArray[np.intp]:
         return order
     before = np.concatenate([[np.inf], np.minimum.accumulate(cost[order])[:-1]])[: len(order)]
     return order[cost[order] < before]
-
-
-class Engine:
-    """PuLP's solver ``cbc`` or ``highs``, to be run to the proof or until a time limit in seconds is used up.
-
-    Raises:
-        SolveError: there is no such solver, or it isn't installed.
-    """
-
-    def __init__(self, name: str, time_limit: float | None) -> None:
-        import pulp
-
-        engines = {"cbc": pulp.PULP_CBC_CMD, "highs": pulp.HiGHS}
-        if name not in engines:
-            raise SolveError(f"There is no solver {name!r}; use cbc or highs.")
-        self._make = engines[name]
-        self._deadline = None if time_limit is None else time.monotonic() + time_limit
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if not self._make(msg=False).available():
-                raise SolveError(f"The solver {name!r} isn't installed; pip install 'clic-allocator[highs]'.")
-
-    def run(self, program: Any) -> bool:
-        """Solve a program; False if the solver gave no solution, for want of time or by a fault of its own."""
-        import pulp
-
-        left = None if self._deadline is None else self._deadline - time.monotonic()
-        if left is not None and left <= 0:
-            return False
-        try:
-            program.solve(self._make(msg=False, gapRel=0, gapAbs=1e-9, timeLimit=left))
-        except (pulp.PulpError, OSError, IndexError, ValueError):  # a full disk, a crash, numbers beyond its floats
-            return False
-        return bool(program.sol_status in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible))

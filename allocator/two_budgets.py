@@ -4,9 +4,10 @@ import math
 import time
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from allocator.solve import LARGEST_EXACT, Engine, Floats, Infeasible, Ints, Solution, checked, solve
+from allocator.solve import EXCLUSIONS, INDISTINCT, LARGEST, Floats, Infeasible, Ints, Solution, checked, solve
+from allocator.solvers import Engine
 
 _ROUNDS = 60
 _ROUNDING = 1e-12
@@ -36,8 +37,9 @@ def solve_two(
         second_weight: shape (items, options), integers from 0.
         second_budget: an integer.
         available: shape (items, options), False for options that don't exist.
-        solver: of the rest, ``cbc`` or ``highs``.
-        time_limit: seconds; past it the best found is returned with its honest gap.
+        solver: of the rest, as :func:`allocator.solve.solve` takes it.
+        time_limit: seconds. Past it, or if the solver fails, the best found is returned with its honest gap and the
+            reason.
 
     Raises:
         SolveError: as :func:`allocator.solve.solve`.
@@ -90,19 +92,22 @@ def solve_two(
     regrets = regrets - floor
     gap = math.inf if best is None else _total(costs, best) - loose
     keep = there & (regrets <= gap + _ROUNDING * abs(loose))
-    choices, proven = _integer_program(costs, weights, seconds, keep, budget, second_budget, Engine(solver, left()))
+    engine = Engine(solver, left())
+    choices, reason = _integer_program(costs, weights, seconds, keep, budget, second_budget, engine)
     if choices is not None and (best is None or _total(costs, choices) < _total(costs, best)):
         best = choices
     if best is None:
         raise Infeasible(spent(frugal.choices), second_budget)
     total = _total(costs, best)
+    bound = min(total, max(bound, loose)) if reason else total
     return Solution(
         choices=best,
         cost=total,
         weight=int(weights[rows, best].sum()),
         price=first_price,
-        bound=total if proven else min(total, max(bound, loose)),
+        bound=bound,
         core=int(keep.sum()),
+        reason=reason if bound < total else "",
     )
 
 
@@ -114,12 +119,12 @@ def _integer_program(
     costs: Floats,
     weights: Ints,
     seconds: Ints,
-    keep: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
+    keep: NDArray[np.bool_],
     budget: int,
     second_budget: int,
     engine: Engine,
-) -> tuple[Ints | None, bool]:
-    """The choices that PuLP finds among the kept options, and whether it proved them best."""
+) -> tuple[Ints | None, str]:
+    """The choices that PuLP finds among the kept options, and why they aren't proven best; empty if they are."""
     import pulp
 
     program = pulp.LpProblem("core", pulp.LpMinimize)
@@ -130,19 +135,20 @@ def _integer_program(
         [(x, float(c / scale)) for x, c in zip(take, costs[items, options], strict=True)]
     )
     for amounts, limit in ((weights, budget), (seconds, second_budget)):
-        used = [(x, int(a)) for x, a in zip(take, amounts[items, options], strict=True)]
-        program += pulp.LpAffineExpression(used) <= limit
+        # in units that floats represent, rounded down: what that lets in is excluded
+        unit = -(-max(int(amounts[keep].max()), 1) // LARGEST)
+        used = [(x, int(a)) for x, a in zip(take, amounts[items, options] // unit, strict=True)]
+        program += pulp.LpAffineExpression(used) <= limit // unit
     for group in np.split(np.arange(len(items)), np.flatnonzero(np.diff(items)) + 1):
         program += pulp.lpSum(take[k] for k in group) == 1
-    largest = max(int(weights[keep].max()), int(seconds[keep].max()))
-    while engine.run(program):
-        taken = [k for k, x in enumerate(take) if (x.value() or 0) > 0.5]
-        if len(taken) != len(costs):  # fractions within the solver's tolerance
-            break
+    rows = np.arange(len(costs))
+    for _ in range(EXCLUSIONS):
+        outcome = engine.run(program)
+        if not outcome.values:
+            return None, outcome.reason or f"The solver found the core {outcome.status}."
+        taken = [k for k, x in enumerate(take) if outcome.values[x.name] > 0]
         choices = options[taken].astype(np.int64)
-        rows = np.arange(len(costs))
         if weights[rows, choices].sum() <= budget and seconds[rows, choices].sum() <= second_budget:
-            return choices, program.sol_status == pulp.LpSolutionOptimal and largest < LARGEST_EXACT
-        # within the solver's float tolerance, but over a budget: exclude it and go on
+            return choices, outcome.reason
         program += pulp.lpSum(take[k] for k in taken) <= len(taken) - 1
-    return None, False
+    return None, INDISTINCT

@@ -196,6 +196,7 @@ def record(allocation: "Allocation") -> dict[str, Any]:
         "aggregate": objective.aggregate,
         "value": allocation.value,
         "gap": allocation.gap,
+        "reason": allocation.reason or None,
         "bound": allocation.value - objective.natural_sign * allocation.gap if bounded else None,
         "bytes": allocation.bytes,
         "bpp": allocation.bpp,
@@ -226,6 +227,8 @@ def summary(allocation: "Allocation") -> str:
         f"  bytes       {allocation.bytes:,}, slack {allocation.slack:,.0f}",
         f"  allocated   {allocation.value:.6f}, {proof}",
     ]
+    if allocation.reason:
+        lines.append(f"  unproven    {allocation.reason}")
     for label, other, missing in (
         ("one level", allocation.single, "no single level keeps to the budget"),
         ("equal rate", allocation.equal, "some image has no level as small as the rate"),

@@ -1,4 +1,5 @@
 import itertools
+import json
 import math
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 import allocator.solve
 from allocator.solve import Infeasible, SolveError, solve
+from tests.conftest import run
 
 Array: TypeAlias = NDArray[Any]
 
@@ -74,9 +76,9 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(request.param)
 
 
-def test_agrees_with_dynamic_programming_on_a_thousand_problems(way: str) -> None:
+def test_agrees_with_dynamic_programming(way: str) -> None:
     random = np.random.default_rng(2)
-    for index in range(1000):
+    for index in range(300):
         shape = (random.integers(2, 20), random.integers(2, 9))
         weight = random.integers(1, 60, shape)
         if index % 3 == 0:  # strongly correlated
@@ -212,7 +214,7 @@ def test_an_unknown_solver_is_told() -> None:
 
 
 @pytest.mark.parametrize("solver", ["cbc", "highs"])
-def test_weights_beyond_a_solvers_floats_never_give_a_false_proof(
+def test_weights_beyond_a_solvers_floats_are_proven_all_the_same(
     solver: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     random = np.random.default_rng(9)
@@ -223,24 +225,10 @@ def test_weights_beyond_a_solvers_floats_never_give_a_false_proof(
         optimum = brute_force(cost, weight, budget)
         monkeypatch.setattr(allocator.solve, "_STATES", (1,))
         found = solve(cost, weight, budget, solver=solver, time_limit=5)
-        assert found.bound <= optimum + 1e-12
-        assert not found.optimal or found.cost == pytest.approx(optimum, rel=1e-11)
+        assert found.optimal, found.reason
+        assert found.cost == pytest.approx(optimum, rel=1e-11)
         monkeypatch.undo()
         assert solve(cost, weight, budget).cost == pytest.approx(optimum, rel=1e-12)
-
-
-def test_a_solver_that_cannot_write_its_files_costs_only_the_proof(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not Path("/proc").is_dir():
-        pytest.skip("no folder in which even root can make no file")
-    cost, weight, budget = realistic(30, 8, 1)
-    monkeypatch.setattr(allocator.solve, "_STATES", (1,))
-    proven = solve(cost, weight, budget)
-    monkeypatch.setenv("TMPDIR", "/proc")
-    found = solve(cost, weight, budget)
-    assert proven.optimal
-    assert not found.optimal
-    assert found.bound <= proven.cost <= found.cost
-    assert found.weight <= budget
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -251,4 +239,13 @@ def test_hard_families_end_in_time_with_an_honest_gap(seed: int) -> None:
     found = solve(cost, weight, int(weight.mean(1).sum()) | 1, time_limit=2)
     assert found.bound <= found.cost
     assert found.gap <= 1e-6 * abs(found.cost)
-    assert found.optimal == (found.gap == 0)
+    assert found.optimal == (found.gap == 0) == (found.reason == "")
+
+
+def test_the_reason_for_a_missing_proof_reaches_the_person(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocator.solve, "_STATES", ())
+    arguments = ("solve", table, "--target", "1", "--time-limit", "0")
+    text, data = run(*arguments), run(*arguments, "--json")
+    assert text.code == data.code == 0
+    assert "  unproven    The solver 'cbc' had no time left.\n" in text.out
+    assert json.loads(data.out)["allocations"][0]["reason"] == "The solver 'cbc' had no time left."
