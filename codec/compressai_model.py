@@ -1,20 +1,55 @@
-"""The networks here as a CompressAI model, evaluated and compared by CompressAI's own tools. Needs the package."""
+"""The networks here as a CompressAI model, trained, evaluated and compared by CompressAI's own tools.
+
+Needs the package. Importing this module adds ``dkic`` to CompressAI's registries, so that its scripts take the name.
+"""
 
 import copy
+import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from compressai import zoo
 from compressai.models import CompressionModel
 from compressai.registry import register_model
-from torch import Tensor
+from compressai.zoo.image import model_architectures
+from torch import Tensor, nn
 
 from codec.bank import Bank, make_hyper_tables
-from codec.configurations import find_configuration
+from codec.configurations import find_configuration, from_json, to_json
 from codec.entropy.coder import Tables
+from codec.entropy.factorized import FactorizedPrior
 from codec.entropy.latent_coder import LatentCoder
 from codec.entropy.tables import gaussian_tables
 from codec.network import CompressionNetwork, LatentSizes, NetworkConfig
+
+_TAIL_MASS = 1e-9
+_CONFIGURATION = "_extra_state"  # torch's name for what get_extra_state gives
+
+
+class HyperBounds(nn.Module):
+    """The hyper-latents' quantiles, which CompressAI's second optimizer learns by :meth:`DKICModel.aux_loss`.
+
+    The integer tables here follow from the density alone, so nothing depends on these; they are CompressAI's
+    convention (its ``EntropyBottleneck.quantiles``), and training scripts expect them.
+
+    Args:
+        channels: of the hyper-latents.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.quantiles = nn.Parameter(torch.tensor([-10.0, 0.0, 10.0]).repeat(channels, 1, 1))
+        """(channels, 1, 3): the lower tail's end, the median, the upper tail's."""
+
+    def loss(self, prior: FactorizedPrior) -> Tensor:
+        """How far the density's logits at the quantiles lie from what they should be there."""
+        fixed = copy.deepcopy(prior).requires_grad_(False)
+        tail = math.log(2 / _TAIL_MASS - 1)
+        wanted = self.quantiles.new_tensor([-tail, 0, tail])
+        return (fixed.logits(self.quantiles) - wanted).abs().sum()
 
 
 @register_model("dkic")
@@ -30,6 +65,7 @@ class DKICModel(CompressionModel):  # type: ignore[misc]
         super().__init__()
         config = find_configuration(configuration) if isinstance(configuration, str) else configuration
         self.network = CompressionNetwork(config)
+        self.hyper_bounds = HyperBounds(config.hyper)
         self.level = level
         self._coder: LatentCoder | None = None
 
@@ -46,21 +82,76 @@ class DKICModel(CompressionModel):  # type: ignore[misc]
         model.update()
         return model.eval()  # type: ignore[no-any-return]
 
+    @classmethod
+    def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> "DKICModel":
+        """The model that :meth:`state_dict` was taken from, of whatever configuration.
+
+        Raises:
+            ValueError: it is no state of such a model.
+        """
+        if _CONFIGURATION not in state_dict:
+            raise ValueError("The checkpoint names no configuration; make the model and use load_state_dict.")
+        config, level = _unpacked(state_dict[_CONFIGURATION])
+        model = cls(config, level)
+        model.load_state_dict(state_dict)
+        return model
+
     def forward(self, x: Tensor) -> dict[str, Any]:
         """``x_hat`` (B, 3, H, W) and ``likelihoods`` of y and z for images (B, 3, H, W), 0 to 1."""
         output = self.network(x, self._levels(x))
         return {"x_hat": output.x_hat, "likelihoods": output.likelihoods._asdict()}
 
-    def update(self, *args: Any, **options: Any) -> bool:
-        """Make the integer tables from the weights as they are now; needed before :meth:`compress`."""
+    def aux_loss(self) -> Tensor:
+        """Of the hyper-latents' quantiles alone, as in CompressAI's models."""
+        return self.hyper_bounds.loss(self.network.hyper_prior)
+
+    def update(self, scale_table: Any = None, force: bool = False, update_quantiles: bool = False) -> bool:
+        """Make the integer tables from the weights as they are now.
+
+        :meth:`compress` does it where it wasn't done, and training or loading discards tables, so none are ever old.
+
+        Args:
+            scale_table: not used: scales are those of :func:`codec.entropy.tables.scale_of`.
+            force: also where there are tables already.
+            update_quantiles: not used: tables don't depend on the quantiles.
+
+        Returns:
+            Whether tables were made.
+        """
+        if self._coder is not None and not force:
+            return False
         hyper = {gain: Tables(tables) for gain, tables in enumerate(make_hyper_tables(self.network))}
         self._coder = LatentCoder(copy.deepcopy(self.network.priors), hyper, Tables(gaussian_tables()))
         return True
 
-    def load_state_dict(self, *args: Any, **options: Any) -> Any:
-        """Load weights; tables made before no longer hold."""
+    def train(self, mode: bool = True) -> "DKICModel":
+        """Weights that are trained make tables old."""
+        if mode:
+            self._coder = None
+        return super().train(mode)  # type: ignore[no-any-return]
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> Any:
+        """Load weights and the level; tables made before no longer hold.
+
+        Raises:
+            ValueError: the state is of another configuration.
+        """
         self._coder = None
-        return super().load_state_dict(*args, **options)
+        own = self.state_dict()
+        later = {key: own[key] for key in own if key == _CONFIGURATION or key.startswith("hyper_bounds.")}
+        return super().load_state_dict({**later, **state_dict}, strict)  # older checkpoints lack these
+
+    def get_extra_state(self) -> Tensor:
+        """The configuration and the level as JSON, in a tensor, so that checkpoints hold nothing but tensors."""
+        state = {"configuration": to_json(self.network.config), "level": self.level}
+        return torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the level, and make sure that the configuration is this model's."""
+        config, level = _unpacked(state)
+        if config != self.network.config:
+            raise ValueError("The checkpoint is of another configuration; use DKICModel.from_state_dict.")
+        self.level = level
 
     def _apply(self, *args: Any, **options: Any) -> Any:
         self._coder = None  # it has a copy of the weights on the old device
@@ -99,3 +190,31 @@ class DKICModel(CompressionModel):  # type: ignore[misc]
 
     def _levels(self, batch: Tensor) -> Tensor:
         return torch.full((len(batch),), self.level, dtype=torch.int64, device=batch.device)
+
+
+def _unpacked(state: Tensor) -> tuple[NetworkConfig, int]:
+    """What :meth:`DKICModel.get_extra_state` packed.
+
+    Raises:
+        ValueError: it isn't that.
+    """
+    try:
+        content = json.loads(bytes(state.to(torch.uint8).tolist()))
+        config, level = from_json(content["configuration"]), int(content["level"])
+    except (AttributeError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError("The checkpoint's configuration can't be read.") from error
+    if not 0 <= level < config.levels:
+        raise ValueError(f"The checkpoint's level {level} isn't one of {config.levels}.")
+    return config, level
+
+
+def _of_quality(quality: int = 1, metric: str = "mse", pretrained: bool = False, **options: Any) -> DKICModel:
+    """An untrained model, as CompressAI's zoo makes them; all qualities are of one size."""
+    if pretrained:
+        raise ValueError("CompressAI's zoo has no weights of dkic; use DKICModel.from_bank, or a checkpoint.")
+    return DKICModel(**options)
+
+
+for _models in (zoo.models, zoo.image_models):
+    _models["dkic"] = _of_quality
+model_architectures["dkic"] = DKICModel

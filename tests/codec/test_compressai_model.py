@@ -1,13 +1,18 @@
-"""DKIC under CompressAI's own evaluation."""
+"""DKIC under CompressAI's own training and evaluation."""
 
+import itertools
+import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from codec import RGBImage
+from codec import RGBImage, read_image
 from codec.bank import Bank
 from codec.bitstream import unpack
+from codec.image import write_png
 from codec.learned import LearnedCodec
 from codec.network import to_tensor
 from tests.codec.conftest import TINY
@@ -31,6 +36,107 @@ def test_compressais_evaluation_runs_on_it(bank: Bank, tmp_path: Path) -> None:
     assert real["psnr-rgb"] > 12
     assert abs(real["psnr-rgb"] - estimated["psnr-rgb"]) < 1  # CompressAI pads to multiples of 64
     assert real["bpp"] > 0.8 * estimated["bpp"]
+
+
+def train(model: Any, folder: Path, steps: int) -> tuple[dict[str, Any], list[float], list[float]]:
+    """The loop of CompressAI's examples/train.py, with its data set, loss and two optimizers."""
+    from compressai.datasets import ImageFolder
+    from compressai.losses import RateDistortionLoss
+    from compressai.optimizers import net_aux_optimizer
+    from torchvision import transforms
+
+    crops = transforms.Compose([transforms.RandomCrop(64), transforms.ToTensor()])
+    loader = torch.utils.data.DataLoader(ImageFolder(folder, crops), batch_size=4, shuffle=True)
+    learning = {"net": {"type": "Adam", "lr": 2e-3}, "aux": {"type": "Adam", "lr": 1.0}}
+    optimizers = net_aux_optimizer(model, learning)
+    assert [len(group["params"]) for group in optimizers["aux"].param_groups] == [1]
+    criterion = RateDistortionLoss(lmbda=0.01)
+    model.train()
+    losses, aux_losses = [], []
+    batches = itertools.chain.from_iterable(itertools.repeat(loader))
+    for batch in itertools.islice(batches, steps):
+        for optimizer in optimizers.values():
+            optimizer.zero_grad()
+        criterion_output = criterion(model(batch), batch)
+        criterion_output["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizers["net"].step()
+        aux_loss = model.aux_loss()
+        before = [parameter.grad.clone() for parameter in model.network.hyper_prior.parameters()]
+        aux_loss.backward()
+        after = [parameter.grad for parameter in model.network.hyper_prior.parameters()]
+        assert all(map(torch.equal, before, after))  # the density isn't bent to the quantiles
+        optimizers["aux"].step()
+        losses.append(criterion_output["loss"].item())
+        aux_losses.append(aux_loss.item())
+    state = {"epoch": 0, "state_dict": model.state_dict()}
+    state |= {name: optimizer.state_dict() for name, optimizer in optimizers.items()}
+    return state, losses, aux_losses
+
+
+def test_compressais_training_example_runs_on_it(tmp_path: Path, photo: RGBImage) -> None:
+    from compressai.utils.eval_model.__main__ import main
+    from compressai.zoo import models
+
+    from codec import get_codec
+    from codec.compressai_model import DKICModel
+
+    torch.manual_seed(0)
+    (tmp_path / "train").mkdir()
+    large = read_image(SKIMAGE / "coffee.png")
+    for i in range(2):  # CompressAI's MS-SSIM takes no less than 161 pixels
+        write_png(tmp_path / "train" / f"{i}.png", np.ascontiguousarray(large[:170, 200 * i : 200 * i + 165]))
+    model = models["dkic"](quality=3, configuration=TINY, level=1)
+    state, losses, aux_losses = train(model, tmp_path, 20)
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+    assert aux_losses[-1] < 0.9 * aux_losses[0]
+    torch.save(state, checkpoint := tmp_path / "checkpoint.pth.tar")
+
+    loaded = torch.load(checkpoint, weights_only=True)  # tensors and numbers alone
+    same = DKICModel(TINY)
+    assert not any(same.load_state_dict(loaded["state_dict"]))
+    assert same.level == 1
+    of_file = DKICModel.from_state_dict(loaded["state_dict"]).eval()
+    pixels = to_tensor(photo)
+    packed = model.eval().compress(pixels)
+    assert same.eval().compress(pixels) == of_file.compress(pixels) == packed
+    with pytest.raises(ValueError, match="another configuration"):
+        DKICModel("compact").load_state_dict(loaded["state_dict"])
+
+    main(["checkpoint", str(tmp_path / "train"), "-a", "dkic", "-d", str(tmp_path), "-p", str(checkpoint)])
+    [results] = tmp_path.glob("*.json")
+    measured = json.loads(results.read_text())["results"]
+    assert measured["psnr-rgb"][0] > 12
+    codec = get_codec(f"module:codec.compressai_model.DKICModel@{checkpoint}")
+    assert codec.decode(codec.encode(photo, 0)).shape == photo.shape
+
+
+def test_tables_are_made_when_they_are_needed_and_never_old(photo: RGBImage) -> None:
+    from codec.compressai_model import DKICModel
+
+    model = DKICModel(TINY).eval()
+    assert [model.update(), model.update(), model.update(force=True), model.update(force=False)] == [
+        True, False, True, False
+    ]  # fmt: skip
+    pixels = to_tensor(photo[:40, :40].copy())
+    before = model.compress(pixels)
+    model.train()
+    with torch.no_grad():
+        for parameter in model.network.hyper_prior.parameters():
+            parameter.mul_(1.5)
+    after = model.eval().compress(pixels)
+    assert after["strings"] != before["strings"]
+    assert model.decompress(**after)["x_hat"].shape == pixels.shape
+
+
+def test_checkpoints_from_before_the_quantiles_load() -> None:
+    from codec.compressai_model import DKICModel
+
+    model = DKICModel(TINY)
+    old = {key: value for key, value in model.state_dict().items() if key.startswith("network.")}
+    assert not any(DKICModel(TINY).load_state_dict(old))
+    with pytest.raises(ValueError, match="names no configuration"):
+        DKICModel.from_state_dict(old)
 
 
 def test_its_strings_are_the_codecs_payloads(bank: Bank, photo: RGBImage) -> None:
