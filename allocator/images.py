@@ -7,7 +7,8 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from allocator.errors import AllocatorError
-from codec.image import SUFFIXES, is_safe_name
+from codec.files import is_safe_name
+from codec.image import SUFFIXES
 from codec.remote import file_system, is_address, tried_again
 
 

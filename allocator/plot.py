@@ -25,7 +25,7 @@ from allocator.curve import Curve
 from allocator.errors import AllocatorError
 from allocator.grid import Rule
 from allocator.objective import Objective
-from codec.image import write_file
+from codec.files import write_file
 
 if TYPE_CHECKING:
     from fractions import Fraction

@@ -23,9 +23,11 @@ import torch
 from torch.nn import functional
 
 from codec import RGBImage, read_image
-from codec.bank import Bank, create_bank, untrained_network
+from codec.bank import Bank
+from codec.bank_builder import create_bank, untrained_network
 from codec.learned import LearnedCodec
-from codec.network import count_parameters, to_tensor
+from codec.network import count_parameters
+from codec.tensors import to_tensor
 
 DKIC = ("reference", "compact")
 THEIRS = ("elic2022-official", "elic2022-chandelier", "cheng2020-attn")

@@ -1,7 +1,8 @@
 """Codecs: an RGB image to a bitstream and back, at many quality levels."""
 
-from codec.base import BitstreamError, Codec, CodecError, RGBImage
-from codec.image import ImageError, pixels_sha256, read_image, write_png
+from codec.base import BitstreamError, Codec, CodecError, ImageError, RGBImage
+from codec.formats import write_png
+from codec.image import pixels_sha256, read_image
 from codec.registry import UnknownName, codec_for_file, get_codec, names
 
 __all__ = [

@@ -28,6 +28,10 @@ class BitstreamError(CodecError):
     """A bitstream is damaged, truncated, too large, or of another codec."""
 
 
+class ImageError(CodecError):
+    """An image file can't be read or written; the message names the file and the reason."""
+
+
 class Codec(ABC):
     """An image coder with an ordered bank of quality levels.
 

@@ -18,8 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from codec.base import BitstreamError, Codec, CodecError, RGBImage, is_codec_name
-from codec.image import ImageError, read_image, write_file, write_png
+from codec.base import BitstreamError, Codec, CodecError, ImageError, RGBImage, is_codec_name
+from codec.files import write_file
+from codec.formats import write_png
+from codec.image import read_image
 from codec.toml import read_toml
 
 COMMANDS = "ALLOCATOR_COMMANDS"

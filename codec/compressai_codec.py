@@ -23,8 +23,7 @@ from torch import Tensor
 
 from codec.base import BitstreamError, Codec, CodecError, RGBImage
 from codec.bitstream import MAX_PIXELS, read_varint, varint
-from codec.layers.blocks import edge_pad
-from codec.network import to_tensor
+from codec.tensors import edge_pad, to_tensor
 
 _PADDED_TO = 64
 """Sides are padded to multiples of it, as by CompressAI's own evaluation; every model of its zoo takes that."""

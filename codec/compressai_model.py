@@ -17,12 +17,14 @@ from compressai.registry import register_model
 from compressai.zoo.image import model_architectures
 from torch import Tensor, nn
 
-from codec.bank import Bank, make_hyper_tables
-from codec.configurations import find_configuration, from_json, to_json
+from codec.bank import Bank
+from codec.bank_builder import make_hyper_tables
+from codec.configurations import find_configuration
 from codec.entropy.coder import Tables
 from codec.entropy.factorized import FactorizedPrior
 from codec.entropy.latent_coder import LatentCoder
 from codec.entropy.tables import gaussian_tables
+from codec.families import from_json, to_json
 from codec.network import CompressionNetwork, LatentSizes, NetworkConfig
 
 _TAIL_MASS = 1e-9

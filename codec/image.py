@@ -1,11 +1,8 @@
 """Image files to 8-bit RGB and back."""
 
-import contextlib
 import hashlib
 import io
 import os
-import re
-import warnings
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,8 +10,8 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps
 
-from codec.base import CodecError, RGBImage
-from codec.jxl import jxl_size
+from codec.base import CodecError, ImageError, RGBImage
+from codec.formats import MAX_PIXELS, open_image
 from codec.remote import fetch, is_address
 from codec.trust import check_path
 
@@ -22,27 +19,11 @@ SUFFIXES = frozenset(".avif .bmp .heic .heif .jpeg .jpg .jxl .pgm .png .pnm .ppm
 """Endings of the files that count as images in a folder."""
 FORMATS = ("AVIF", "BMP", "HEIF", "JPEG", "JXL", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's names of the formats that are read; others (PDF, PostScript) would start programs."""
-MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-"""The most pixels an image may have: the size at which Pillow refuses."""
 _EIGHT_BIT_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr"}
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF
 _BLACK_IS_ZERO = 1
 _PNG_DEPTH = 24  # byte of the file
 _ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
-
-
-class ImageError(CodecError):
-    """An image file can't be read or written; the message names the file and the reason."""
-
-
-def register_formats() -> None:
-    """Teach Pillow HEIF and JPEG XL where they are installed: a submission brings only what it needs."""
-    with contextlib.suppress(ImportError):
-        import pillow_jxl  # noqa: F401  (registers itself)
-    with contextlib.suppress(ImportError):
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
 
 
 def read_image(path: str | os.PathLike[str]) -> RGBImage:
@@ -105,24 +86,6 @@ def _opened(path: str | os.PathLike[str]) -> BinaryIO:
     return file.open("rb")
 
 
-def open_image(file: BinaryIO, formats: tuple[str, ...]) -> Image.Image:
-    """Decode an image of one of Pillow's ``formats``, once its size is known to be at most :data:`MAX_PIXELS`.
-
-    Raises:
-        PIL.Image.DecompressionBombError: it is larger.
-        Exception: whatever the format's plugin raises on damaged data.
-    """
-    register_formats()
-    if (size := jxl_size(file)) and size[0] * size[1] > MAX_PIXELS:
-        raise Image.DecompressionBombError
-    file.seek(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns below the size at which it refuses
-        image = Image.open(file, formats=formats)
-        image.load()
-        return image
-
-
 def _to_rgb(opened: Image.Image, head: bytes, path: str | os.PathLike[str]) -> RGBImage:
     """The pixels of an image whose file begins with ``head``."""
     image = ImageOps.exif_transpose(opened)
@@ -167,45 +130,6 @@ def _as_eight_bits(clear: int | tuple[int, ...] | None, depth: int) -> int | tup
 
 def _transparent(path: str | os.PathLike[str]) -> ImageError:
     return ImageError(f"{path}: has transparent pixels, which codecs here can't keep; flatten it first.")
-
-
-def write_png(path: str | os.PathLike[str], image: RGBImage) -> None:
-    """Write ``image`` as an RGB PNG, whole or not at all; missing folders are made.
-
-    Raises:
-        ImageError: the file can't be written (disk full, no permission).
-    """
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
-    write_file(path, buffer.getvalue())
-
-
-def write_file(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write ``data`` to ``path``, whole or not at all; missing folders are made.
-
-    Raises:
-        ImageError: the file can't be written (disk full, no permission).
-    """
-    target = Path(path)
-    partial = target.with_name(f".{os.getpid()}.partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists() and not target.is_file():  # a device or pipe can't be replaced by renaming
-            target.write_bytes(data)
-            return
-        try:
-            partial.write_bytes(data)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise ImageError(f"{path}: can't be written ({error.strerror or error}).") from error
-
-
-def is_safe_name(name: str) -> bool:
-    """Whether a name with ``/`` inside stays below any folder on any system, and is a name at all."""
-    parts = name.split("/")
-    return not (not name or "\\" in name or "\0" in name or re.match("[A-Za-z]:", name) or {"", ".", ".."} & {*parts})
 
 
 def pixels_sha256(image: RGBImage) -> str:

@@ -16,7 +16,8 @@ from codec.bitstream import MAX_PIXELS, STEPS, VERSION, Stream, pack, unpack
 from codec.entropy.coder import Tables
 from codec.entropy.latent_coder import LatentCoder
 from codec.entropy.tables import TOTAL
-from codec.network import CompressionNetwork, LatentSizes, to_tensor
+from codec.network import CompressionNetwork, LatentSizes
+from codec.tensors import to_tensor
 
 
 @dataclass

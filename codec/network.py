@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_origin
 import torch
 from torch import Tensor, nn
 
-from codec.base import RGBImage
 from codec.entropy.factorized import LIKELIHOOD_BOUND, FactorizedPrior
 from codec.entropy.space_channel import SpaceChannelModel
 from codec.entropy.tables import SCALE_STEP, SCALES, scale_of
-from codec.layers.blocks import down, edge_pad, up
+from codec.layers.blocks import down, up
+from codec.tensors import edge_pad
 
 if TYPE_CHECKING:
     from typing import Self  # of Python 3.11, and decoders run under 3.10
@@ -324,11 +324,6 @@ class _Bound(torch.autograd.Function):
         values: Tensor = context.saved_tensors[0]
         leads_back = ((values >= 0) | (gradient < 0)) & ((values <= SCALES - 1) | (gradient > 0))
         return gradient * leads_back
-
-
-def to_tensor(image: RGBImage) -> Tensor:
-    """Pixels as the network takes them: (1, 3, H, W), 0 to 1, channels last in memory."""
-    return torch.from_numpy(image).movedim(2, 0)[None].float() / 255
 
 
 class LatentSizes(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
 from codec.base import BitstreamError, Codec, CodecError, RGBImage
-from codec.image import MAX_PIXELS, open_image, register_formats
+from codec.formats import MAX_PIXELS, open_image, register_formats
 
 _CRF = (50, 48, 46, 44, 42, 40, 38, 37, 35, 33, 31, 29, 27, 24, 21, 18)
 

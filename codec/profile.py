@@ -10,9 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from codec.base import Codec, RGBImage
 from codec.compressai_codec import CompressAICodec
-from codec.layers.blocks import edge_pad
 from codec.learned import LearnedCodec
-from codec.network import STRIDE, CompressionNetwork, count_parameters, to_tensor
+from codec.network import STRIDE, CompressionNetwork, count_parameters
+from codec.tensors import edge_pad, to_tensor
 
 
 class Part(NamedTuple):

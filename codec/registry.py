@@ -1,7 +1,7 @@
 """Codecs and metrics by name. An entry point is the one way in, for the built-in ones and for yours.
 
-Learned codecs are data: a bank's folder (see :mod:`codec.bank`) is one, by its path, or by its name where it lies in
-a folder of :data:`SEARCH_PATH` or ships with this package. Programs (:mod:`codec.command`) and other people's models
+Learned codecs are data: a bank's folder (see :mod:`codec.bank`) is one, by its path, or by its name where
+:mod:`codec.bank_folders` finds it. Programs (:mod:`codec.command`) and other people's models
 (:mod:`codec.compressai_codec`) have names, too.
 """
 
@@ -9,11 +9,10 @@ import contextlib
 import difflib
 import functools
 import importlib.metadata
-import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from codec.bank_folders import BANK_MANIFEST, SEARCH_PATH, bank_folder, bank_folders
 from codec.base import Codec, CodecError
 from codec.trust import check_name, note_typed
 
@@ -22,10 +21,6 @@ if TYPE_CHECKING:
 
 CODECS = "clic_allocator.codecs"
 """The entry-point group of codecs; each entry is called without arguments and returns a :class:`Codec`."""
-SEARCH_PATH = "ALLOCATOR_BANKS"
-"""Environment variable: folders of banks, and banks' own folders, separated as in ``PATH``."""
-SHIPPED_BANKS = Path(__file__).parent / "banks"
-BANK_MANIFEST = "manifest.json"
 
 
 class UnknownName(CodecError):
@@ -43,22 +38,6 @@ def _installed_commands() -> list[str]:
 
     known = known_commands().items()
     return [name for name, command in known if all(find_program(program) for program in command.programs)]
-
-
-def bank_folders() -> dict[str, Path]:
-    """The folders of the banks that are known by name; the first of a name counts, unreadable ones don't."""
-    places = [Path(part) for part in os.environ.get(SEARCH_PATH, "").split(os.pathsep) if part]
-    found: dict[str, Path] = {}
-    for place in [*places, SHIPPED_BANKS]:
-        for manifest in [place / BANK_MANIFEST, *sorted(place.glob(f"*/{BANK_MANIFEST}"))]:
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                found.setdefault(str(json.loads(manifest.read_bytes())["name"]), manifest.parent)
-    return found
-
-
-def bank_folder(name: str) -> Path:
-    """The folder of the bank that ``name`` names, or is the path of; it may hold none."""
-    return bank_folders().get(name, Path(name))
 
 
 def create(group: str, name: str, passing: type[Exception] = CodecError) -> Any:

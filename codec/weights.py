@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from codec.base import CodecError
-from codec.image import write_file
+from codec.files import write_file
 
 _TYPES = {
     "F64": torch.float64,

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from codec.image import is_safe_name
+from codec.files import is_safe_name
 from submissions.errors import SubmissionError
 
 Layout = Literal["files", "joined"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from codec.base import Codec, CodecError
-from codec.image import write_png
+from codec.formats import write_png
 from codec.workers import container_limit, cores, leave_with_parent
 from submissions.archive import unpack
 from submissions.errors import SubmissionError

@@ -26,7 +26,7 @@ from modulefinder import ModuleFinder
 from pathlib import Path
 
 from codec.base import Codec
-from codec.image import write_file
+from codec.files import write_file
 from codec.learned import LearnedCodec
 from codec.registry import CODECS
 from submissions.archive import pack
@@ -124,7 +124,7 @@ def make_decoder(
     for codec in sorted(codecs, key=lambda codec: codec.name):
         if isinstance(codec, LearnedCodec):
             source = f"banks/{codec.name}"
-            modules.add("codec.learned")
+            modules |= {"codec.learned", type(codec.bank.config).__module__}
             for file in ("manifest.json", *sorted(codec.bank.files)):
                 members[f"{source}/{file}"] = (codec.bank.folder / file).read_bytes()
         else:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_origin, get_type_hints
 from allocator.allocation import Allocation
 from allocator.tables import Table
 from codec import Codec, CodecError, pixels_sha256
-from codec.image import is_safe_name, read_stored_image, write_file
+from codec.files import is_safe_name, write_file
+from codec.image import read_stored_image
 from codec.registry import stored_codec
 from submissions.archive import Layout, overhead, pack_streams
 from submissions.decoder import Decoder

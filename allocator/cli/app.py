@@ -190,7 +190,7 @@ def write_frame(frame: "pd.DataFrame", out: Path) -> None:
     import io
 
     from allocator.errors import AllocatorError
-    from codec.image import write_file
+    from codec.files import write_file
 
     buffer = io.BytesIO()
     if out.suffix == ".parquet":

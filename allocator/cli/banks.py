@@ -52,8 +52,9 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a bank from weights."""
-    from codec.bank import create_bank, read_network, untrained_network
+    from codec.bank_builder import create_bank, untrained_network
     from codec.base import CodecError
+    from codec.checkpoints import read_network
 
     if bool(weights) == bool(untrained):
         raise CodecError("Give either files of weights or --untrained.")
@@ -80,7 +81,7 @@ def show(bank: BankName, as_json: Json = False) -> None:
     """Print what a bank holds."""
     import json
 
-    from codec.configurations import to_json
+    from codec.families import to_json
 
     found = _bank(bank)
     head = f"{found.name}: bank {found.identity[:4]} in {found.folder}, {_size(found.folder):,} bytes"
@@ -97,7 +98,7 @@ def show(bank: BankName, as_json: Json = False) -> None:
 @banks.command("check")
 def check(bank: BankName, as_json: Json = False) -> None:
     """Check every file of a bank by its SHA-256, and code an image at every level."""
-    from codec.bank import check_bank
+    from codec.bank_builder import check_bank
 
     found = _bank(bank)
     faults = check_bank(found)
@@ -127,7 +128,7 @@ def profile(
     """Print parameters, multiply-adds per pixel and time of each part of a learned codec."""
     import torch
 
-    from codec.bank import untrained_network
+    from codec.bank_builder import untrained_network
     from codec.configurations import CONFIGURATIONS
     from codec.profile import profile_network
 
@@ -150,7 +151,7 @@ def profile(
 
 def _bank(name: str) -> "Bank":
     from codec.bank import Bank
-    from codec.registry import bank_folder
+    from codec.bank_folders import bank_folder
 
     return Bank.load(bank_folder(name))
 
@@ -160,7 +161,7 @@ def _size(folder: Path) -> int:
 
 
 def _record(bank: "Bank") -> dict[str, Any]:
-    from codec.configurations import to_json
+    from codec.families import to_json
 
     return {
         "bank": bank.name,

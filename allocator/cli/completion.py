@@ -55,7 +55,7 @@ def recipe_names(incomplete: str) -> list[str]:
 def bank_names(incomplete: str) -> list[str]:
     """Those that are known by name."""
     with contextlib.suppress(Exception):
-        from codec.registry import bank_folders
+        from codec.bank_folders import bank_folders
 
         return _beginning(bank_folders(), incomplete)
     return []

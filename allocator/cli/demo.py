@@ -44,7 +44,7 @@ def demo(
     from allocator.objective import find_objective
     from allocator.tables import Table
     from codec import get_codec
-    from codec.image import write_file
+    from codec.files import write_file
     from submissions.decode import decode
     from submissions.decoder import DECODER, make_decoder
     from submissions.submit import ARCHIVE, submit

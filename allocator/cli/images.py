@@ -41,7 +41,7 @@ def encode(
 ) -> None:
     """Encode one image to a bitstream."""
     from codec import CodecError, get_codec, read_image
-    from codec.image import write_file
+    from codec.files import write_file
 
     coder = get_codec(codec)
     if (level is None) == (bpp is None):

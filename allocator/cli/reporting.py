@@ -26,7 +26,7 @@ def report(
 
     from allocator.report import make_report
     from allocator.tables import Table
-    from codec.image import write_file
+    from codec.files import write_file
 
     use_weights(metric_weights)
     allocations = problem.allocations()

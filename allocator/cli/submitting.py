@@ -73,7 +73,7 @@ def submit(
 
     from allocator.errors import AllocatorError
     from allocator.tables import Table
-    from codec.image import write_file
+    from codec.files import write_file
     from submissions.decoder import DECODER, check_size, read_decoder
     from submissions.decoder import summary as of_decoder
     from submissions.edition import Edition, find_edition

@@ -48,8 +48,9 @@ def train(
     import torch
 
     from allocator.metrics.lpips import alex
-    from codec.bank import create_bank, read_network
+    from codec.bank_builder import create_bank
     from codec.base import CodecError
+    from codec.checkpoints import read_network
     from codec.training.recipe import find_recipe, recipe_names
     from codec.training.trainer import EVENTS, Trainer, has_tensorboard
 

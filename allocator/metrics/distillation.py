@@ -27,7 +27,7 @@ from allocator.errors import AllocatorError
 from allocator.metrics.lite import STRIDES, LiteNet, LPIPSLite
 from allocator.metrics.lpips import LPIPS
 from codec import Codec, CodecError, RGBImage, pixels_sha256
-from codec.image import write_file
+from codec.files import write_file
 from codec.training.data import Photos
 from codec.training.muon import Muon, mixes_channels
 from codec.training.recipe import Stage

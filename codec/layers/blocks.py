@@ -3,7 +3,6 @@
 from typing import Literal
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from codec.layers.dynamic_kernel import LiteDCN
 from codec.layers.norm import ChannelNorm
@@ -97,9 +96,3 @@ class DynamicResidualBlock(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         features = features + self.after_aggregation(self.aggregation(self.before_aggregation(features)))
         return features + self.after_mlp(self.mlp(self.before_mlp(features)))  # type: ignore[no-any-return]
-
-
-def edge_pad(image: Tensor, multiple: int) -> Tensor:
-    """Repeat the last row and column of (B, C, H, W) until both sides are multiples of ``multiple``."""
-    height, width = image.shape[-2:]
-    return functional.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from codec.base import CodecError, RGBImage
-from codec.image import SUFFIXES, ImageError, read_image
+from codec.base import CodecError, ImageError, RGBImage
+from codec.image import SUFFIXES, read_image
 
 
 class Photos:

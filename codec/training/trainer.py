@@ -20,11 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codec.bank import Bank, write_checkpoint
+from codec.bank import Bank
 from codec.base import CodecError
-from codec.image import read_image, write_file
+from codec.checkpoints import write_checkpoint
+from codec.files import write_file
+from codec.image import read_image
 from codec.learned import LearnedCodec
-from codec.network import CompressionNetwork, Gains, Output, to_tensor
+from codec.network import CompressionNetwork, Gains, Output
+from codec.tensors import to_tensor
 from codec.training.data import Photos
 from codec.training.discriminator import Discriminator
 from codec.training.losses import RatePrice, bits_per_pixel, discriminator_loss, generator_loss

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from codec import RGBImage, read_image
-from codec.bank import Bank, create_bank
+from codec.bank import Bank
+from codec.bank_builder import create_bank
 from codec.dkic import DKICConfig
 from codec.layers.dynamic_kernel import LiteDCN
 from codec.learned import LearnedCodec

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from codec import RGBImage, get_codec, names
-from codec.bank import Bank, BankError, check_bank, create_bank, read_checkpoint, untrained_network, write_checkpoint
+from codec.bank import Bank, BankError
+from codec.bank_builder import check_bank, create_bank, untrained_network
+from codec.bank_folders import SEARCH_PATH
+from codec.checkpoints import read_checkpoint, write_checkpoint
 from codec.learned import LearnedCodec
-from codec.registry import SEARCH_PATH
 from codec.weights import WeightsError, write_tensors
 from tests.codec.conftest import TINY, network
 from tests.conftest import THIS_PYTHON, run

@@ -12,9 +12,9 @@ import torch
 from codec import RGBImage, read_image
 from codec.bank import Bank
 from codec.bitstream import unpack
-from codec.image import write_png
+from codec.formats import write_png
 from codec.learned import LearnedCodec
-from codec.network import to_tensor
+from codec.tensors import to_tensor
 from tests.codec.conftest import TINY
 from tests.conftest import SKIMAGE
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from codec import BitstreamError, ImageError, get_codec, pixels_sha256, read_image, write_png
-from codec.image import write_file
+from codec.files import write_file
 from codec.jxl import jxl_size
 
 

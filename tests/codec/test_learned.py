@@ -18,11 +18,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from codec import BitstreamError, CodecError, RGBImage, get_codec, read_image
-from codec.bank import Bank, create_bank
+from codec.bank import Bank
+from codec.bank_builder import create_bank
 from codec.bitstream import MAX_LEVELS, pack, unpack
 from codec.entropy import exact, latent_coder
 from codec.learned import LearnedCodec
-from codec.network import to_tensor
+from codec.tensors import to_tensor
 from tests.codec.conftest import TINY, network
 from tests.conftest import SKIMAGE
 from tests.conftest import data as shared

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from codec import RGBImage, get_codec
-from codec.bank import Bank, check_bank, create_bank, untrained_network
+from codec.bank import Bank
+from codec.bank_builder import check_bank, create_bank, untrained_network
 from codec.configurations import CONFIGURATIONS
 from codec.layers.attention import GatedAttention
 from codec.learned import LearnedCodec

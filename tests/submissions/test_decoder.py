@@ -13,7 +13,7 @@ import pytest
 
 from codec import get_codec, read_image
 from codec.bank import Bank
-from codec.registry import SEARCH_PATH
+from codec.bank_folders import SEARCH_PATH
 from submissions.archive import extract, pack, pack_streams, unpack
 from submissions.decoder import _imported, make_decoder
 from submissions.devkit import filtered, watch

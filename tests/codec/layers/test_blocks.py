@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from codec.layers.blocks import DynamicResidualBlock, ResidualBottleneck, edge_pad
+from codec.layers.blocks import DynamicResidualBlock, ResidualBottleneck
 from codec.layers.norm import ChannelNorm
+from codec.tensors import edge_pad
 
 PLACES = {"none": 0, "before": 2, "after": 2, "after-kernel": 1, "after-mlp": 1}
 

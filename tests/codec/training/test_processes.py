@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from codec import CodecError
-from codec.bank import Bank, check_bank
+from codec.bank import Bank
+from codec.bank_builder import check_bank
 from codec.training.processes import Processes
 from codec.training.recipe import RECIPES
 from codec.training.trainer import LOG, WEIGHTS

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from codec import CodecError, RGBImage
-from codec.bank import Bank, check_bank, create_bank, read_checkpoint, read_network
+from codec.bank import Bank
+from codec.bank_builder import check_bank, create_bank
+from codec.checkpoints import read_checkpoint, read_network
 from codec.learned import LearnedCodec
 from codec.training.data import Photos
 from codec.training.recipe import Loss, Recipe, find_recipe, read_recipe

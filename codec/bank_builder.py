@@ -1,0 +1,169 @@
+"""Makes banks of networks, and checks them."""
+
+import copy
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from codec.bank import FORMAT, TABLES, Bank, BankError, Level
+from codec.bank_folders import BANK_MANIFEST
+from codec.base import CodecError, is_codec_name
+from codec.configurations import find_configuration
+from codec.entropy.tables import FrequencyTable, gaussian_tables, make_tables, pack_tables
+from codec.families import to_json
+from codec.files import write_file
+from codec.network import CompressionNetwork
+from codec.registry import CODECS
+from codec.weights import write_tensors
+
+
+def create_bank(
+    folder: str | os.PathLike[str],
+    name: str,
+    networks: Sequence[CompressionNetwork],
+    labels: Sequence[str] | None = None,
+    notes: dict[str, Any] | None = None,
+    half: bool = True,
+) -> Bank:
+    """Write a bank.
+
+    Args:
+        folder: made if missing; an older bank there is replaced.
+        name: the codec's name.
+        networks: one network whose gains are the levels; or one for each level, fewest bytes first, all of one
+            configuration. A network that stands there more than once is stored once; where networks have gains for
+            all levels, each level uses its own.
+        labels: of the levels, fewest bytes first; by default ``g0``, ``g1``, ...
+        notes: how it was trained, kept in the manifest.
+        half: store weights with 16 bits, which is what a decoder then computes with, too.
+
+    Raises:
+        BankError: the networks don't make a bank.
+        ImageError: a file can't be written.
+    """
+    config = networks[0].config
+    networks = list(networks) * (config.levels if len(networks) == 1 else 1)
+    count = len(networks)
+    if config.levels not in (1, count) or any(network.config != config for network in networks):
+        raise BankError("A bank is one network with several gains, or a network of one configuration for each level.")
+    if not is_codec_name(name) or name in importlib.metadata.entry_points(group=CODECS).names:
+        raise BankError(
+            f"{name!r} can't be a bank's name; use letters, digits, -, +, _ and ., and no other codec's name."
+        )
+    labels = labels or [f"g{i}" for i in range(count)]
+    if len(labels) != count or len(set(labels)) != count:
+        raise BankError(f"A bank of {count} levels needs as many labels, all different.")
+    target = Path(folder)
+    different = list({id(network): network for network in networks}.values())
+    files = (
+        ["weights.safetensors"]
+        if len(different) == 1
+        else [f"weights-{i:02}.safetensors" for i in range(len(different))]
+    )
+    tables: dict[str, list[list[FrequencyTable]]] = {}
+    for network, file in zip(different, files, strict=True):
+        tensors = {key: _stored(key, value, half) for key, value in network.state_dict().items()}
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+            raise BankError(f"{file} would hold weights that aren't finite.")
+        write_tensors(target / file, tensors)
+        stored = CompressionNetwork(config)
+        stored.load_state_dict({key: value.float() for key, value in tensors.items()})
+        tables[file] = make_hyper_tables(stored)
+    file_of = {id(network): file for network, file in zip(different, files, strict=True)}
+    levels = tuple(
+        Level(label, file_of[id(network)], i if config.levels > 1 else 0)
+        for i, (label, network) in enumerate(zip(labels, networks, strict=True))
+    )
+    every_table = [table for level in levels for table in tables[level.weights][level.gain]]
+    packed = {"hyper": pack_tables(every_table), "latent": pack_tables(gaussian_tables())}
+    write_tensors(target / TABLES, {f"{part}.{key}": t for part, group in packed.items() for key, t in group.items()})
+    bank = Bank(
+        folder=target,
+        name=name,
+        config=config,
+        levels=levels,
+        files={file: hashlib.sha256((target / file).read_bytes()).hexdigest() for file in [*files, TABLES]},
+        notes=notes or {},
+    )
+    bank.validate()
+    content = {
+        "format": FORMAT,
+        "name": name,
+        "configuration": to_json(config),
+        "levels": [dataclasses.asdict(level) for level in bank.levels],
+        "files": bank.files,
+        "notes": bank.notes,
+    }
+    write_file(target / BANK_MANIFEST, (json.dumps(content, indent=1) + "\n").encode())
+    return bank
+
+
+def _stored(key: str, value: Tensor, half: bool) -> Tensor:
+    """Gains and the hyper-prior's density are few and keep all their bits."""
+    few = ".gains" in key or "_gains" in key or key.startswith("hyper_prior")
+    return value.float() if few or not half else value.half()
+
+
+@torch.no_grad()
+def make_hyper_tables(network: CompressionNetwork) -> list[list[FrequencyTable]]:
+    """For each level the tables of the hyper-latents' channels."""
+    prior = copy.deepcopy(network.hyper_prior).cpu().double()
+    tables = []
+    for level in range(network.config.levels):
+        gain = network.priors.hyper_gains(torch.tensor([level])).detach().cpu().double().view(-1, 1, 1)
+
+        def cumulative(points: Tensor, gain: Tensor = gain) -> Tensor:
+            return torch.sigmoid(prior.logits(points / gain))[:, 0]
+
+        tables.append(make_tables(cumulative))
+    return tables
+
+
+def check_bank(bank: Bank) -> list[str]:
+    """Read every file of a bank and code with every level: one sentence for each fault, none if it is sound."""
+    from codec.learned import LearnedCodec
+
+    faults = []
+    try:
+        bank.tables()
+        for file in sorted(bank.files.keys() - {TABLES}):
+            if not all(bool(tensor.isfinite().all()) for tensor in bank.network(file).state_dict().values()):
+                faults.append(f"{bank.folder / file}: has weights that aren't finite.")
+        codec = LearnedCodec(bank)
+        ramp = np.add.outer(np.arange(37), np.arange(51) * 2).astype(np.uint8)
+        image = np.stack([ramp, ramp[::-1], 255 - ramp], 2)
+        encode = codec.encoder(image)
+        for level in range(len(bank.levels)):
+            if codec.decode(encode(level)).shape != image.shape:
+                faults.append(f"{bank.folder}: level {level} decodes to another size.")
+    except CodecError as error:
+        faults.append(str(error))
+    except Exception as error:  # whatever a stranger's weights lead to
+        faults.append(f"{bank.folder}: fails with {type(error).__name__} ({error}).")
+    return faults
+
+
+def untrained_network(configuration: str, levels: int) -> CompressionNetwork:
+    """A network with random weights, the same in every call, whose gains spread over ``levels``.
+
+    Raises:
+        BankError: there is no such configuration.
+    """
+    try:
+        config = dataclasses.replace(find_configuration(configuration), levels=levels)
+    except ValueError as error:
+        raise BankError(str(error)) from None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = CompressionNetwork(config)
+        network.priors.gains.log.data += torch.linspace(1, 3, levels)[:, None]
+    return network

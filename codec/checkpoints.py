@@ -1,0 +1,52 @@
+"""Networks in files of their own, as training leaves them."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from codec.bank import Bank
+from codec.bank_folders import bank_folder
+from codec.families import from_json, to_json
+from codec.network import CompressionNetwork
+from codec.weights import WeightsError, read_tensors, write_tensors
+
+
+def write_checkpoint(
+    path: str | os.PathLike[str], network: CompressionNetwork, notes: dict[str, Any] | None = None
+) -> None:
+    """Write weights with their configuration, for :func:`read_checkpoint`.
+
+    Raises:
+        ImageError: the file can't be written.
+    """
+    texts = {"configuration": json.dumps(to_json(network.config)), "notes": json.dumps(notes or {})}
+    write_tensors(path, network.state_dict(), texts)
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> tuple[CompressionNetwork, dict[str, Any]]:
+    """The network and notes of a file that :func:`write_checkpoint` made.
+
+    Raises:
+        WeightsError: it can't be read, or is of something else.
+    """
+    tensors, texts = read_tensors(path)
+    try:
+        network = CompressionNetwork(from_json(json.loads(texts["configuration"])))
+        network.load_state_dict(tensors)
+        return network, json.loads(texts["notes"])
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise WeightsError(f"{path}: holds no network of a known configuration.") from error
+
+
+def read_network(source: str) -> tuple[CompressionNetwork, dict[str, Any]]:
+    """The network and notes of a file of weights, or what the levels of a bank share (its first level's).
+
+    Raises:
+        WeightsError: the file can't be read, or is of something else.
+        BankError: there is no such file and no such bank, or it is damaged.
+    """
+    if Path(source).is_file():
+        return read_checkpoint(source)
+    bank = Bank.load(bank_folder(source))
+    return bank.network(bank.levels[0].weights), bank.notes

@@ -1,0 +1,55 @@
+"""Pillow's formats: what decoders need of them."""
+
+import contextlib
+import io
+import os
+import warnings
+from typing import BinaryIO
+
+from PIL import Image
+
+from codec.base import RGBImage
+from codec.files import write_file
+from codec.jxl import jxl_size
+
+MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+"""The most pixels an image may have: the size at which Pillow refuses."""
+
+
+def register_formats() -> None:
+    """Teach Pillow HEIF and JPEG XL where they are installed: a submission brings only what it needs."""
+    with contextlib.suppress(ImportError):
+        import pillow_jxl  # noqa: F401  (registers itself)
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+
+
+def open_image(file: BinaryIO, formats: tuple[str, ...]) -> Image.Image:
+    """Decode an image of one of Pillow's ``formats``, once its size is known to be at most :data:`MAX_PIXELS`.
+
+    Raises:
+        PIL.Image.DecompressionBombError: it is larger.
+        Exception: whatever the format's plugin raises on damaged data.
+    """
+    register_formats()
+    if (size := jxl_size(file)) and size[0] * size[1] > MAX_PIXELS:
+        raise Image.DecompressionBombError
+    file.seek(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns below the size at which it refuses
+        image = Image.open(file, formats=formats)
+        image.load()
+        return image
+
+
+def write_png(path: str | os.PathLike[str], image: RGBImage) -> None:
+    """Write ``image`` as an RGB PNG, whole or not at all; missing folders are made.
+
+    Raises:
+        ImageError: the file can't be written (disk full, no permission).
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
+    write_file(path, buffer.getvalue())

@@ -1,0 +1,18 @@
+"""Images as the tensors that networks take."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from codec.base import RGBImage
+
+
+def to_tensor(image: RGBImage) -> Tensor:
+    """Pixels as the network takes them: (1, 3, H, W), 0 to 1, channels last in memory."""
+    return torch.from_numpy(image).movedim(2, 0)[None].float() / 255
+
+
+def edge_pad(image: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column of (B, C, H, W) until both sides are multiples of ``multiple``."""
+    height, width = image.shape[-2:]
+    return functional.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
