@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ def _points(task: Task) -> list[Point]:
         finished = time.perf_counter()
         if decoded.shape != image.shape:
             raise CodecError(f"{codec.name} decoded it to another size, {decoded.shape[1]}x{decoded.shape[0]}.")
+        at = f"at level {codec.levels[wanted.level]} of {codec.name}"
         points.append(
             Point(
                 level=wanted.level,
@@ -118,20 +120,24 @@ def _points(task: Task) -> list[Point]:
                 decode_seconds=finished - encoded,
                 decoded_sha256=pixels_sha256(decoded),
                 bitstream=data,
-                values={metrics[i].fingerprint: _value(metrics[i], references(i), decoded) for i in wanted.metrics},
+                values=_values([(metrics[i], partial(references, i)) for i in wanted.metrics], decoded, at),
             )
         )
     return points
 
 
-def _value(metric: Metric, reference: Any, decoded: RGBImage) -> float:
-    try:
-        value = float(metric.compare(reference, decoded))
-    except Exception as error:  # of anyone's metric
-        raise CodecError(f"{metric.name} fails on it ({type(error).__name__}: {error}).") from error
-    if not math.isfinite(value):
-        raise CodecError(f"{metric.name} gives {value} for it, which is no finite number.")
-    return value
+def _values(metrics: Sequence[tuple[Metric, Callable[[], Any]]], decoded: RGBImage, at: str) -> dict[str, float]:
+    """By fingerprint the values of metrics, each given with what makes its reference."""
+    values = {}
+    for metric, reference in metrics:
+        try:
+            value = float(metric.compare(reference(), decoded))
+        except Exception as error:  # of anyone's metric
+            raise CodecError(f"{metric.name} fails {at} ({type(error).__name__}: {error}).") from error
+        if not math.isfinite(value):
+            raise CodecError(f"{metric.name} is {value} {at}, which is not a finite number.")
+        values[metric.fingerprint] = value
+    return values
 
 
 @functools.lru_cache(maxsize=1)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from allocator.errors import AllocatorError
-from allocator.metrics import STAND_IN
 from allocator.solve import Floats
 from allocator.tables import Table
 
@@ -127,9 +126,9 @@ class Objective:
 
 
 def find_metric(table: Table, name: str) -> str:
-    """The table's metric called ``name``, or the only one that begins so: ``lpips`` for ``lpips-squeeze``.
+    """The table's metric called ``name``, or the only one that begins so: ``lpips-squeeze`` for ``lpips``.
 
-    ``lpips-lite`` has to be called by its whole name.
+    ``lpips`` is ``lpips-alex`` where a table holds that.
 
     Raises:
         ObjectiveError: there is none, or several.
@@ -137,7 +136,9 @@ def find_metric(table: Table, name: str) -> str:
     metrics = table.metrics()
     if name in metrics:
         return name
-    matching = [metric for metric in metrics if metric.startswith(f"{name}-") and metric != STAND_IN]
+    if name == "lpips" and "lpips-alex" in metrics:
+        return "lpips-alex"
+    matching = [metric for metric in metrics if metric.startswith(f"{name}-")]
     if len(matching) == 1:
         return matching[0]
     known = ", ".join(metrics) or "none"
@@ -159,7 +160,9 @@ def find_objective(table: Table, names: Sequence[str] = (), aggregate: str = "me
     metrics = table.metrics()
     terms = []
     for text in names or list(metrics)[:1]:
-        name, _, weight = text.partition(":")
+        name, _, weight = (text, "", "") if text in metrics else text.rpartition(":")
+        if not name:
+            name, weight = text, ""
         try:
             factor = float(weight or 1)
         except ValueError:

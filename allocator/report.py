@@ -16,7 +16,7 @@ from PIL import Image
 from allocator.allocation import Allocation, Baseline
 from allocator.curve import Curve
 from allocator.errors import AllocatorError
-from allocator.metrics import STAND_IN, Metric, MetricError, get_metric, stored_metric
+from allocator.metrics import Metric, MetricError, get_metric, stored_metric
 from allocator.metrics.features import FeatureMetric
 from allocator.tables import Table
 from codec import CodecError, RGBImage, pixels_sha256
@@ -89,12 +89,12 @@ def make_report(
 
 
 def _mapped(name: str) -> FeatureMetric:
-    """The metric whose map is shown: the objective's own if it has one, else LPIPS's stand-in."""
+    """The metric whose map is shown: the objective's own if it has one, else LPIPS's."""
     try:
         metric: Metric = stored_metric(name)
     except (MetricError, CodecError):
-        metric = get_metric(STAND_IN)
-    found = metric if isinstance(metric, FeatureMetric) else get_metric(STAND_IN)
+        metric = get_metric("lpips")
+    found = metric if isinstance(metric, FeatureMetric) else get_metric("lpips")
     assert isinstance(found, FeatureMetric)
     return found
 

@@ -35,7 +35,7 @@ def make(path: Path, shard: int, images: int, levels: int) -> None:
     steps = np.arange(levels) + random.uniform(-0.2, 0.2, (images, levels)).cumsum(axis=1) / levels
     sizes = (1200 * ease * 1.35**steps).astype(np.int64).cumsum(axis=1)
     distances = 0.6 * np.exp(-0.18 * steps) * random.uniform(0.95, 1.05, (images, levels))
-    metric = get_metric("lpips-lite")
+    metric = get_metric("lpips")
     fingerprints = [digest(CODEC, level)[:32] for level in range(levels)]
     path.unlink(missing_ok=True)
     with Table(path, create=True) as table:

@@ -50,7 +50,6 @@ NOT_RUN = {
     "allocator train po-dkic-compact --photos photos/ --out run/ --metric-weights squeezenet1_1.pth": "takes hours",
     "torchrun --standalone --nproc-per-node 4 -m allocator train po-dkic --photos photos/ --out run/": "wants 4 GPUs",
     "allocator complexity photos/ --codec webp --codec hevc": "starts a process a codec; test_complexity.py does",
-    "allocator metric distill --photos PHOTOS --out distilled/ --metric-weights squeezenet1_1.pth": "takes hours",
 }
 """Lines that can't be run here, and why; what they say to ``allocator`` is parsed all the same."""
 
@@ -69,7 +68,6 @@ TEXTS = {
     "docs/tutorial.md": {
         "Path(skimage.data.__file__).parent": 'Path("photos-at-hand")',
         "po-dkic": "webp",
-        "lpips-lite": "psnr",
     },
     "docs/how-to/challenge.md": {
         "po-dkic": "webp",
@@ -87,7 +85,6 @@ TEXTS = {
         "lpips = 1.0": "lpips = 0.0",
     },
     "docs/how-to/objectives.md": {"--metric ms-ssim": "--metric psnr", "ms-ssim=0.8": "psnr=20"},
-    "docs/how-to/offline.md": {"lpips-lite": "psnr"},
     "docs/explanation/perception.md": {"po-dkic": "webp"},
     "docs/reference/tables.md": {"po-dkic": "webp"},
 }

@@ -8,7 +8,6 @@ from allocator.cli import (  # noqa: F401  (they register their commands)
     comparing,
     demo,
     images,
-    metrics,
     plotting,
     reporting,
     solving,

@@ -40,7 +40,7 @@ def demo(
     from allocator.allocation import allocate, make_budget, read_points
     from allocator.engines import Local
     from allocator.errors import AllocatorError
-    from allocator.metrics import get_metric, get_perceptual
+    from allocator.metrics import get_metric
     from allocator.objective import find_objective
     from allocator.tables import Table
     from codec import get_codec
@@ -53,7 +53,7 @@ def demo(
     use_weights(metric_weights)
     say = functools.partial(typer.echo, err=as_json)
     photos = _photos()
-    metric = get_perceptual(say)
+    metric = get_metric("lpips")
     codecs = [get_codec(name) for name in dict.fromkeys(codec or ["po-dkic", "hevc"])]
     levels = sum(len(codec.levels) for codec in codecs)
     names = " and ".join(codec.name for codec in codecs)

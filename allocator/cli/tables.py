@@ -77,23 +77,23 @@ def tables_build(
     metric_weights: Weights = None,
     as_json: Json = False,
 ) -> None:
-    """Measure every image at every level of the codecs (avif and hevc, lpips unless told otherwise).
-
-    Where LPIPS's weights can't be had, lpips-lite is measured in its place unless a metric is named.
-    """
+    """Measure every image at every level of the codecs (avif and hevc, lpips unless told otherwise)."""
     from allocator.engines import Engine, Local, Ray
     from allocator.errors import AllocatorError
-    from allocator.metrics import get_metric, get_perceptual
+    from allocator.images import find_images
+    from allocator.metrics import get_metric
     from codec import get_codec
+    from codec.remote import is_address
 
     use_weights(metric_weights)
     if engine == EngineName.local and (address or gpus_per_worker):
         raise AllocatorError("--address and --gpus-per-worker go with --engine ray.")
     if dry_run and (for_target or for_budget):
         raise AllocatorError("What a budget needs shows only as it is measured; leave out --dry-run, or the budget.")
+    find_images(image for image in images if not is_address(image))  # mistakes show before weights are fetched
     try:
         codecs = [get_codec(name) for name in dict.fromkeys(codec or ["avif", "hevc"])]
-        metrics = [get_metric(name) for name in dict.fromkeys(metric or ())] or [get_perceptual(note)]
+        metrics = [get_metric(name) for name in dict.fromkeys(metric or ["lpips"])]
         if dry_run:
             local_jobs = jobs if engine == EngineName.local else None
             _estimate(out, images, codecs, metrics, local_jobs, not no_bitstreams, as_json)

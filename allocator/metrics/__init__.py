@@ -1,5 +1,5 @@
 """Metrics: how far decoded pixels are from the original's."""
 
-from allocator.metrics.base import METRICS, STAND_IN, Metric, MetricError, get_metric, get_perceptual, stored_metric
+from allocator.metrics.base import METRICS, Metric, MetricError, get_metric, stored_metric
 
-__all__ = ["METRICS", "STAND_IN", "Metric", "MetricError", "get_metric", "get_perceptual", "stored_metric"]
+__all__ = ["METRICS", "Metric", "MetricError", "get_metric", "stored_metric"]

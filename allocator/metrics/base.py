@@ -4,7 +4,6 @@ import hashlib
 import importlib.metadata
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,8 @@ from codec.trust import check_name, note_typed
 
 METRICS = "clic_allocator.metrics"
 """The entry-point group of metrics; each entry is called without arguments and returns a :class:`Metric`."""
-
-
-STAND_IN = "lpips-lite"
-"""This project's own stand-in for LPIPS, which is never taken for it."""
+_OF_LIBRARIES = ("piq:", "pyiqa:")
+"""How names of their metrics begin, see :mod:`allocator.metrics.libraries`."""
 RESERVED = frozenset(
     "id image path sha256 width height codec level setting fingerprint bytes bpp encode_seconds decode_seconds "
     "decoded_sha256 target".split()
@@ -55,17 +52,22 @@ class Metric(ABC):
 
 
 def get_metric(name: str) -> Metric:
-    """The metric called ``name``.
+    """The metric called ``name``: an entry point, or ``piq:NAME`` or ``pyiqa:NAME`` of those libraries.
 
     Raises:
         UnknownName: there is no such metric, or importing it fails.
-        MetricError: its weights can't be had.
+        MetricError: its library or weights are unavailable.
     """
     note_typed(name)
     return _find_metric(name)
 
 
 def _find_metric(name: str) -> Metric:
+    if name.startswith(_OF_LIBRARIES):
+        from allocator.metrics.libraries import of_library
+
+        library, _, inner = name.partition(":")
+        return of_library(library, inner)
     metric: Metric = create(METRICS, name, MetricError)
     if metric.name in RESERVED:
         raise MetricError(f"A metric can't be called {metric.name!r}, which heads another column of a table.")
@@ -78,18 +80,9 @@ def stored_metric(name: str) -> Metric:
     Raises:
         UntrustedName: it would load code or files, and nobody trusts it (see :mod:`codec.trust`).
     """
-    if name not in importlib.metadata.entry_points(group=METRICS).names:
+    if name not in importlib.metadata.entry_points(group=METRICS).names and not name.startswith(_OF_LIBRARIES):
         check_name(name)
     return _find_metric(name)
-
-
-def get_perceptual(report: Callable[[str], None]) -> Metric:
-    """LPIPS, or where its weights can't be had its stand-in, and ``report`` is told why."""
-    try:
-        return get_metric("lpips")
-    except MetricError as error:
-        report(f"Measuring {STAND_IN}, which stands in for LPIPS: {error}")
-        return get_metric(STAND_IN)
 
 
 def mirror_to(image: RGBImage, side: int) -> RGBImage:

@@ -1,6 +1,7 @@
 """Builds as a person meets them: resumed, killed, interrupted, on a full disk, with bad files."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -208,7 +209,9 @@ class Fails(PSNR):
         return self.worst if self.worst else 1 / 0
 
 
-@pytest.mark.parametrize(("worst", "reason"), [(float("nan"), "fails gives nan for it"), (0.0, "ZeroDivisionError")])
+@pytest.mark.parametrize(
+    ("worst", "reason"), [(float("nan"), "fails is nan at level"), (0.0, "fails fails at level")]
+)
 def test_a_metric_that_fails_is_named_with_the_image(worst: float, reason: str, photos: Path, tmp_path: Path) -> None:
     metric = Fails()
     metric.worst = worst
@@ -216,7 +219,15 @@ def test_a_metric_that_fails_is_named_with_the_image(worst: float, reason: str, 
     assert report.images == 4
     [failure] = report.failures
     assert "rocket.png: " in failure
-    assert reason in failure
+    assert re.search(rf"{reason} \S+ of jpeg", failure)
+
+
+def test_a_folder_that_is_missing_is_told_before_weights_are_fetched(tmp_path: Path) -> None:
+    env = {"TORCH_HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9", "ALLOCATOR_METRIC_WEIGHTS": ""}
+    with started("tables", "build", "gone/", "-m", "lpips-vgg", "-o", tmp_path / "run.db", env=env) as process:
+        err = process.communicate(timeout=100)[1]
+    assert process.returncode == 2
+    assert err == "gone: there is no such file or folder.\n"
 
 
 def test_a_metric_of_a_build_that_failed_is_not_in_the_table(photos: Path, tmp_path: Path) -> None:

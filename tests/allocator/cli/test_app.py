@@ -11,7 +11,7 @@ from rich.console import Console
 from allocator.cli.app import grid, marked
 from tests.conftest import run
 
-HEADS = ["codec", "level", "setting", "bpp", "encode s", "lpips-squeeze", "ms-ssim", "psnr", "lpips-lite"]
+HEADS = ["codec", "level", "setting", "bpp", "encode s", "lpips-squeeze", "ms-ssim", "psnr", "lpips-alex"]
 
 
 def test_columns_that_find_no_room_go_on_below(monkeypatch: pytest.MonkeyPatch) -> None:

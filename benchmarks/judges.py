@@ -1,0 +1,97 @@
+"""Codecs at the challenge's rates by several metrics, each marked where it was in the loss that trained the codec.
+
+    python benchmarks/judges.py FOLDER --table FILE [--codec NAME ...] [--judge NAME ...] [--every N]
+
+Measures what the rates need of every codec by LPIPS (`alex`), allocates each codec on its own by it, and measures the
+other judges on what was chosen, the fast ones first; then prints Markdown. A run that was stopped goes on with the
+same command, and prints the judges that are complete. `lpips-vgg` and `dists` need VGG-16's weights
+(ALLOCATOR_METRIC_WEIGHTS).
+"""
+
+import argparse
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import pandas as pd
+
+from allocator.allocation import Budget, allocate, make_budget, read_points
+from allocator.build import build
+from allocator.engines import Engine, Local
+from allocator.images import find_images
+from allocator.lazy import Needed, Wanted
+from allocator.metrics import get_metric
+from allocator.objective import Objective, find_objective
+from allocator.tables import Table
+from codec import get_codec
+
+TARGETS = ("0.075", "0.15", "0.3")
+OBJECTIVE = "lpips-alex"
+CODECS = ("hevc", "avif", "po-dkic")
+JUDGES = ("psnr", "ms-ssim", "ssimulacra2", "lpips-squeeze", "lpips-vgg", "dists")
+DECIMALS = {"psnr": 2, "ssimulacra2": 2}
+
+
+def budgets(points: pd.DataFrame) -> list[Budget]:
+    return [make_budget(points, "pooled", target=Fraction(target)) for target in TARGETS]
+
+
+def objective(table: Table) -> Objective:
+    return find_objective(table, [OBJECTIVE])
+
+
+def chosen(table: Table, codec: str) -> list[pd.DataFrame]:
+    """What is allocated to each image at each target."""
+    points = read_points(table, [codec])
+    return [allocate(points, budget, objective(table)).chosen for budget in budgets(points)]
+
+
+def measure(path: Path, images: Sequence[str], codecs: Sequence[str], judges: Sequence[str], engine: Engine) -> None:
+    known = [get_codec(name) for name in codecs]
+    for codec in known:
+        needed = Needed([codec], budgets, objective, "convex")
+        report = build(path, images, [codec], [get_metric(OBJECTIVE)], engine=engine, needed=needed)
+        print(f"{codec.name}: {report.points_measured} points measured, {report.points_known} known", flush=True)
+
+    def wanted(table: Table) -> Wanted:
+        found: Wanted = {}
+        for codec in codecs:
+            for row in pd.concat(chosen(table, codec)).itertuples():
+                found.setdefault((str(row.image), codec), set()).add(int(row.level))
+        return found
+
+    for judge in judges:
+        report = build(path, images, known, [get_metric(judge)], engine=engine, needed=wanted)
+        print(f"{judge}: {report.points_measured} points measured", flush=True)
+
+
+def show(path: Path, codecs: Sequence[str], judges: Sequence[str]) -> None:
+    with Table(path) as table:
+        rows = {codec: chosen(table, codec) for codec in codecs}
+        names = [name for name in (OBJECTIVE, *judges) if name in table.metrics()]
+    frames = [frame for of_codec in rows.values() for frame in of_codec]
+    complete = [name for name in names if all(name in frame and frame[name].notna().all() for frame in frames)]
+    print(f"\n| bpp | codec | {' | '.join(complete)} |\n{'| --- ' * (len(complete) + 2)}|")
+    for i, target in enumerate(TARGETS):
+        for codec in codecs:
+            means = [f"{rows[codec][i][name].mean():.{DECIMALS.get(name, 4)}f}" for name in complete]
+            print(f"| {target} | {codec} | {' | '.join(means)} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--table", type=Path, required=True)
+    parser.add_argument("--codec", action="append", help=f"by default {', '.join(CODECS)}")
+    parser.add_argument("--judge", action="append", help=f"by default {', '.join(JUDGES)}")
+    parser.add_argument("--every", type=int, default=1, help="measure every n-th image by name")
+    parser.add_argument("--jobs", type=int)
+    arguments = parser.parse_args()
+    images = [image.path for image in find_images([arguments.folder])][:: arguments.every]
+    codecs, judges = arguments.codec or CODECS, arguments.judge or JUDGES
+    measure(arguments.table, images, codecs, judges, Local(arguments.jobs))
+    show(arguments.table, codecs, judges)
+
+
+if __name__ == "__main__":
+    main()
