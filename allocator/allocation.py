@@ -117,9 +117,9 @@ def read_points(table: Table, codecs: Sequence[str] = ()) -> "pd.DataFrame":
     Raises:
         AllocationError: the table is empty, a codec isn't in it, or an image has no point.
     """
-    if not (images := len(table)):
+    images, frame = table.steady(lambda: (len(table), table.points()))
+    if not images:
         raise AllocationError(f"{table.path}: the table is empty.")
-    frame = table.points()
     measured = sorted(frame["codec"].unique())
     if unknown := sorted(set(codecs) - set(measured)):
         known = ", ".join(measured) or "none yet"

@@ -17,6 +17,8 @@ from codec import Codec, CodecError
 
 _WAIT_SECONDS = 60.0
 """For someone who reads a large table meanwhile."""
+_ROUNDS = 10
+"""Of measuring again what other programs took out of the table meanwhile."""
 Wanted = Mapping[tuple[str, str], Collection[int]]
 """Levels by image and codec."""
 
@@ -68,6 +70,10 @@ def build(
     already (same pixels, codec and metric fingerprints) isn't measured again, so the same call continues a build that
     was interrupted.
 
+    Builds and other commands may use one table at the same time. A build ends in one transaction that finds all of
+    its images and points there; what others took out meanwhile is put in again first. So the table ends as if the
+    commands had run one after the other, in the order in which they ended.
+
     Args:
         table: the SQLite file; made if missing.
         images: files, folders and addresses, see :func:`allocator.images.find_images`.
@@ -82,7 +88,7 @@ def build(
 
     Raises:
         AllocatorError: an image or codec failed and ``keep_going`` is off (what was measured is kept), the table
-            can't be written, or the engine can't go on.
+            can't be written, the engine can't go on, or another program takes out again and again what is measured.
         CodecError: no package speaks an address's protocol.
     """
     files = find_images(images)
@@ -90,15 +96,31 @@ def build(
     with Table(table, create=True, wait=_WAIT_SECONDS) as opened, engine.start(codecs, metrics) as workers:
         run = _Build(opened, workers, codecs, metrics, keep_going, keep_bitstreams, report)
         members = run.read(files)
-        opened.add_metrics(metrics)
-        opened.add_members(members)
-        if needed is None:
-            run.measure(run.missing(members))
-        else:
-            while tasks := run.missing(members, needed(opened)):
+        with opened.transaction():
+            opened.changed_by_others()
+            opened.add_metrics(metrics)
+            if needed is None:
+                opened.claim(members)
+            else:  # it is asked about all of the set
+                opened.add_members(members)
+        wanted: dict[tuple[str, str], set[int]] | None = None if needed is None else {}
+        tasks = run.missing(members, wanted)
+        run.result.points_known = run.known
+        for _ in range(_ROUNDS):
+            run.measure(tasks)
+            while needed is not None and wanted is not None:
+                run.leave_out_unmeasured()
+                for key, levels in needed(opened).items():
+                    wanted[key] = {*wanted.get(key, ()), *levels}
+                if not (tasks := run.missing(members, wanted)):
+                    break
                 run.measure(tasks)
-        run.result.others = [member.name for member in opened.members() if member.name not in run.names]
-        return run.result
+            if not (tasks := run.settle(members, wanted)):
+                return run.result
+        raise AllocatorError(
+            f"{table}: another program takes out what this build measures, again and again. What was measured is "
+            "kept; run the same command when the other has finished."
+        )
 
 
 @dataclass
@@ -116,6 +138,7 @@ class _Build:
         self.fingerprints = [level_fingerprints(codec) for codec in self.codecs]
         self.names: set[str] = set()  # of the images that were read
         self.failed: set[tuple[str, int]] = set()  # images, and codecs that fail on them
+        self.known = 0  # points that weren't missing when this was last looked at
 
     def read(self, files: Sequence[ImageFile]) -> list[Member]:
         """Read every file once, so that bad ones are known before hours of work."""
@@ -144,7 +167,7 @@ class _Build:
     def missing(self, members: Sequence[Member], wanted: Wanted | None = None) -> list[Task]:
         """What is to be measured, the largest images first so that none is left alone at the end."""
         tasks = []
-        self.result.points_known = 0
+        self.known = 0
         unique = {member.sha256: member for member in members}.values()
         for member in sorted(unique, key=lambda m: (-m.width * m.height, m.name)):
             for index, codec in enumerate(self.codecs):
@@ -155,15 +178,35 @@ class _Build:
                 if known.keys() - set(fingerprints):
                     self.table.prune(member.sha256, codec.name, fingerprints)
                 levels = missing_levels(known, fingerprints, self.metrics)
-                self.result.points_known += len(codec.levels) - len(levels)
+                self.known += len(codec.levels) - len(levels)
                 if wanted is not None:
                     levels = [one for one in levels if one.level in wanted.get((member.name, codec.name), ())]
                 if levels:
                     tasks.append(Task(member, index, tuple(levels)))
         return tasks
 
+    def settle(self, members: Sequence[Member], wanted: Wanted | None) -> list[Task]:
+        """End the build with all that it wants in the table, or say what others took out of it meanwhile.
+
+        Images without any point are left out; a build of others that still measures them puts them in again.
+        """
+        with self.table.transaction():
+            self.table.add_members(members)
+            if self.table.changed_by_others() and (tasks := self.missing(members, wanted)):
+                return tasks
+            self.leave_out_unmeasured()
+            names = {one.name for one in self.table.members()}
+            self.result.images = len(names & self.names)
+            self.result.others = sorted(names - self.names)
+            return []
+
+    def leave_out_unmeasured(self) -> None:
+        """Of the images that failed."""
+        if self.keep_going:
+            self.table.drop_unmeasured(self.names)
+
     def measure(self, tasks: Sequence[Task]) -> None:
-        """Do the tasks and store each one's points as it finishes; then leave out images without any."""
+        """Do the tasks and store each one's points as it finishes."""
         total = sum(task.work for task in tasks)
         left = Counter(task.member.sha256 for task in tasks)
         images_done, done = 0, 0
@@ -179,7 +222,7 @@ class _Build:
                     self.failed.add((task.member.sha256, task.codec))
                     failure = error
                 else:
-                    found.append(Measured(task.member.sha256, self.codecs[task.codec].name, points))
+                    found.append(Measured(task.member, self.codecs[task.codec].name, points))
                     rates = [8 * point.bytes / task.pixels for point in points]
                     current += f" {min(rates):.3f}-{max(rates):.3f} bpp"
                 done += task.work
@@ -191,8 +234,6 @@ class _Build:
                     f"{self.result.failures[-1]} What was measured is kept; --keep-going leaves such images out."
                 ) from failure
             self.report(Progress("measuring", images_done, len(left), done / total, current))
-        if self.keep_going:
-            self.result.images -= self.table.drop_unmeasured(self.names)
 
     def _with_bitstreams(self, task: Task) -> Task:
         """Read what is stored only now that the task starts: all tasks' bitstreams may exceed memory."""

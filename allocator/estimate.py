@@ -198,7 +198,7 @@ def _size(
         for sample in samples:
             measured = zip(codecs, sample.points, strict=True)
             table.store(
-                (Measured(sample.member.sha256, codec.name, points) for codec, points in measured),
+                (Measured(sample.member, codec.name, points) for codec, points in measured),
                 bitstreams=keep_bitstreams,
             )
         return path.stat().st_size - empty

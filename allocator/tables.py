@@ -1,33 +1,52 @@
 """Tables: all operating points of a set of images in one SQLite file; its columns: ``docs/reference/tables.md``."""
 
 import contextlib
+import functools
 import os
+import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, TypeVar
 
 from allocator.errors import AllocatorError
-from allocator.metrics.base import Metric
+from allocator.metrics.base import RESERVED, Metric
 from codec.workers import cores
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+T = TypeVar("T")
 Bitstream: TypeAlias = bytes  # `bytes` names a column below
 
 APPLICATION_ID = 0x434C4943
 SCHEMA_VERSION = 1
 _BATCH_ROWS = 100_000
 _MAPPED_BYTES = 1 << 36
+_MOST_PIXELS = 1 << 31
+_CHECKED_BYTES = 1 << 28
+"""A table up to this size is checked in whole, row by row, before it is used: less than a second."""
+_STEPS, _STEPS_A_BYTE = 10**9, 100
+"""Of SQLite's machine: no query on a sound table needs more, whatever its size."""
+_STEPS_A_LOOK = 10**6
 _POINT_COLUMNS = "id image codec level setting fingerprint bytes encode_seconds decode_seconds".split()
 """That allocations need."""
 _AS_CATEGORIES = {"name", "path", "sha256", "codec", "setting", "fingerprint"}
 """Texts that many operating points share."""
+_RANGES = {
+    "width": (1, 1 << 31),
+    "height": (1, 1 << 31),
+    "level": (0, 1 << 31),
+    "bytes": (0, 1 << 36),
+    "encode_seconds": (0, 1e9),
+    "decode_seconds": (0, 1e9),
+    "value": (-1e15, 1e15),
+}
+"""What numbers of a table may be: what lies outside was never measured, and sums of what lies inside are exact."""
 _SCHEMA = f"""
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
@@ -110,8 +129,7 @@ class Point:
 class Measured(NamedTuple):
     """What was measured of one image by one codec."""
 
-    sha256: str
-    """The image's, a member's."""
+    member: Member
     codec: str
     points: Sequence[Point]
 
@@ -127,7 +145,8 @@ class Table:
             as fast.
 
     Raises:
-        TableError: missing, unreadable, not a table, or of another version.
+        TableError: missing, unreadable, not a table, of another version, or with anything else inside (views,
+            triggers, other types): a stranger's file is data, and nothing in it runs.
     """
 
     def __init__(
@@ -135,6 +154,7 @@ class Table:
     ) -> None:
         self.path = Path(path)
         self._wait = wait
+        self._version = self._steps_left = self._attached_bytes = 0
         if not create and not self.path.is_file():
             raise TableError(f"{path}: there is no such table; `allocator tables build` makes one.")
         with self._errors():
@@ -142,7 +162,9 @@ class Table:
             self._connection = sqlite3.connect(uri, uri=True, timeout=wait, isolation_level=None)
         try:
             with self._errors():
-                self._connection.execute("PRAGMA foreign_keys = ON")
+                self._connection.set_progress_handler(self._takes_too_long, _STEPS_A_LOOK)
+                for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "foreign_keys = ON"):
+                    self._connection.execute(f"PRAGMA {pragma}")
                 if whole:
                     for pragma in ("journal_mode = MEMORY", "synchronous = OFF", "cache_size = -65536"):
                         self._connection.execute(f"PRAGMA {pragma}")
@@ -164,6 +186,31 @@ class Table:
                 f"{self.path}: is a table of version {found}, and this program reads version {SCHEMA_VERSION}; "
                 "use the program that made it, or build the table anew."
             )
+        self._check_objects()
+        if self._size() <= _CHECKED_BYTES:
+            for [found] in self._connection.execute("PRAGMA quick_check(1)"):
+                if found != "ok":
+                    raise TableError(f"{self.path}: is damaged ({found}).")
+
+    def _check_objects(self) -> None:
+        """Make sure that the file holds this program's tables, and nothing that acts by itself."""
+        unknown = _known_objects()
+        for kind, name, text in self._connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall():
+            if (kind, name) in unknown:
+                if unknown.pop((kind, name)) != _plain_sql(text):
+                    raise TableError(f"{self.path}: its table {name} isn't made as this program makes it.")
+            elif not _is_harmless(kind, text):
+                raise TableError(f"{self.path}: holds the {kind} {name!r}, which no table of this program has.")
+        if unknown:
+            raise TableError(f"{self.path}: lacks the table {min(unknown)[1]}.")
+
+    def _size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def _takes_too_long(self) -> bool:
+        """Whether a query has taken more steps than a sound table of the file's size could need."""
+        self._steps_left -= _STEPS_A_LOOK
+        return self._steps_left < 0
 
     def __enter__(self) -> Self:
         return self
@@ -176,6 +223,7 @@ class Table:
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         try:
+            self._steps_left = _STEPS + _STEPS_A_BYTE * (self._size() + self._attached_bytes)
             yield
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -188,12 +236,43 @@ class Table:
                 sqlite3.SQLITE_CORRUPT: "is damaged",
                 sqlite3.SQLITE_READONLY: "may not be written",
                 sqlite3.SQLITE_CANTOPEN: "can't be opened; does its folder exist?",
+                sqlite3.SQLITE_INTERRUPT: "is damaged (reading it doesn't end)",
             }.get(code, str(error))
             raise TableError(f"{self.path}: {reason}.") from error
 
     @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of the block or nothing of it, and no other program writes meanwhile; may be nested."""
+        if self._connection.in_transaction:
+            yield
+            return
+        with self._errors(), self._transaction():
+            yield
+
+    def steady(self, read: Callable[[], T]) -> T:
+        """What ``read`` gives of this table in one state, whatever other programs do meanwhile."""
+        with self._errors():
+            if self._connection.in_transaction:
+                return read()
+            for _ in range(2):
+                before = self._data_version()
+                found = read()
+                if self._data_version() == before:
+                    return found
+        with self.transaction():
+            return read()
+
+    def changed_by_others(self) -> bool:
+        """Whether another program has written to the table since this was last asked."""
+        with self._errors():
+            before, self._version = self._version, self._data_version()
+        return before != self._version
+
+    def _data_version(self) -> int:
+        return self._scalar("PRAGMA data_version")
+
+    @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All of the block or nothing of it."""
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -209,15 +288,28 @@ class Table:
 
     def add_members(self, members: Sequence[Member]) -> None:
         """Put images in the set; one whose name is there already is replaced by the new one."""
-        with self._errors(), self._transaction():
-            self._connection.executemany(
-                "INSERT OR IGNORE INTO image (sha256, width, height) VALUES (?, ?, ?)",
-                [(m.sha256, m.width, m.height) for m in members],
-            )
+        with self.transaction():
+            self._add_images(members)
             self._connection.executemany(
                 "INSERT OR REPLACE INTO member SELECT ?, id, ? FROM image WHERE sha256 = ?",
                 [(m.name, m.path, m.sha256) for m in members],
             )
+
+    def claim(self, members: Sequence[Member]) -> None:
+        """Put images in the set that are new to the table by name and by pixels.
+
+        A build begins so, to show what it does, and adds the others as it ends: what commands that end before do to
+        images that they know is then not mixed with what this build makes of them.
+        """
+        known = "SELECT EXISTS (SELECT 1 FROM member WHERE name = ?) OR EXISTS (SELECT 1 FROM image WHERE sha256 = ?)"
+        with self.transaction():
+            self.add_members([one for one in members if not self._scalar(known, one.name, one.sha256)])
+
+    def _add_images(self, members: Iterable[Member]) -> None:
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO image (sha256, width, height) VALUES (?, ?, ?)",
+            [(m.sha256, m.width, m.height) for m in members],
+        )
 
     def __len__(self) -> int:
         """Images of the set."""
@@ -235,34 +327,44 @@ class Table:
 
     def add_metrics(self, metrics: Sequence[Metric]) -> None:
         """Register metrics, which :meth:`store` needs."""
-        with self._errors(), self._transaction():
+        with self.transaction():
             self._connection.executemany(
                 "INSERT OR IGNORE INTO metric (name, fingerprint, higher_is_better) VALUES (?, ?, ?)",
                 [(m.name, m.fingerprint, int(m.higher_is_better)) for m in metrics],
             )
 
     def drop(self, names: Iterable[str]) -> int:
-        """Take images out of the set, and their points with them; returns how many were there."""
-        with self._errors(), self._transaction():
-            count = sum(
-                self._connection.execute("DELETE FROM member WHERE name = ?", (name,)).rowcount for name in names
-            )
-            self._connection.execute("DELETE FROM point WHERE image NOT IN (SELECT image FROM member)")
-            self._connection.execute("DELETE FROM image WHERE id NOT IN (SELECT image FROM member)")
+        """Take images out of the set, and their points with them; returns how many were there.
+
+        Points of images that no name stands for any more, since a build gave the name to other pixels, are kept.
+        """
+        with self.transaction():
+            images: set[int] = set()
+            count = 0
+            for name in names:
+                for [image] in self._connection.execute("DELETE FROM member WHERE name = ? RETURNING image", (name,)):
+                    images.add(image)
+                    count += 1
+            gone = [
+                (image,)
+                for image in images
+                if not self._scalar("SELECT EXISTS (SELECT 1 FROM member WHERE image = ?)", image)
+            ]
+            self._connection.executemany("DELETE FROM point WHERE image = ?", gone)
+            self._connection.executemany("DELETE FROM image WHERE id = ?", gone)
             return count
 
     def drop_unmeasured(self, names: Iterable[str]) -> int:
         """Take those of the named images out of the set that have no point; returns how many."""
-        with self._errors():
+        with self.transaction():
             rows = self._connection.execute("SELECT name FROM member WHERE image NOT IN (SELECT image FROM point)")
-            empty = {row[0] for row in rows}
-        empty &= set(names)
-        return self.drop(empty) if empty else 0
+            empty = {row[0] for row in rows} & set(names)
+            return self.drop(empty) if empty else 0
 
     def prune(self, sha256: str, codec: str, fingerprints: Sequence[str]) -> None:
         """Delete one image's points of a codec but for those of its levels' fingerprints now."""
         marks = ",".join("?" * len(fingerprints))
-        with self._errors(), self._transaction():
+        with self.transaction():
             self._connection.execute(
                 f"DELETE FROM point WHERE image = (SELECT id FROM image WHERE sha256 = ?) AND codec = ? "
                 f"AND fingerprint NOT IN ({marks})",
@@ -275,12 +377,14 @@ class Table:
         A point without a bitstream keeps the one that is stored.
 
         Args:
-            measured: of images in the set, by metrics that are registered.
+            measured: by metrics that are registered. Of an image that another program has taken out of the set
+                meanwhile, points are kept for when it is put in again.
             bitstreams: keep them, too.
         """
-        with self._errors(), self._transaction():
+        with self.transaction():
             for one in measured:
-                image = self._scalar("SELECT id FROM image WHERE sha256 = ?", one.sha256)
+                self._add_images([one.member])
+                image = self._scalar("SELECT id FROM image WHERE sha256 = ?", one.member.sha256)
                 for point in one.points:
                     self._store_point(image, one.codec, point, bitstreams)
 
@@ -340,9 +444,14 @@ class Table:
         return row[0] if row else None
 
     def decoded_sha256(self, sha256: str, fingerprint: str) -> str:
-        """What an operating point's pixels are known by, see :func:`codec.pixels_sha256`."""
+        """What an operating point's pixels are known by, see :func:`codec.pixels_sha256`.
+
+        Raises:
+            TableError: another program has taken it out.
+        """
         row = self._of_point("SELECT decoded_sha256 FROM point", sha256, fingerprint)
-        assert row
+        if row is None:
+            raise TableError(f"{self.path}: no longer holds a point that was chosen; it has changed meanwhile.")
         return str(row[0])
 
     def _of_point(self, query: str, sha256: str, fingerprint: str) -> tuple[Any, ...] | None:
@@ -368,7 +477,7 @@ class Table:
 
         Columns: those of :meth:`points`, texts as such, and ``decoded_sha256``.
         """
-        return as_texts(self._points("decoded_sha256"))
+        return as_texts(self.steady(lambda: self._points("decoded_sha256")))
 
     def points(self) -> "pd.DataFrame":
         """What allocations need of all operating points, one a row, sorted by image, codec and level.
@@ -378,7 +487,7 @@ class Table:
         one for each metric, NaN where it wasn't measured. Of a metric that was measured with several weights the
         latest counts. Texts are categories: a table may hold tens of millions of points.
         """
-        return self._points()
+        return self.steady(self._points)
 
     def _points(self, *more: str) -> "pd.DataFrame":
         import numpy as np
@@ -388,6 +497,9 @@ class Table:
             "SELECT name, path, image, sha256, width, height FROM member JOIN image ON image.id = member.image "
             "ORDER BY name"
         )
+        width, height = (members[name].to_numpy().astype(np.int64) for name in ("width", "height"))
+        if len(members) and (width * height).max() > _MOST_PIXELS:
+            raise TableError(f"{self.path}: is damaged (an image is larger than any that is read).")
         found = self._read_in_parts(
             f"SELECT {', '.join((*_POINT_COLUMNS, *more))} FROM point WHERE id BETWEEN {{}} AND {{}}"
         )
@@ -435,11 +547,14 @@ class Table:
     def _latest_metrics(self) -> list[tuple[str, int]]:
         """Names, and the id of the weights that count."""
         with self._errors():
-            return self._connection.execute(
+            found = self._connection.execute(
                 "SELECT name, max(id) FROM metric "
                 "WHERE EXISTS (SELECT 1 FROM measurement WHERE measurement.metric = metric.id) "
                 "GROUP BY name ORDER BY max(id)"
             ).fetchall()
+        if wrong := [name for name, _ in found if name in RESERVED]:
+            raise TableError(f"{self.path}: holds a metric called {wrong[0]!r}, which heads another column.")
+        return found
 
     def _read_in_parts(self, query: str) -> "pa.Table":
         """What a query between two ids of points gives for all of them, a part on each core."""
@@ -471,10 +586,41 @@ class Table:
                 cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(_BATCH_ROWS)})
                 cursor.execute(query)
                 reader = cursor.fetch_record_batch()
-                batches = [_with_dictionaries(batch) for batch in reader]
+                batches, left = [], self._size()
+                for batch in reader:
+                    batches.append(_with_dictionaries(batch))
+                    left -= len(batch)
+                    if left < 0:  # each row takes at least a byte
+                        raise TableError(f"{self.path}: is damaged (it holds more rows than bytes).")
+            found = pa.Table.from_batches(batches, None if batches else reader.schema).unify_dictionaries()
+            found.validate(full=True)  # of texts, too
         except adbc.Error as error:
             raise TableError(f"{self.path}: can't be read ({error}).") from error
-        return pa.Table.from_batches(batches, None if batches else reader.schema).unify_dictionaries()
+        except pa.ArrowException as error:
+            raise TableError(f"{self.path}: is damaged ({str(error).partition(chr(10))[0]}).") from error
+        self._check_values(found)
+        return found
+
+    def _check_values(self, found: "pa.Table") -> None:
+        """Refuse what no build writes: other types, nothing, and numbers without sense."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        for name, column in zip(found.column_names, found.columns, strict=True):
+            low, high = _RANGES.get(name, (0, 1 << 62))
+            if not len(found):
+                continue
+            if column.null_count:
+                sound = False
+            elif name in _AS_CATEGORIES or name == "decoded_sha256":
+                kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+                sound = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+            elif name in ("encode_seconds", "decode_seconds", "value"):
+                sound = pa.types.is_floating(column.type) and _within(pc.min_max(column), low, high)
+            else:
+                sound = pa.types.is_integer(column.type) and _within(pc.min_max(column), low, high)
+            if not sound:
+                raise TableError(f"{self.path}: is damaged (a column {name} holds what was never measured).")
 
     def merge(self, other: "Table") -> None:
         """Take over all that ``other`` has and this table lacks.
@@ -482,7 +628,7 @@ class Table:
         Raises:
             TableError: a name stands for different pixels in the two.
         """
-        with self._errors(), self._attached(other), self._transaction():
+        with self._attached(other), self.transaction():
             clash = self._connection.execute(
                 "SELECT name FROM other.member AS theirs JOIN main.member AS mine USING (name) WHERE "
                 "(SELECT sha256 FROM other.image WHERE id = theirs.image) <> "
@@ -500,7 +646,9 @@ class Table:
 
     @contextlib.contextmanager
     def _attached(self, other: "Table") -> Iterator[None]:
-        self._connection.execute("ATTACH ? AS other", (other.path.resolve().as_uri() + "?mode=ro",))
+        self._attached_bytes = other._size()
+        with self._errors():
+            self._connection.execute("ATTACH ? AS other", (other.path.resolve().as_uri() + "?mode=ro",))
         try:
             yield
         finally:
@@ -515,6 +663,39 @@ class Table:
                 "points": self._scalar("SELECT count(*) FROM member JOIN point USING (image)"),
                 "bitstreams": self._scalar("SELECT count(*) FROM bitstream"),
             }
+
+
+@functools.cache
+def _objects() -> dict[tuple[str, str], str]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(_SCHEMA)
+        rows = connection.execute(
+            "SELECT type, name, sql FROM sqlite_master WHERE name <> 'sqlite_sequence'"
+        ).fetchall()
+    return {(kind, name): _plain_sql(text) for kind, name, text in rows}
+
+
+def _known_objects() -> dict[tuple[str, str], str]:
+    """Of each table and index of the schema, by kind and name, how it is made."""
+    return dict(_objects())
+
+
+def _plain_sql(text: object) -> str:
+    """A statement without what earlier releases left out."""
+    return re.sub(r" CHECK \((width > 0|height > 0|bytes >= 0)\)| AUTOINCREMENT", "", str(text))
+
+
+def _is_harmless(kind: str, text: object) -> bool:
+    """Whether an object that a person added to a table does nothing by itself."""
+    if kind == "index":
+        return text is None or bool(re.fullmatch(r'CREATE INDEX "?\w+"? ON "?\w+"? ?\([\w", ]+\)', str(text)))
+    return kind == "table" and str(text).startswith("CREATE TABLE ")
+
+
+def _within(bounds: Any, low: float, high: float) -> bool:
+    """Whether all numbers, of whose least and largest are given, are (not NaN and) between two."""
+    least, largest = bounds["min"].as_py(), bounds["max"].as_py()
+    return bool(low <= least <= largest <= high)
 
 
 def as_texts(frame: "pd.DataFrame") -> "pd.DataFrame":

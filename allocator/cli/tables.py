@@ -235,7 +235,7 @@ def tables_show(table: TableFile, as_json: Json = False) -> None:
     from allocator.tables import Table
 
     with Table(table) as opened:
-        counts, metrics, points = opened.counts(), opened.metrics(), opened.points()
+        counts, metrics, points = opened.steady(lambda: (opened.counts(), opened.metrics(), opened.points()))
     levels = [
         {
             "codec": codec,
@@ -277,10 +277,10 @@ def tables_drop(
     from allocator.errors import AllocatorError
     from allocator.tables import Table
 
-    with Table(table) as opened:
+    with Table(table) as opened, opened.transaction():
         if unknown := set(names) - {member.name for member in opened.members()}:
             raise AllocatorError(f"{table}: holds no image called {sorted(unknown)[0]!r}.")
-        dropped, left = opened.drop(names), opened.counts()["images"]
+        dropped, left = opened.drop(names), len(opened)
     result = {"table": table, "dropped": dropped, "images": left}
     emit(result, f"{table}: {dropped} images taken out, {left} left.", as_json=as_json)
 
@@ -307,20 +307,24 @@ def tables_merge(
     as_json: Json = False,
 ) -> None:
     """Join tables into a new one; what several hold is taken from the first."""
+    import os
+
     from allocator.errors import AllocatorError
     from allocator.tables import Table
 
+    taken = AllocatorError(f"{out}: is there already; name a new file.")
     if out.exists():
-        raise AllocatorError(f"{out}: is there already; name a new file.")
-    partial = out.with_name(out.name + ".partial")
-    partial.unlink(missing_ok=True)
+        raise taken
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         with Table(partial, create=True, whole=True) as merged:
             for part in parts:
                 with Table(part) as other:
                     merged.merge(other)
             counts = merged.counts()
-        partial.replace(out)
+        os.link(partial, out)  # unlike renaming, never over what another merge has written meanwhile
+    except FileExistsError:
+        raise taken from None
     finally:
         partial.unlink(missing_ok=True)
     line = f"{out}: {counts['images']} images, {counts['points']:,} operating points"
