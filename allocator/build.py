@@ -109,7 +109,6 @@ def build(
         for _ in range(_ROUNDS):
             run.measure(tasks)
             while needed is not None and wanted is not None:
-                run.leave_out_unmeasured()
                 for key, levels in needed(opened).items():
                     wanted[key] = {*wanted.get(key, ()), *levels}
                 if not (tasks := run.missing(members, wanted)):
@@ -194,19 +193,15 @@ class _Build:
             self.table.add_members(members)
             if self.table.changed_by_others() and (tasks := self.missing(members, wanted)):
                 return tasks
-            self.leave_out_unmeasured()
+            if self.keep_going:
+                self.table.drop_unmeasured(self.names)
             names = {one.name for one in self.table.members()}
             self.result.images = len(names & self.names)
             self.result.others = sorted(names - self.names)
             return []
 
-    def leave_out_unmeasured(self) -> None:
-        """Of the images that failed."""
-        if self.keep_going:
-            self.table.drop_unmeasured(self.names)
-
     def measure(self, tasks: Sequence[Task]) -> None:
-        """Do the tasks and store each one's points as it finishes."""
+        """Do the tasks and store each one's points as it finishes; then leave out images without any."""
         total = sum(task.work for task in tasks)
         left = Counter(task.member.sha256 for task in tasks)
         images_done, done = 0, 0
@@ -234,6 +229,8 @@ class _Build:
                     f"{self.result.failures[-1]} What was measured is kept; --keep-going leaves such images out."
                 ) from failure
             self.report(Progress("measuring", images_done, len(left), done / total, current))
+        if tasks and self.keep_going:
+            self.table.drop_unmeasured(self.names)
 
     def _with_bitstreams(self, task: Task) -> Task:
         """Read what is stored only now that the task starts: all tasks' bitstreams may exceed memory."""

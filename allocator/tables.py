@@ -470,7 +470,10 @@ class Table:
                 "SELECT name, higher_is_better FROM metric "
                 "WHERE EXISTS (SELECT 1 FROM measurement WHERE measurement.metric = metric.id) ORDER BY id"
             )
-            return {name: bool(higher) for name, higher in rows}
+            found = dict(rows)
+        if not all(isinstance(name, str) and higher in (0, 1) for name, higher in found.items()):
+            raise TableError(f"{self.path}: is damaged (its metrics make no sense).")
+        return {name: bool(higher) for name, higher in found.items()}
 
     def frame(self) -> "pd.DataFrame":
         """All operating points, one a row, sorted by image, codec and level.
