@@ -454,6 +454,24 @@ class Table:
             raise TableError(f"{self.path}: no longer holds a point that was chosen; it has changed meanwhile.")
         return str(row[0])
 
+    def find_point(self, sha256: str, fingerprint: str) -> tuple[str, Point] | None:
+        """The codec and operating point of a fingerprint, if it was measured on an image; values by metric name."""
+        row = self._of_point(
+            "SELECT point.id, codec, level, setting, fingerprint, bytes, encode_seconds, decode_seconds, "
+            "decoded_sha256 FROM point",
+            sha256,
+            fingerprint,
+        )
+        if row is None:
+            return None
+        latest = {metric: name for name, metric in self._latest_metrics()}
+        with self._errors():
+            rows = self._connection.execute("SELECT metric, value FROM measurement WHERE point = ?", row[:1])
+            values = {latest[metric]: value for metric, value in rows if metric in latest}
+            point = Point(*row[2:])
+            point.values = values
+            return row[1], point
+
     def _of_point(self, query: str, sha256: str, fingerprint: str) -> tuple[Any, ...] | None:
         with self._errors():
             found = self._connection.execute(

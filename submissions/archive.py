@@ -6,15 +6,16 @@ length of what follows (4 bytes), a deflated JSON list of the images' names and 
 image the index of its ending (1 byte) and its size; then the bitstreams.
 """
 
+import contextlib
 import io
 import json
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from codec.files import is_safe_name
 from submissions.errors import SubmissionError
@@ -24,8 +25,15 @@ JOINED = "bs"
 _START = struct.Struct(">BI")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MOST_HEAD = 1 << 26
+_MOST_RATIO = 64
+"""Of the index of a joined archive to the whole: names deflate, but each has a bitstream as well."""
 _MOST_EXTRACTED = 8 << 30
-_END, _MEMBER = 22, 30 + 46  # bytes of a ZIP's end, and of a member's two headers without its name
+_MOST_MEMBERS, _MOST_FILES = 1 << 20, 1 << 16
+"""Of a data archive, and of a decoder."""
+_BLOCK = 1 << 20
+_LOCAL, _CENTRAL = 30, 46  # bytes of a member's two headers without its name
+_MEMBER = _LOCAL + _CENTRAL
+_END, _END_64 = 22, 56 + 20  # bytes of a ZIP's end, and more where its members are too many for it
 
 
 def pack(members: Mapping[str, bytes], modes: Mapping[str, int] | None = None) -> bytes:
@@ -98,102 +106,197 @@ def _head(names: Sequence[str], endings: Sequence[str]) -> bytes:
     return zlib.compress(text.encode(), 9)
 
 
+class Streams(Mapping[str, bytes]):
+    """The bitstreams of a data archive by file name, each read when it is asked for.
+
+    Args:
+        path: of the archive.
+        places: file name to the offset and size of its bytes.
+        spare: bytes of the archive that belong to no bitstream and to no header.
+    """
+
+    def __init__(self, path: Path, places: dict[str, tuple[int, int]], spare: int) -> None:
+        self._path, self._places = path, places
+        self.spare = spare
+
+    def __getitem__(self, name: str) -> bytes:
+        offset, size = self._places[name]
+        with self._path.open("rb") as file:
+            return _read_at(file, offset, size)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def size(self, name: str) -> int:
+        """Bytes of a bitstream."""
+        return self._places[name][1]
+
+
 def unpack(path: Path) -> dict[str, bytes]:
-    """The bitstreams of a data archive from anyone, by file name: image and ending.
+    """The bitstreams of a data archive from anyone, by file name: image and ending; see :func:`open_streams`."""
+    return dict(open_streams(path))
+
+
+def open_streams(path: Path) -> Streams:
+    """Check a data archive from anyone, without holding more than a megabyte of its bitstreams in memory.
 
     Raises:
         SubmissionError: missing, damaged, or with a member that is compressed (:func:`pack` stores), there twice, or
             would be written outside the folder it's unpacked to.
     """
-    members = _stored(path)
-    if members.keys() != {JOINED}:
-        return members
-    try:
-        return _split(members[JOINED])
-    except (ValueError, KeyError, TypeError, IndexError, struct.error, zlib.error, RecursionError) as error:
-        raise SubmissionError(f"{path}: its index makes no sense; it is damaged.") from error
+    with _sentences(path, "is not a ZIP archive, or a damaged one"), path.open("rb") as file:
+        places, spare = _stored(path, file)
+        if places.keys() == {JOINED}:
+            try:
+                places = _split(file, *places[JOINED])
+            except SubmissionError:
+                raise
+            except Exception as error:  # of zlib and json on a stranger's bytes
+                raise SubmissionError(f"{path}: its index makes no sense ({error}).") from error
+        return Streams(path, places, spare)
 
 
-def _stored(path: Path) -> dict[str, bytes]:
+@contextlib.contextmanager
+def _sentences(path: Path, what: str) -> Iterator[None]:
+    """Whatever reading a stranger's archive raises, as one sentence."""
     try:
-        size = path.stat().st_size
-        with zipfile.ZipFile(path) as archive:
-            members: dict[str, bytes] = {}
-            for info in archive.infolist():
-                check_name(info.filename)
-                if info.filename in members:
-                    raise SubmissionError(f"{path}: holds {info.filename!r} twice.")
-                if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-                    raise SubmissionError(f"{path}: holds {info.filename!r} compressed, which bitstreams never are.")
-                size -= info.file_size
-                if size < 0:
-                    raise SubmissionError(f"{path}: claims to hold more than it has bytes.")
-                members[info.filename] = archive.read(info)
-            return members
+        if path.exists() and not path.is_file():
+            raise SubmissionError(f"{path}: is no file.")
+        yield
+    except SubmissionError:
+        raise
     except FileNotFoundError:
         raise SubmissionError(f"{path}: there is no such archive.") from None
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise SubmissionError(f"{path}: is not a ZIP archive, or a damaged one ({error}).") from error
+    except Exception as error:  # zipfile lets through what zlib, struct, codecs and others raise
+        raise SubmissionError(f"{path}: {what} ({error or type(error).__name__}).") from error
 
 
-def _split(data: bytes) -> dict[str, bytes]:
-    width, length = _START.unpack_from(data)
-    index = _START.size + length
-    names, endings = json.loads(zlib.decompressobj().decompress(data[_START.size : index], _MOST_HEAD))
-    start = index + len(names) * (1 + width)
-    members: dict[str, bytes] = {}
-    for name in names:
+def _stored(path: Path, file: BinaryIO) -> tuple[dict[str, tuple[int, int]], int]:
+    """Offset and size of each member, whose checksum holds, and the bytes that are no member's."""
+    left = path.stat().st_size
+    _bound_directory(path, file, _MOST_MEMBERS)
+    places: dict[str, tuple[int, int]] = {}
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        for info in members:
+            check_name(info.filename)
+            if info.filename in places:
+                raise SubmissionError(f"{path}: holds {info.filename!r} twice.")
+            if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+                raise SubmissionError(f"{path}: holds {info.filename!r} compressed, which bitstreams never are.")
+            left -= info.file_size
+            if left < 0:
+                raise SubmissionError(f"{path}: claims to hold more than it has bytes.")
+            places[info.filename] = 0, info.file_size
+        for info in members:
+            with archive.open(info) as member:  # checks its header, and at the end its checksum
+                while member.read(_BLOCK):
+                    pass
+            lengths = struct.unpack("<HH", _read_at(file, info.header_offset + 26, 4))
+            places[info.filename] = info.header_offset + _LOCAL + sum(lengths), info.file_size
+    return places, left - _headers(members)
+
+
+def _bound_directory(path: Path, file: BinaryIO, most: int) -> None:
+    """Refuse a directory that would take much more memory than the archive has bytes."""
+    end = _read_at(file, max(0, path.stat().st_size - _END), _END)
+    if len(end) < _END or not end.startswith(b"PK\5\6"):
+        raise ValueError("it does not end like one")
+    if int.from_bytes(end[12:16], "little") // _CENTRAL > most:
+        raise SubmissionError(f"{path}: holds more than {most:,} members.")
+
+
+def _headers(members: Sequence[zipfile.ZipInfo]) -> int:
+    """Bytes of the headers that members need."""
+    names = (info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437") for info in members)
+    end = _END if len(members) <= zipfile.ZIP_FILECOUNT_LIMIT else _END + _END_64
+    return end + sum(_MEMBER + 2 * len(name) for name in names)
+
+
+def _split(file: BinaryIO, offset: int, size: int) -> dict[str, tuple[int, int]]:
+    """The places of the bitstreams within a joined member."""
+    width, length = _START.unpack(_read_at(file, offset, _START.size))
+    if length > size:
+        raise ValueError("it is longer than the archive")
+    head = _read_at(file, offset + _START.size, length)
+    names, endings = json.loads(zlib.decompressobj().decompress(head, min(_MOST_HEAD, _MOST_RATIO * size)))
+    index = _read_at(file, offset + _START.size + length, min(size, len(names) * (1 + width)))
+    start, end = offset + _START.size + length + len(names) * (1 + width), offset + size
+    places: dict[str, tuple[int, int]] = {}
+    for i, name in enumerate(names):
         if not isinstance(name, str):
             raise TypeError("a name that is no text")
-        size = int.from_bytes(data[index + 1 : index + 1 + width], "big")
-        full = name + endings[data[index]]
+        at = i * (1 + width)
+        stream = int.from_bytes(index[at + 1 : at + 1 + width], "big")
+        full = name + endings[index[at]]
         check_name(full)
-        if full in members or start + size > len(data):
+        if full in places or start + stream > end:
             raise ValueError("a name twice, or too few bytes")
-        members[full] = data[start : start + size]
-        index, start = index + 1 + width, start + size
-    if start != len(data):
+        places[full] = start, stream
+        start += stream
+    if start != end:
         raise ValueError("bytes behind the end")
-    return members
+    return places
+
+
+def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
+    file.seek(offset)
+    return file.read(size)
 
 
 def extract(path: Path, folder: Path, most: int = _MOST_EXTRACTED) -> None:
     """Write the members of a decoder archive from anyone below a folder, with their modes.
 
     Raises:
-        SubmissionError: missing, damaged, larger than ``most`` bytes, or with a member that is a link or a device,
-            or would be written outside.
+        SubmissionError: missing, damaged, larger than ``most`` bytes or with too many members, compressed other than
+            by deflation, or with a member that is a link or a device, or would be written outside.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            if sum(info.file_size for info in members) > most:
-                raise SubmissionError(f"{path}: unpacks to more than {most:,} bytes.")
-            for info in members:
-                if info.is_dir():
-                    continue
-                check_name(info.filename)
-                mode = info.external_attr >> 16
-                if mode and not stat.S_ISREG(mode) and stat.S_IFMT(mode):
-                    raise SubmissionError(f"{path}: holds {info.filename!r}, which is no plain file.")
-                target = folder / info.filename
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(info) as source, target.open("xb") as copy:
-                    while block := source.read(1 << 20):
-                        copy.write(block)
-                target.chmod((mode & 0o777) or 0o644)
-    except FileNotFoundError:
-        raise SubmissionError(f"{path}: there is no such archive.") from None
-    except (
-        zipfile.BadZipFile,
-        OSError,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-        zlib.error,
-    ) as error:
-        raise SubmissionError(f"{path}: can't be unpacked ({error}).") from error
+    with _sentences(path, "can't be unpacked"), open_zip(path) as archive:
+        members = [info for info in archive.infolist() if not info.is_dir()]
+        if sum(info.file_size for info in members) > most:
+            raise SubmissionError(f"{path}: unpacks to more than {most:,} bytes.")
+        for info in members:
+            check_name(info.filename)
+            mode = info.external_attr >> 16
+            if mode and not stat.S_ISREG(mode) and stat.S_IFMT(mode):
+                raise SubmissionError(f"{path}: holds {info.filename!r}, which is no plain file.")
+            target = folder / info.filename
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(info) as source, target.open("xb") as copy:
+                while block := source.read(_BLOCK):
+                    copy.write(block)
+            target.chmod((mode & 0o777) or 0o644)
+
+
+def read_member(path: Path, name: str, most: int) -> bytes:
+    """One member of an archive from anyone.
+
+    Raises:
+        SubmissionError: the archive can't be read, the member isn't there, or has more than ``most`` bytes.
+    """
+    with _sentences(path, "can't be read"), open_zip(path) as archive:
+        if name not in archive.namelist():
+            raise SubmissionError(f"{path}: holds no {name}.")
+        if archive.getinfo(name).file_size > most:
+            raise SubmissionError(f"{path}: its {name} has more than {most:,} bytes.")
+        return archive.read(name)
+
+
+@contextlib.contextmanager
+def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A ZIP from anyone, of stored and deflated members: other methods can ask for gigabytes."""
+    with path.open("rb") as file:
+        _bound_directory(path, file, _MOST_FILES)
+        with zipfile.ZipFile(file) as archive:
+            for info in archive.infolist():
+                if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise SubmissionError(
+                        f"{path}: holds {info.filename!r} compressed by method {info.compress_type}, not deflated."
+                    )
+            yield archive
 
 
 def check_name(name: str) -> None:

@@ -29,7 +29,7 @@ from codec.base import Codec
 from codec.files import write_file
 from codec.learned import LearnedCodec
 from codec.registry import CODECS
-from submissions.archive import pack
+from submissions.archive import pack, read_member
 from submissions.decode import DECODER_FILE
 from submissions.errors import SubmissionError
 
@@ -39,6 +39,8 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 MACHINE = "x86_64"
 """The challenge's processor."""
 FORMAT = 1
+_MOST_INDEX = 1 << 20
+"""Bytes of what says which codecs a decoder is for."""
 _OWN = ("codec", "submissions")
 _LAUNCHER = b"""#!/usr/bin/env python3
 import sys
@@ -91,17 +93,18 @@ def read_decoder(path: Path) -> Decoder:
     Raises:
         SubmissionError: it can't be read, or is none.
     """
+    if not path.is_file():
+        raise SubmissionError(f"{path}: there is no such decoder.")
     try:
-        with zipfile.ZipFile(path) as archive:
-            content = json.loads(archive.read(DECODER_FILE))
-        if content["format"] != FORMAT:
-            raise SubmissionError(f"{path}: is of format {content['format']}; this version reads {FORMAT}.")
-        versions = {str(codec["name"]): str(codec["version"]) for codec in content["codecs"]}
-        return Decoder(path.read_bytes(), versions, tuple(map(str, content["pythons"])))
-    except FileNotFoundError:
-        raise SubmissionError(f"{path}: there is no such decoder.") from None
-    except (zipfile.BadZipFile, OSError, KeyError, ValueError, TypeError) as error:
+        content = json.loads(read_member(path, DECODER_FILE, _MOST_INDEX))
+        known, codecs, pythons = content["format"], content["codecs"], content["pythons"]
+        versions = {str(codec["name"]): str(codec["version"]) for codec in codecs}
+        decoder = Decoder(path.read_bytes(), versions, tuple(map(str, pythons)))
+    except (SubmissionError, OSError, LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise SubmissionError(f"{path}: is no decoder archive, or a damaged one.") from error
+    if known != FORMAT:
+        raise SubmissionError(f"{path}: is of format {known!r}; this version reads {FORMAT}.")
+    return decoder
 
 
 def make_decoder(

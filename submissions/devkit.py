@@ -9,10 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -26,6 +28,8 @@ PACKAGES = (
 """What the devkit installs (August 2025)."""
 PYTHON = "3.12"
 _POLL_SECONDS = 0.2
+_MOST_ERRORS, _MOST_LINES, _MOST_WIDTH = 1 << 20, 50, 500
+"""Of what a decoder writes to stderr: bytes that are kept, lines and characters of each that are shown."""
 
 
 @dataclass
@@ -39,8 +43,8 @@ class Watched:
     """The most memory of its processes together, shared memory counted once."""
     errors: list[str]
     """Lines of its stderr."""
-    offline: bool
-    """Whether it had no network."""
+    unenforced: list[str] = field(default_factory=list)
+    """Limits that the machine couldn't enforce, and why."""
 
 
 def filtered(folder: Path) -> dict[str, str]:
@@ -145,7 +149,16 @@ def _environment(binaries: Path, home: Path) -> dict[str, str]:
     return {"PATH": f"{binaries}:/usr/local/bin:/usr/bin:/bin", "HOME": str(home), "LANG": "C.UTF-8"}
 
 
-def watch(folder: Path, environment: dict[str, str], *, cpus: int, memory: int, seconds: float) -> Watched:
+def watch(
+    folder: Path,
+    environment: dict[str, str],
+    *,
+    cpus: int,
+    memory: int,
+    seconds: float,
+    command: Sequence[str] = ("./decode",),
+    own: bool = False,
+) -> Watched:
     """Run ``./decode`` in a folder as the server would, and stop it where it goes beyond a limit.
 
     Args:
@@ -154,32 +167,35 @@ def watch(folder: Path, environment: dict[str, str], *, cpus: int, memory: int, 
         cpus: that it may use.
         memory: bytes that its processes may take together.
         seconds: that it may run.
+        command: what is run instead.
+        own: whether that is this project's, and needs no walls around it.
 
     Raises:
         SubmissionError: it can't be started.
     """
-    offline = _offline()
+    offline = [] if own else _offline()
     limits = (lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cpus])) if _linux() else None
     start = time.monotonic()
     try:
         process = subprocess.Popen(
-            [*offline, "./decode"],
+            [*offline, *command],
             cwd=folder,
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            text=True,
             start_new_session=True,
             preexec_fn=limits,
         )
     except OSError as error:
         raise SubmissionError(f"decode can't be started ({error.strerror}).") from error
     peak, stopped = 0, ""
-    errors = ""
+    errors = bytearray()
+    reader = threading.Thread(target=_read_errors, args=(process.stderr, errors), daemon=True)
+    reader.start()
     try:
         while not stopped:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                errors = process.communicate(timeout=_POLL_SECONDS)[1]
+                process.wait(_POLL_SECONDS)
                 break
             now = _memory_of(process.pid)
             peak = max(peak, now)
@@ -191,8 +207,25 @@ def watch(folder: Path, environment: dict[str, str], *, cpus: int, memory: int, 
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    lines = [f"it {stopped}."] if stopped else errors.strip().splitlines()
-    return Watched(None if stopped else process.returncode, time.monotonic() - start, peak, lines, bool(offline))
+    reader.join(1)
+    lines = [f"it {stopped}."] if stopped else _lines(bytes(errors))
+    unenforced = [] if own or offline else ["network: this system doesn't let the decoder be cut off from it."]
+    return Watched(None if stopped else process.returncode, time.monotonic() - start, peak, lines, unenforced)
+
+
+def _read_errors(stream: IO[bytes], kept: bytearray) -> None:
+    """Keep the beginning of what a process writes, and let the rest go."""
+    with contextlib.suppress(OSError, ValueError):
+        while block := stream.read1(1 << 16):  # type: ignore[attr-defined]
+            kept += block[: _MOST_ERRORS - len(kept)]
+
+
+def _lines(errors: bytes) -> list[str]:
+    """What a person is shown of a decoder's stderr: its first lines and the last, without control characters."""
+    lines = errors.decode(errors="backslashreplace").strip().splitlines()
+    if len(lines) > _MOST_LINES:
+        lines = [*lines[: _MOST_LINES - 1], f"({len(lines) - _MOST_LINES:,} more lines)", lines[-1]]
+    return ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in line[:_MOST_WIDTH]) for line in lines]
 
 
 def _linux() -> bool:

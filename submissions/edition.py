@@ -10,6 +10,8 @@ from typing import Any, Literal
 from submissions.errors import SubmissionError
 
 Count = Literal["streams", "archive"]
+CUSTOM = "custom"
+"""The name of rules that are no edition's."""
 _BUILT_IN = Path(__file__).parent / "editions.toml"
 
 
@@ -34,6 +36,10 @@ class Edition:
         numbers = (self.cpus, self.memory_gib, self.hours, self.decoder_bytes + 1, *self.caps.values())
         if self.count not in ("streams", "archive") or not all(_is_positive(number) for number in numbers):
             raise ValueError("a value that makes no sense")
+
+    def has_target(self, bpp: float) -> bool:
+        """Whether a rate is one of the edition's; any is, where it names none."""
+        return not self.targets or bpp in {float(Fraction(target)) for target in self.targets}
 
     def cap(self, target: Fraction, pixels: int) -> int:
         """The most bytes at a target for so many pixels.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from submissions.decoder import Decoder
-from submissions.submit import Manifest
+from submissions.manifest import Manifest
 
 
 def page(entries: Sequence[tuple[Manifest, int]], decoder: Decoder | None) -> str:

@@ -1,138 +1,25 @@
 """An allocation to a submission on disk: the data archive, its decoder, and a manifest of what it holds."""
 
-import json
-import math
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from allocator.allocation import Allocation
 from allocator.tables import Table
 from codec import Codec, CodecError, pixels_sha256
-from codec.files import is_safe_name, write_file
+from codec.files import write_file
 from codec.image import read_stored_image
 from codec.registry import stored_codec
 from submissions.archive import Layout, overhead, pack_streams
 from submissions.decoder import Decoder
-from submissions.edition import Edition
+from submissions.edition import CUSTOM, Edition
 from submissions.errors import SubmissionError
 from submissions.fill import Refilled
+from submissions.manifest import ARCHIVE, MANIFEST, Entry, Manifest
 
 if TYPE_CHECKING:
     import pandas as pd
-
-ARCHIVE = "bs.zip"
-MANIFEST = "manifest.json"
-MANIFEST_VERSION = 2
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One image of a submission."""
-
-    name: str
-    path: str
-    """Of the original when the table was built."""
-    sha256: str
-    """Of the original's pixels."""
-    width: int
-    height: int
-    codec: str
-    level: int
-    setting: str
-    fingerprint: str
-    bytes: int
-    decoded_sha256: str
-    metrics: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a submission holds, as the table has it."""
-
-    rule: str
-    target_bpp: float
-    budget_bytes: int | None
-    """Under the rule ``pooled``: the most bytes of what counts."""
-    count: str
-    """What counts: ``streams`` or ``archive``."""
-    edition: str
-    cpus: int
-    memory_gib: float
-    hours: float
-    decoder_sha256: str
-    """Empty where the data has no decoder beside it."""
-    bytes: int
-    """Of all bitstreams."""
-    bpp: float
-    objective: str
-    aggregate: str
-    value: float
-    entries: list[Entry]
-    version: int = MANIFEST_VERSION
-
-    def to_json(self) -> str:
-        """As text."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
-
-    @classmethod
-    def read(cls, path: Path) -> "Manifest":
-        """Read a manifest.
-
-        Raises:
-            SubmissionError: missing, damaged or of another version.
-        """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content["version"] != MANIFEST_VERSION:
-                raise SubmissionError(
-                    f"{path}: is of version {content['version']}; this program reads {MANIFEST_VERSION}."
-                )
-            entries = [_checked(Entry, entry) for entry in content["entries"]]
-            manifest = _checked(cls, {**content, "entries": entries})
-            names = {entry.name for entry in entries}
-            if len(names) < len(entries) or manifest.bytes != sum(entry.bytes for entry in entries):
-                raise ValueError("two entries of one name, or a wrong total")
-            if not all(map(is_safe_name, names)):
-                raise ValueError("a name that leads elsewhere")
-            if manifest.rule == "pooled" and manifest.budget_bytes is None:
-                raise ValueError("no budget")
-            Edition(manifest.edition, (), manifest.count, {}, 0, manifest.cpus, manifest.memory_gib, manifest.hours)  # type: ignore[arg-type]
-            return manifest
-        except FileNotFoundError:
-            raise SubmissionError(f"{path}: there is no such file; is its folder a submission?") from None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise SubmissionError(f"{path}: is not a submission's manifest, or a damaged one.") from error
-
-
-T = TypeVar("T")
-
-
-def _checked(kind: type[T], content: dict[str, Any]) -> T:
-    """A dataclass from JSON, each field of the type that it's declared with; numbers are finite.
-
-    Raises:
-        ValueError, TypeError: anything else.
-    """
-    for name, expected in get_type_hints(kind).items():
-        value = content[name]
-        origin = get_origin(expected)
-        if origin is dict:
-            fits = isinstance(value, dict) and all(_is_number(number) for number in value.values())
-        elif origin is list:
-            fits = isinstance(value, list)
-        elif expected is float:
-            fits = _is_number(value)
-        else:
-            fits = isinstance(value, expected) and not isinstance(value, bool)
-        if not fits:
-            raise TypeError(f"{name} is {value!r}")
-    return kind(**content)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def submit(
@@ -166,7 +53,7 @@ def submit(
             was packed exceeds the cap.
         CodecError: an image can't be read or encoded again, or a file can't be written.
     """
-    edition = edition or Edition("custom")
+    edition = edition or Edition(CUSTOM)
     metrics = [name for name in table.metrics() if name in allocation.chosen]
     codecs: dict[str, Codec] = {}
     streams: dict[str, tuple[str, bytes]] = {}
@@ -195,6 +82,7 @@ def submit(
                 f"and {row['bytes']} were measured; build the table again."
             )
         streams[row["image"]] = codec.suffix, data
+        fields["stream_sha256"] = hashlib.sha256(data).hexdigest()
         entries.append(Entry(name=row["image"], metrics=values, **fields))
         report(done, len(rows))
     if decoder:
@@ -204,12 +92,13 @@ def submit(
         cap = int(budget.limit)
     total = sum(entry.bytes for entry in entries)
     pixels = sum(entry.width * entry.height for entry in entries)
+    archive = pack_streams(streams, layout_of(edition), endings_of(allocation.points))
     manifest = Manifest(
         rule=budget.rule,
         target_bpp=budget.bpp,
         budget_bytes=cap,
         count=edition.count,
-        edition=edition.name,
+        edition=edition.name if edition.has_target(budget.bpp) else CUSTOM,
         cpus=edition.cpus,
         memory_gib=edition.memory_gib,
         hours=edition.hours,
@@ -220,9 +109,10 @@ def submit(
         aggregate=allocation.objective.aggregate,
         value=_value(allocation, entries),
         entries=entries,
+        archive_bytes=len(archive),
+        archive_sha256=hashlib.sha256(archive).hexdigest(),
+        table=str(table.path.resolve()),
     )
-    endings = endings_of(allocation.points)
-    archive = pack_streams(streams, layout_of(edition), endings)
     counted = len(archive) if edition.count == "archive" else total
     if cap is not None and counted > cap:
         raise SubmissionError(f"The submission has {counted:,} bytes, and {cap:,} are allowed.")

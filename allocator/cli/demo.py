@@ -47,7 +47,8 @@ def demo(
     from codec.files import write_file
     from submissions.decode import decode
     from submissions.decoder import DECODER, make_decoder
-    from submissions.submit import ARCHIVE, submit
+    from submissions.manifest import ARCHIVE
+    from submissions.submit import submit
     from submissions.verify import verify
 
     use_weights(metric_weights)

@@ -76,12 +76,13 @@ def submit(
     from codec.files import write_file
     from submissions.decoder import DECODER, check_size, read_decoder
     from submissions.decoder import summary as of_decoder
-    from submissions.edition import Edition, find_edition
-    from submissions.submit import ARCHIVE, submit
+    from submissions.edition import CUSTOM, Edition, find_edition
+    from submissions.manifest import ARCHIVE
+    from submissions.submit import submit
 
     use_weights(metric_weights)
     say = functools.partial(typer.echo, err=as_json)
-    rules = find_edition(edition) if edition else Edition("custom")
+    rules = find_edition(edition) if edition else Edition(CUSTOM)
     if count:
         rules = dataclasses.replace(rules, count=count.value)
     if edition and problem.rule.value != "pooled":
@@ -184,7 +185,7 @@ def _pack(allocation: "Allocation", pythons: list[str] | None, wheelhouse: Path 
 def _refuse_others(out: Path, folders: list[Path]) -> None:
     """Old entries beside new ones would be taken for part of them."""
     from allocator.errors import AllocatorError
-    from submissions.submit import MANIFEST
+    from submissions.manifest import MANIFEST
 
     for manifest in [out / MANIFEST, *out.glob(f"*/{MANIFEST}")]:
         if manifest.is_file() and manifest.parent not in folders:
@@ -219,6 +220,20 @@ def verify(
     python: Annotated[
         str | None, typer.Option(metavar="COMMAND", help="That environment's Python; by default python3.12, if any.")
     ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="That it was made from; by default the one that the manifest names.", metavar="TABLE"),
+    ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATH", help="The target list: originals, folders or addresses of them, or names in a .txt."
+        ),
+    ] = None,
+    edition: Annotated[
+        str | None,
+        typer.Option(help="Whose rules are to be kept; by default those of the year that the manifest names."),
+    ] = None,
     metric_weights: Weights = None,
     trust: Trust = False,
     as_json: Json = False,
@@ -227,6 +242,7 @@ def verify(
     import functools
 
     from submissions.devkit import built, cache, filtered, server_python
+    from submissions.edition import find_edition
     from submissions.verify import find_submissions, verify
 
     use_weights(metric_weights)
@@ -238,10 +254,12 @@ def verify(
         return built(cache(command), command, functools.partial(typer.echo, err=True))
 
     found = find_submissions(folder)
+    rules = find_edition(edition) if edition else None
     verdicts = []
     for one in found:
-        verdict = verify(one, environment)
-        verdicts.append({"folder": one, "passed": verdict.passed, "counted_bytes": verdict.counted, **vars(verdict)})
+        verdict = verify(one, environment, table=table, images=images or (), edition=rules)
+        more = {"passed": verdict.passed, "counted_bytes": verdict.counted, "unenforced": verdict.unenforced}
+        verdicts.append({"folder": one, **more, **vars(verdict)})
         if not as_json:
             emit({}, *([f"{one}:"] if len(found) > 1 else []), *_told(verdict), as_json=False)
     passed = all(one["passed"] for one in verdicts)
@@ -251,16 +269,22 @@ def verify(
 
 
 def _told(verdict: "Verdict") -> "list[RenderableType]":
-    lines: list[RenderableType] = [marked("note", f": {note}", "yellow") for note in verdict.notes]
+    lines: list[RenderableType] = []
     if run := verdict.watched:
         lines.append(
             f"decode: {run.seconds:.1f} s ({run.seconds / max(verdict.megapixels, 1e-6):.2f} s a megapixel), "
             f"{run.peak_bytes / 2**30:.2f} GiB at most"
         )
+    lines += [marked("not checked", f": {what}", "yellow") for what in verdict.unchecked]
+    lines += [marked("not enforced", f": {what}", "yellow") for what in verdict.unenforced]
     lines += [marked("FAIL", f": {failure}", "bold red") for failure in verdict.failures]
     if verdict.passed:
         budget = f" of {verdict.budget_bytes:,}" if verdict.budget_bytes is not None else ""
-        checked = ", ".join(["bytes", "pixels", *verdict.remeasured])
-        words = f": {verdict.images} images decode, {verdict.counted:,} bytes{budget}; as measured: {checked}."
+        said = "as measured" if verdict.from_table else "as the manifest says"
+        words = f": {verdict.images} images decode, {verdict.counted:,} bytes{budget}; {said}: "
+        words += f"{', '.join(verdict.confirmed)}."
+        for title, left in (("Not checked", verdict.unchecked), ("Not enforced", verdict.unenforced)):
+            if left:
+                words += f" {title}: {', '.join(line.partition(':')[0] for line in left)}."
         lines.append(marked("PASS", words, "bold green"))
     return lines

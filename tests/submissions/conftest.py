@@ -1,5 +1,19 @@
-"""The small learned codec of the codecs' tests is here, too."""
+"""The small learned codec of the codecs' tests is here, too, and what tests of submissions share."""
+
+import json
+from pathlib import Path
 
 from tests.codec.conftest import bank, codec, photo
 
-__all__ = ["bank", "codec", "photo"]
+__all__ = ["as_version_2", "bank", "codec", "photo"]
+
+
+def as_version_2(folder: Path) -> Path:
+    """Write a submission's manifest as it was before it pinned bitstreams."""
+    content = json.loads((folder / "manifest.json").read_text())
+    for name in ("archive_bytes", "archive_sha256", "table"):
+        content.pop(name, None)
+    for entry in content["entries"]:
+        entry.pop("stream_sha256", None)
+    (folder / "manifest.json").write_text(json.dumps({**content, "version": 2}))
+    return folder

@@ -19,6 +19,7 @@ from submissions.decoder import _imported, make_decoder
 from submissions.devkit import filtered, watch
 from submissions.errors import SubmissionError
 from tests.conftest import THIS_PYTHON, run
+from tests.submissions.conftest import as_version_2
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +142,7 @@ def changed(entries: Path, tmp_path: Path, **fields: object) -> Path:
 def test_a_decoder_beyond_the_limits_is_stopped(
     entries: Path, tmp_path: Path, fields: dict[str, object], says: str
 ) -> None:
-    ran = run("verify", changed(entries, tmp_path, **fields))
+    ran = run("verify", changed(entries, tmp_path, edition="custom", **fields))
     assert ran.code == 1
     assert says in ran.out
     assert "was not decoded" in ran.out
@@ -161,7 +162,7 @@ def test_what_the_server_runs_has_no_network(tmp_path: Path) -> None:
     (tmp_path / "decode").write_text(script)
     (tmp_path / "decode").chmod(0o755)
     ran = watch(tmp_path, filtered(tmp_path / "environment"), cpus=1, memory=1 << 30, seconds=60)
-    if not ran.offline:
+    if ran.unenforced:
         pytest.skip("this system has no network namespaces for users")
     assert "unreachable" in ran.errors[-1]
 
@@ -193,6 +194,10 @@ def test_damaged_data_is_named_and_the_rest_is_decoded(entries: Path, tmp_path: 
     ran = run("verify", folder)
     assert ran.code == 1
     assert f"FAIL: {Path(name).stem}" in ran.out
+    failed = {line.split(":")[1].strip() for line in ran.out.splitlines() if "FAIL" in line}
+    assert failed == {Path(name).stem, "bs.zip"}
+    ran = run("verify", as_version_2(folder))
+    assert ran.code == 1
     failed = {line.split(":")[1].strip().removesuffix(".tiny") for line in ran.out.splitlines() if "FAIL" in line}
     assert failed == {Path(name).stem}
 

@@ -1,0 +1,183 @@
+"""What a submission says of itself: its manifest, every version of it that was ever written.
+
+The manifest is made from the table and pins, by SHA-256, all that :func:`submissions.verify.verify` compares: each
+original, each bitstream, each decoded image, both archives. It comes from whoever made the submission; what follows
+from something else (budgets from the edition, counts from the table) is not taken from here.
+"""
+
+import json
+import math
+import re
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar, get_origin, get_type_hints
+
+from codec.files import is_safe_name
+from codec.formats import MAX_PIXELS
+from submissions.edition import Edition
+from submissions.errors import SubmissionError
+
+ARCHIVE = "bs.zip"
+MANIFEST = "manifest.json"
+MANIFEST_VERSION = 3
+"""3 pins the bitstreams and the data archive, and names the table."""
+_OLDER_VERSIONS = (2,)
+_MOST_BYTES = 128 << 20
+_LEAST_ENTRY = 64
+"""Bytes of text for each brace and bracket of an honest manifest, at least."""
+_MOST_INTEGER = 1 << 62
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a submission."""
+
+    name: str
+    path: str
+    """Of the original when the table was built."""
+    sha256: str
+    """Of the original's pixels."""
+    width: int
+    height: int
+    codec: str
+    level: int
+    setting: str
+    fingerprint: str
+    bytes: int
+    decoded_sha256: str
+    """Of the decoded pixels, as measured."""
+    metrics: dict[str, float]
+    stream_sha256: str = ""
+    """Of the bitstream; empty before version 3."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a submission holds, as the table has it."""
+
+    rule: str
+    """``pooled`` or ``mean``."""
+    target_bpp: float
+    budget_bytes: int | None
+    """Under the rule ``pooled``: the most bytes of what counts."""
+    count: str
+    """What counts: ``streams`` or ``archive``."""
+    edition: str
+    cpus: int
+    memory_gib: float
+    hours: float
+    decoder_sha256: str
+    """Empty where the data has no decoder beside it."""
+    bytes: int
+    """Of all bitstreams."""
+    bpp: float
+    objective: str
+    aggregate: str
+    value: float
+    entries: list[Entry]
+    archive_bytes: int = 0
+    """Of the data archive; 0 before version 3."""
+    archive_sha256: str = ""
+    """Of the data archive; empty before version 3."""
+    table: str = ""
+    """Where the table was; empty before version 3."""
+    version: int = MANIFEST_VERSION
+
+    def to_json(self) -> str:
+        """As text."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+    @property
+    def pixels(self) -> int:
+        """Of all images."""
+        return sum(entry.width * entry.height for entry in self.entries)
+
+    @classmethod
+    def read(cls, path: Path) -> "Manifest":
+        """Read a manifest of any version from anyone.
+
+        Raises:
+            SubmissionError: missing, damaged, too large or of a version to come.
+        """
+        try:
+            if path.exists() and not path.is_file():
+                raise SubmissionError(f"{path}: is no file.")
+            if path.stat().st_size > _MOST_BYTES:
+                raise SubmissionError(f"{path}: has more than {_MOST_BYTES:,} bytes.")
+            text = path.read_text(encoding="utf-8")
+            if (text.count("[") + text.count("{")) * _LEAST_ENTRY > len(text) + 4096:
+                raise ValueError("more brackets than content")
+            content = json.loads(text)
+            if content["version"] not in (MANIFEST_VERSION, *_OLDER_VERSIONS):
+                raise SubmissionError(
+                    f"{path}: is of version {content['version']!r}; this program reads up to {MANIFEST_VERSION}."
+                )
+            entries = [_checked(Entry, entry) for entry in content["entries"]]
+            manifest = _checked(cls, {**content, "entries": entries})
+            manifest._check()
+            return manifest
+        except FileNotFoundError:
+            raise SubmissionError(f"{path}: there is no such file; is its folder a submission?") from None
+        except (OSError, ArithmeticError, ValueError, LookupError, TypeError, RecursionError) as error:
+            raise SubmissionError(f"{path}: is not a submission's manifest, or a damaged one.") from error
+
+    def _check(self) -> None:
+        """Make sure that the fields fit each other.
+
+        Raises:
+            ValueError: they don't.
+        """
+        names = {entry.name for entry in self.entries}
+        if not names or len(names) < len(self.entries):
+            raise ValueError("no entry, or two of one name")
+        if self.bytes != sum(entry.bytes for entry in self.entries):
+            raise ValueError("a wrong total")
+        if self.rule not in ("pooled", "mean") or (self.rule == "pooled") != (self.budget_bytes is not None):
+            raise ValueError("a rule that isn't known, or a budget that doesn't go with it")
+        if not self.target_bpp > 0 or not all(0 < entry.width * entry.height <= MAX_PIXELS for entry in self.entries):
+            raise ValueError("a rate or size that makes no sense")
+        pinned = self.version > max(_OLDER_VERSIONS)
+        sums = [entry.sha256 for entry in self.entries] + [entry.decoded_sha256 for entry in self.entries]
+        if pinned:
+            sums += [self.archive_sha256, *(entry.stream_sha256 for entry in self.entries)]
+        if self.decoder_sha256:
+            sums.append(self.decoder_sha256)
+        if not all(map(_SHA256.fullmatch, sums)):
+            raise ValueError("what is no SHA-256")
+        for name in names:
+            if not is_safe_name(name):
+                raise ValueError("a name that leads elsewhere")
+            name.encode()  # not halves of surrogate pairs, which no file can be called
+        Edition(self.edition, (), self.count, {}, 0, self.cpus, self.memory_gib, self.hours)  # type: ignore[arg-type]
+
+
+T = TypeVar("T")
+
+
+def _checked(kind: type[T], content: dict[str, Any]) -> T:
+    """A dataclass from JSON, each field of the type that it's declared with; numbers are finite.
+
+    Raises:
+        ValueError, TypeError, KeyError: anything else.
+    """
+    defaults = {field.name: field.default for field in fields(kind) if field.default is not MISSING}  # type: ignore[arg-type]
+    content = {**defaults, **content}
+    for name, expected in get_type_hints(kind).items():
+        value = content[name]
+        origin = get_origin(expected)
+        if origin is dict:
+            fits = isinstance(value, dict) and all(_is_number(number) for number in value.values())
+        elif origin is list:
+            fits = isinstance(value, list)
+        elif expected is float:
+            fits = _is_number(value)
+        else:
+            fits = isinstance(value, expected) and not isinstance(value, bool)
+        if not fits or (expected is not float and isinstance(value, int) and not 0 <= value <= _MOST_INTEGER):
+            raise TypeError(f"{name} is of a wrong type or size")
+    return kind(**content)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

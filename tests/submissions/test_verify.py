@@ -1,0 +1,269 @@
+"""Submissions that were tampered with: none of them passes, and what can't be known is said."""
+
+import hashlib
+import json
+import shutil
+import sqlite3
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codec import get_codec, read_image
+from codec.pillow import PillowCodec
+from submissions.archive import pack
+from submissions.errors import SubmissionError
+from submissions.verify import Verdict, verify
+from tests.conftest import run
+from tests.submissions.conftest import as_version_2
+
+
+@pytest.fixture(scope="module")
+def club(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rules of an edition that only its file tells."""
+    path = tmp_path_factory.mktemp("rules") / "club.toml"
+    path.write_text('targets = ["1.5"]\ndecoder_bytes = 1000')
+    return path
+
+
+@pytest.fixture(scope="module")
+def entry(table: Path, club: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sound entry of JPEGs under an edition's rules. Not to be changed."""
+    folder = tmp_path_factory.mktemp("entry") / "1.5"
+    ran = run("submit", table, "-o", folder, "-c", "jpeg", "--edition", club, "--no-decoder")
+    assert ran.code == 0, ran.err
+    return folder
+
+
+@pytest.fixture
+def own(entry: Path, tmp_path: Path) -> Path:
+    """A copy of the entry, to be damaged."""
+    return Path(shutil.copytree(entry, tmp_path / "own"))
+
+
+def change(folder: Path, **fields: object) -> dict[str, Any]:
+    """Forge fields of the manifest."""
+    content: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    content |= fields
+    (folder / "manifest.json").write_text(json.dumps(content))
+    return content
+
+
+def members(folder: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(folder / "bs.zip") as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def repack(folder: Path, streams: dict[str, bytes], front: bytes = b"") -> None:
+    """Another archive, and a manifest that pins it and its streams as if they had been measured."""
+    data = front + pack(streams)
+    (folder / "bs.zip").write_bytes(data)
+    content = change(folder, archive_bytes=len(data), archive_sha256=hashlib.sha256(data).hexdigest())
+    entries = [entry for entry in content["entries"] if f"{entry['name']}.jpg" in streams]
+    for entry in entries:
+        stream = streams[f"{entry['name']}.jpg"]
+        entry |= {"bytes": len(stream), "stream_sha256": hashlib.sha256(stream).hexdigest()}
+    total = sum(entry["bytes"] for entry in entries)
+    pixels = sum(entry["width"] * entry["height"] for entry in entries)
+    change(folder, entries=entries, bytes=total, bpp=8 * total / pixels)
+
+
+def failures(verdict: Verdict) -> str:
+    assert not verdict.passed
+    return "\n".join(verdict.failures)
+
+
+def test_a_sound_entry_passes_and_what_was_not_checked_is_said(entry: Path, club: Path, photos: Path) -> None:
+    verdict = verify(entry)
+    assert verdict.passed
+    assert verdict.from_table
+    assert verdict.confirmed == ["bytes", "pixels", "ms-ssim", "psnr"]
+    assert [line.partition(":")[0] for line in verdict.unchecked] == ["the rules", "the decoder"]
+    ran = run("verify", entry, "--edition", club, "--images", photos)
+    assert ran.code == 0
+    assert "as measured: bytes, pixels, ms-ssim, psnr. Not checked: the decoder." in ran.out
+
+
+def swapped(folder: Path, photos: Path) -> str:
+    """One image's bitstream replaced by the other photo's, padded to the same length; the image's name."""
+    streams = members(folder)
+    name = max(streams, key=lambda name: len(streams[name]))
+    original = read_image(photos / f"{Path(name).stem}.png")
+    other = get_codec("jpeg").encode(original[::-1, ::-1], 0)
+    comment = len(streams[name]) - len(other) - 4
+    streams[name] = other[:2] + b"\xff\xfe" + struct.pack(">H", comment + 2) + bytes(comment) + other[2:]
+    (folder / "bs.zip").write_bytes(pack(streams))
+    return Path(name).stem
+
+
+def test_a_swapped_stream_of_the_same_length_is_found(
+    own: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a codec whose pixels aren't exact, without table and originals."""
+    monkeypatch.setattr(PillowCodec, "exact_pixels", False)
+    name = swapped(own, photos)
+    forget(own)
+    assert f"{name}: isn't the bitstream that was measured" in failures(verify(own))
+    repack(own, members(own))  # the manifest forged as well: what is left to notice is the original
+    verdict = verify(own)
+    assert verdict.passed
+    assert not verdict.from_table
+    assert {line.partition(":")[0] for line in verdict.unchecked} >= {"the manifest against its table"}
+    assert f"{name}: psnr is" in failures(verify(own, images=[str(photos)]))
+
+
+def forget(folder: Path) -> None:
+    """As on another machine: neither the table nor the originals are there."""
+    content = change(folder, table="/nowhere/run.db")
+    for entry in content["entries"]:
+        entry["path"] = "/nowhere/image.png"
+    change(folder, entries=content["entries"])
+
+
+def test_a_forged_manifest_is_found_by_its_table(own: Path, table: Path, photos: Path) -> None:
+    swapped(own, photos)
+    repack(own, members(own))
+    forget(own)
+    assert "differs from the table in" in failures(verify(own, table=table))
+
+
+def test_an_old_manifest_is_read_and_what_it_lacks_is_said(
+    own: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_version_2(own)
+    verdict = verify(own)
+    assert verdict.passed
+    assert any("a manifest of version 2 has none" in line for line in verdict.unchecked)
+    monkeypatch.setattr(PillowCodec, "exact_pixels", False)
+    name = swapped(own, photos)
+    assert f"{name}: psnr is" in failures(verify(own))
+    forget(own)
+    as_version_2(own)
+    verdict = verify(own)
+    assert "pixels" not in verdict.confirmed
+    assert any(line.startswith(f"pixels of {name}: ") for line in verdict.unchecked)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"budget_bytes": 10**9}, "claims a budget of 1,000,000,000 bytes; 1.5 bpp of"),
+        ({"budget_bytes": 10**9, "target_bpp": 1e5}, "has no rate of 100000 bpp"),
+        ({"edition": "2021-test"}, "The manifest is of the edition '2021-test', not 'club'"),
+        ({"memory_gib": 1000.0}, "says memory_gib = 1000.0; the edition club has 12.0"),
+        ({"count": "archive"}, "says count = archive; the edition club has streams"),
+        ({"bpp": 0.001}, "claims 0.001 bpp; its bitstreams have"),
+        ({"value": 60.0}, "claims a psnr of 60; its entries have"),
+    ],
+)
+def test_a_manifest_is_not_believed(own: Path, club: Path, fields: dict[str, object], says: str) -> None:
+    change(own, **fields)
+    ran = run("verify", own, "--edition", club)
+    assert ran.code == 1
+    assert says in ran.out
+
+
+def test_another_editions_cap_is_found(own: Path) -> None:
+    change(own, edition="2021-validation", target_bpp=0.15, budget_bytes=1_714_724)
+    assert "allows 1,714,724 bytes for its own images" in failures(verify(own))
+    change(own, edition="2021", target_bpp=0.15, budget_bytes=1_714_724)
+    assert "claims a budget of 1,714,724 bytes; 0.15 bpp of" in failures(verify(own))
+
+
+@pytest.mark.parametrize("rule", ["xyz", "mean", ""])
+def test_rules_that_are_not_known_are_refused(own: Path, rule: str) -> None:
+    change(own, rule=rule)
+    with pytest.raises(SubmissionError, match="is not a submission's manifest"):
+        verify(own)
+
+
+def test_removed_metrics_are_said_to_be_missing(own: Path, table: Path) -> None:
+    content = change(own)
+    for entry in content["entries"]:
+        entry["metrics"].pop("ms-ssim")
+    content["entries"][0]["metrics"] = {}
+    change(own, entries=content["entries"])
+    verdict = verify(own)
+    assert "psnr" not in verdict.confirmed
+    assert "ms-ssim, psnr: the table has values that the manifest lacks." in verdict.unchecked
+    assert any(line.startswith(f"psnr of {content['entries'][0]['name']}: ") for line in verdict.unchecked)
+    forget(own)
+    for entry in content["entries"]:
+        entry["metrics"] = {}
+    change(own, entries=content["entries"], table="")
+    verdict = verify(own)
+    assert "metrics: the manifest has none." in verdict.unchecked
+    assert verdict.confirmed == ["bytes", "pixels"]
+
+
+def test_an_image_dropped_from_both_files_is_missed(own: Path, photos: Path, tmp_path: Path) -> None:
+    streams = members(own)
+    dropped = Path(streams.popitem()[0]).stem
+    repack(own, streams)
+    assert f"1 images of {json.loads((own / 'manifest.json').read_text())['table']} are missing" in failures(
+        verify(own)
+    )
+    forget(own)
+    change(own, value=0.0)
+    for target_list in (photos, tmp_path / "names.txt"):
+        (tmp_path / "names.txt").write_text("".join(f"{photo.name}\n" for photo in photos.iterdir()))
+        found = failures(verify(own, images=[str(target_list)]))
+        assert f"1 images of the target list are missing: {dropped}." in found
+
+
+def test_bytes_that_belong_to_nothing_are_found(own: Path) -> None:
+    repack(own, members(own), front=bytes(500_000))
+    assert "bs.zip: has 500,000 bytes that belong to no bitstream." in failures(verify(own))
+
+
+def test_a_decoder_that_the_manifest_does_not_know_is_found(own: Path) -> None:
+    (own / "decoder.zip").write_bytes(pack({"decode": b"garbage"}))
+    assert "the manifest names no decoder" in failures(verify(own))
+    shutil.move(own / "decoder.zip", own.parent)
+    assert "the manifest names no decoder" in failures(verify(own))
+
+
+def test_a_changed_table_is_said(own: Path, table: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copy(table, tmp_path / "run.db"))
+    with sqlite3.connect(copy) as connection:
+        connection.execute("UPDATE point SET bytes = bytes + 1")
+    connection.close()
+    assert "differs from the table in bytes" in failures(verify(own, table=copy))
+    change(own, table=str(own / "bs.zip"))
+    assert any(line.startswith("the manifest against its table: ") for line in verify(own).unchecked)
+
+
+def test_addresses_in_a_manifest_are_not_followed(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    followed: list[str] = []
+    monkeypatch.setattr("codec.image.fetch", followed.append)
+    content = change(own)
+    for entry in content["entries"]:
+        entry["path"] = "http://127.0.0.1:9/image.png"
+    change(own, entries=content["entries"])
+    verdict = verify(own)
+    assert verdict.passed
+    assert not followed
+    assert verdict.confirmed == ["bytes", "pixels"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace('"bytes": ', '"bytes": 1' + "0" * 400, 1),
+        lambda text: text.replace('"width": ', '"width": 9999999', 1),
+        lambda text: "[" * 100_000,
+        lambda text: "[" + "[]," * 500_000 + "[]]",
+        lambda text: text.replace('"level"', '"label"', 1),
+        lambda text: text.replace('"name": "', '"name": "\\ud800', 1),
+        lambda text: text.replace('"stream_sha256": "', '"stream_sha256": "x', 1),
+        lambda text: text.replace('"value": ', '"value": 1e999, "x": ', 1),
+    ],
+)
+def test_manifests_that_make_no_sense_end_in_a_sentence(own: Path, damage: Callable[[str], str]) -> None:
+    path = own / "manifest.json"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(SubmissionError, match="manifest"):
+        verify(own)
