@@ -26,6 +26,40 @@ CROPS = {
 }
 
 
+FAST = (
+    "allocator/cli",
+    "allocator/test_frontier.py",
+    "allocator/test_metrics.py",
+    "allocator/test_objective.py",
+    "allocator/test_plot.py",
+    "allocator/test_report.py",
+    "allocator/test_solve.py",
+    "allocator/test_solvers.py",
+    "allocator/test_tables.py",
+    "codec/entropy",
+    "codec/layers",
+    "codec/test_bitstream.py",
+    "codec/test_command.py",
+    "codec/test_compressai_codec.py",
+    "codec/test_golden.py",
+    "codec/test_image.py",
+    "codec/test_pillow.py",
+    "codec/test_remote.py",
+    "codec/training/test_losses.py",
+    "submissions/test_archive.py",
+    "submissions/test_decode.py",
+)
+"""Modules that use all dependencies and take a few minutes together: `pytest -m fast`. `.ci/run` runs them with the
+newest and with the oldest versions too."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).as_posix().startswith(FAST) and not item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.fast)
+
+
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with five crops of real photos, of different sizes around 0.015 megapixels."""

@@ -31,7 +31,8 @@ PAGES = sorted(
 
 NOT_RUN = {
     "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/allocator demo": "installs torch",
-    "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/python -m pytest": "runs this test",
+    "python3 -m venv .venv && .venv/bin/pip install -c .ci/constraints.txt -e '.[test]' "
+    "&& .venv/bin/python -m pytest": "runs this test",
     "python3 -m venv .venv": "the tests have an environment",
     ". .venv/bin/activate": "the tests have an environment",
     "pip install .": "needs a network; the blocks' entry points are registered without",
