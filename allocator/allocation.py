@@ -1,13 +1,14 @@
 """From a table and a target rate to one level for each image, and what that is worth."""
 
 import contextlib
+import functools
 import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +17,13 @@ from allocator.constraints import Constraints
 from allocator.errors import AllocatorError
 from allocator.grid import Grid, Rule
 from allocator.objective import Objective
+from allocator.sizes import Size, told
 from allocator.solve import Infeasible, Solution, least_worst, lower_bound, solve
 from allocator.tables import Table, as_texts
 from allocator.two_budgets import solve_two
-from allocator.whole_program import Limit, solve_whole
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Method = Literal["exact", "pulp"]
-"""How an allocation is found: by bounds and what they leave over, or by PuLP as one program that is then compared."""
 
 _LEAST_TARGET, _MOST_TARGET = Decimal("1e-12"), Decimal("1e6")  # anything beyond is a slip, and slow as a fraction
 _SECOND = 1_000_000  # decoding times are counted in microseconds
@@ -44,6 +42,13 @@ class Budget(NamedTuple):
     """``pooled``: bytes in all, a whole number. ``mean``: the sum of the images' bytes per pixel."""
     bpp: float
     """The same as a rate, bits per pixel."""
+    size: Size | None = None
+    """As a person gave it, if it was in bytes."""
+
+    @property
+    def label(self) -> str:
+        """As the person wrote it who gave it."""
+        return f"{self.bpp:g} bpp" if self.size is None else str(self.size)
 
 
 class Baseline(NamedTuple):
@@ -83,8 +88,6 @@ class Allocation:
     """That mean is at most this far from the optimum; 0 when it's proven optimal."""
     reason: str
     """One sentence on why it isn't proven optimal; empty if it is."""
-    note: str
-    """How PuLP's solution of the whole program compares with the exact one; empty unless it was asked for."""
     single: Baseline | None
     """The best single level for all images within the budget."""
     equal: Baseline | None
@@ -135,13 +138,29 @@ def read_points(table: Table, codecs: Sequence[str] = ()) -> "pd.DataFrame":
 
 
 def make_budget(
-    frame: "pd.DataFrame", rule: Rule, *, target: Fraction | None = None, total_bytes: int | None = None
+    frame: "pd.DataFrame",
+    rule: Rule,
+    *,
+    target: Fraction | None = None,
+    total_bytes: int | None = None,
+    size: Size | None = None,
+    originals: int | None = None,
 ) -> Budget:
     """The budget of a set: ``pooled`` is floor(target x pixels / 8) bytes unless given in bytes.
+
+    Args:
+        frame: the set's operating points.
+        rule: how its rate is counted.
+        target: bits per pixel.
+        total_bytes: in place of a target.
+        size: in place of both.
+        originals: bytes of all original files, of which a size may be a share.
 
     Raises:
         AllocationError: neither or both are given, bytes with the rule ``mean``, or not above 0.
     """
+    if size is not None and total_bytes is None:
+        total_bytes = size.in_bytes(originals)
     if (target is None) == (total_bytes is None):
         raise AllocationError("Give either a target rate or a budget in bytes.")
     sizes = frame.drop_duplicates("image")
@@ -151,7 +170,7 @@ def make_budget(
             raise AllocationError("A budget in bytes goes with the rule `pooled`; `mean` takes a target rate.")
         if total_bytes <= 0:
             raise AllocationError(f"A budget is a number of bytes above 0, not {total_bytes}.")
-        return Budget(rule, Fraction(total_bytes), 8 * total_bytes / pixels)
+        return Budget(rule, Fraction(total_bytes), 8 * total_bytes / pixels, size)
     assert target is not None
     if rule == "mean":
         return Budget(rule, target * len(sizes) / 8, float(target))
@@ -164,7 +183,6 @@ def allocate(
     objective: Objective,
     constraints: Constraints | None = None,
     *,
-    method: Method = "exact",
     solver: str = "cbc",
     time_limit: float | None = None,
 ) -> Allocation:
@@ -178,9 +196,8 @@ def allocate(
         budget: from :func:`make_budget`.
         objective: from :func:`allocator.objective.find_objective`.
         constraints: beside the budget.
-        method: ``exact``, or ``pulp`` to have PuLP solve the whole integer program and compare.
-        solver: of the integer program or its core, as :func:`allocator.solve.solve` takes it.
-        time_limit: seconds for the solver. Past it, or if the solver fails, the best found is given, with its gap and
+        solver: of the integer program's core, as :func:`allocator.solve.solve` takes it.
+        time_limit: seconds for the core. Past it, or if the solver fails, the best found is given, with its gap and
             the reason.
 
     Raises:
@@ -193,15 +210,14 @@ def allocate(
     grid = Grid(constraints.restrict(points))
     points = grid.points
     costs = objective.costs(points)
-    problem = _Problem(grid, grid.spread(costs), budget, objective, method, solver, time_limit)
+    problem = _Problem(grid, grid.spread(costs), budget, objective, solver, time_limit)
     rows = np.arange(len(grid.pixels))
     solution, scale = problem.solve(constraints)
     chosen = as_texts(points.iloc[grid.row[rows, solution.choices]].reset_index(drop=True))
     data = chosen["bytes"].to_numpy()
     spent = {rule: grid.spent(data, rule) for rule in get_args(Rule)}
-    images = len(chosen)
     mean_pixels = float(grid.pixels.mean()) if budget.rule == "mean" else 1.0
-    divisor = float(grid.pixels.sum()) if objective.aggregate == "pixels" else images
+    divisor = float(problem.shares.sum())
     return Allocation(
         points=points,
         chosen=chosen,
@@ -215,13 +231,12 @@ def allocate(
         price=solution.price * float(scale) / mean_pixels / divisor,
         gap=solution.gap / divisor,
         reason=solution.reason,
-        note=solution.note,
         single=problem.best_single(),
         equal=problem.equal_rate(),
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Problem:
     """A set, its costs and its budget as arrays, items by options."""
 
@@ -229,13 +244,16 @@ class _Problem:
     costs: NDArray[np.float64]
     budget: Budget
     objective: Objective
-    method: Method
     solver: str
     time_limit: float | None
 
+    @functools.cached_property
+    def shares(self) -> NDArray[np.float64]:
+        return self.objective.shares(self.grid.points["image"].iloc[self.grid.row[:, 0]].tolist(), self.grid.pixels)
+
     def value(self, choices: NDArray[np.int64]) -> float:
         rows = np.arange(len(choices))
-        return self.objective.value(self.costs[rows, choices], self.grid.pixels.astype(np.float64))
+        return self.objective.value(self.costs[rows, choices], self.shares)
 
     def solve(self, constraints: Constraints) -> tuple[Solution, Fraction]:
         """The solution, and how many units of its integer weights are a byte (``mean``: a byte per pixel).
@@ -319,18 +337,22 @@ class _Problem:
             worst = least_worst(self.costs, weights, limit, available=available)
             available = available & (self.costs <= worst)
         costs = self._separable()
-        how: dict[str, Any] = {"solver": self.solver, "time_limit": self.time_limit}
-        limits = [Limit(weights, limit)]
         if constraints.decode_seconds is None:
-            exact = solve(costs, *limits[0], available=available, **how)
-        else:
-            seconds = np.ceil(self.grid.points["decode_seconds"].to_numpy() * _SECOND).astype(np.int64)
-            limits.append(Limit(self.grid.spread(seconds), math.floor(constraints.decode_seconds * _SECOND)))
-            exact = solve_two(costs, *limits[0], *limits[1], available=available, **how)
-        return exact if self.method == "exact" else solve_whole(exact, costs, limits, available, **how)
+            return solve(costs, weights, limit, available=available, solver=self.solver, time_limit=self.time_limit)
+        seconds = self.grid.spread(np.ceil(self.grid.points["decode_seconds"].to_numpy() * _SECOND).astype(np.int64))
+        return solve_two(
+            costs,
+            weights,
+            limit,
+            seconds,
+            math.floor(constraints.decode_seconds * _SECOND),
+            available=available,
+            solver=self.solver,
+            time_limit=self.time_limit,
+        )
 
     def _separable(self) -> NDArray[np.float64]:
-        return self.objective.separable(self.costs, self.grid.pixels[:, None].astype(np.float64))
+        return self.objective.separable(self.costs, self.shares[:, None])
 
     def best_single(self) -> Baseline | None:
         found = []
@@ -358,6 +380,12 @@ class _Problem:
 
 
 def _unreachable(lightest: "pd.DataFrame", budget: Budget) -> str:
+    if budget.size:
+        least = int(lightest["bytes"].sum())
+        return (
+            f"{budget.label} can't be reached: the smallest bitstreams of all images take "
+            f"{told(least, budget.size.unit)} ({least:,} bytes)."
+        )
     if budget.rule == "pooled":
         rate = 8 * int(lightest["bytes"].sum()) / int((lightest["width"] * lightest["height"]).sum())
     else:

@@ -1,5 +1,6 @@
 """Measuring: every image at every level, side by side, into a table."""
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -14,6 +15,8 @@ from allocator.measuring import Task, WantedLevel
 from allocator.metrics import Metric
 from allocator.tables import Measured, Member, Table
 from codec import Codec, CodecError
+from codec.original import ORIGINAL
+from codec.picture import Colour
 
 _WAIT_SECONDS = 60.0
 """For someone who reads a large table meanwhile."""
@@ -48,6 +51,8 @@ class BuildReport:
     """Operating points that the table held already, with all the metrics."""
     failures: list[str] = field(default_factory=list)
     """One sentence for each image, or image and codec, that was left out."""
+    notes: list[str] = field(default_factory=list)
+    """What isn't kept of images, a sentence each: colour profiles, transparency by some of the codecs."""
     others: list[str] = field(default_factory=list)
     """Images that the table holds from earlier builds and this one wasn't given: they are in the set, too."""
 
@@ -61,6 +66,7 @@ def build(
     engine: Engine | None = None,
     keep_going: bool = False,
     keep_bitstreams: bool = True,
+    colour: Colour = "raw",
     needed: Callable[[Table], Wanted] | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> BuildReport:
@@ -82,19 +88,24 @@ def build(
         engine: that does the work; by default processes of this machine, as many as there are cores.
         keep_going: leave out what fails and say so in the report, instead of stopping.
         keep_bitstreams: store them in the table, which :mod:`submissions` packs from.
+        colour: what becomes of colour profiles and transparency, see :mod:`codec.picture`.
         needed: says, of what is measured so far, what else is to be; first asked of an empty table, last when it
             wants nothing more (see :class:`allocator.lazy.Needed`). By default every level is measured.
         report: called as the build goes on.
 
     Raises:
         AllocatorError: an image or codec failed and ``keep_going`` is off (what was measured is kept), the table
-            can't be written, the engine can't go on, or another program takes out again and again what is measured.
+            can't be written or was built by another colour rule, the engine can't go on, or another program takes out
+            again and again what is measured.
         CodecError: no package speaks an address's protocol.
     """
     files = find_images(images)
     engine = engine or Local()
+    if colour == "raw" and any(codec.name == ORIGINAL for codec in codecs):
+        raise AllocatorError("The originals' own files go with the colour rules srgb and profile, not with raw.")
     with Table(table, create=True, wait=_WAIT_SECONDS) as opened, engine.start(codecs, metrics) as workers:
-        run = _Build(opened, workers, codecs, metrics, keep_going, keep_bitstreams, report)
+        opened.use_colour(colour)
+        run = _Build(opened, workers, codecs, metrics, keep_going, keep_bitstreams, colour, report)
         members = run.read(files)
         with opened.transaction():
             opened.changed_by_others()
@@ -130,6 +141,7 @@ class _Build:
     metrics: Sequence[Metric]
     keep_going: bool
     keep_bitstreams: bool
+    colour: Colour
     report: Callable[[Progress], None]
     result: BuildReport = field(default_factory=BuildReport)
 
@@ -143,10 +155,12 @@ class _Build:
         """Read every file once, so that bad ones are known before hours of work."""
         members: list[Member] = []
         failures = self.result.failures
-        for batch in self.workers.completed(measuring.identify, files):
+        for batch in self.workers.completed(functools.partial(measuring.identify, self.colour), files):
             for file, future in batch:
                 try:
-                    members.append(future.result())
+                    member = future.result()
+                    self._check_fit(member)
+                    members.append(member)
                 except CodecError as error:
                     failures.append(str(error))
                 except WorkerLost as error:
@@ -160,8 +174,30 @@ class _Build:
         if not members:
             raise AllocatorError("\n".join([*failures, "No image could be read."]))
         self.result.images = len(members)
+        self.result.notes = [*self._notes(members)]
         self.names = {member.name for member in members}
         return sorted(members, key=lambda member: member.name)
+
+    def _check_fit(self, member: Member) -> None:
+        if not any(fits(codec, member, self.colour) for codec in self.codecs):
+            what = "transparency" if member.alpha else "colour profile" if member.profile else "format"
+            names = ", ".join(codec.name for codec in self.codecs)
+            raise CodecError(f"{member.path}: its {what} can't be kept by any of the codecs ({names}).")
+
+    def _notes(self, members: Sequence[Member]) -> Iterable[str]:
+        """What isn't kept of images that are measured all the same."""
+        if self.colour == "raw" and (found := [member.name for member in members if member.profile]):
+            yield (
+                f"The colour profiles of {_named(found)} are ignored, as the challenge does; for files to deploy "
+                "build with --colour srgb."
+            )
+        for codec in self.codecs:
+            found = [one.name for one in members if one.alpha and not fits(codec, one, self.colour)]
+            if found and codec.name != ORIGINAL:
+                yield f"{codec.name} can't keep the transparency of {_named(found)}; the other codecs measure them."
+            found = [one.name for one in members if not (one.alpha or fits(codec, one, self.colour))]
+            if found and codec.name != ORIGINAL:
+                yield f"{codec.name} can't keep the colour profile of {_named(found)}; the other codecs measure them."
 
     def missing(self, members: Sequence[Member], wanted: Wanted | None = None) -> list[Task]:
         """What is to be measured, the largest images first so that none is left alone at the end."""
@@ -170,7 +206,7 @@ class _Build:
         unique = {member.sha256: member for member in members}.values()
         for member in sorted(unique, key=lambda m: (-m.width * m.height, m.name)):
             for index, codec in enumerate(self.codecs):
-                if (member.sha256, index) in self.failed:
+                if (member.sha256, index) in self.failed or not fits(codec, member, self.colour):
                     continue
                 fingerprints = self.fingerprints[index]
                 known = self.table.measured(member.sha256, codec.name)
@@ -181,7 +217,7 @@ class _Build:
                 if wanted is not None:
                     levels = [one for one in levels if one.level in wanted.get((member.name, codec.name), ())]
                 if levels:
-                    tasks.append(Task(member, index, tuple(levels)))
+                    tasks.append(Task(member, index, tuple(levels), self.colour))
         return tasks
 
     def settle(self, members: Sequence[Member], wanted: Wanted | None) -> list[Task]:
@@ -240,6 +276,17 @@ class _Build:
     def _store(self, found: Sequence[Measured]) -> None:
         self.table.store(found, bitstreams=self.keep_bitstreams)
         self.result.points_measured += sum(len(one.points) for one in found)
+
+
+def fits(codec: Codec, member: Member, colour: Colour) -> bool:
+    """Whether a codec can keep all of an image that is read by a rule."""
+    return codec.fits(member.format, alpha=member.alpha, profile=colour == "profile" and bool(member.profile))
+
+
+def _named(names: Sequence[str]) -> str:
+    """How many images, and which are the first of them."""
+    first = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} image{'s'[: len(names) > 1]} ({first})"
 
 
 def level_fingerprints(codec: Codec) -> list[str]:

@@ -3,9 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from allocator.errors import AllocatorError
 from allocator.objective import find_metric
@@ -60,24 +63,55 @@ class Floor(NamedTuple):
     metric: str
     worst: float
     higher_is_better: bool
+    images: str | None = None
+    """Which images: a pattern of their names, with or without their files' suffix; ``*`` matches ``/``, too."""
 
     @classmethod
     def parse(cls, table: Table, text: str) -> "Floor":
-        """``METRIC=VALUE``, of a metric in the table.
+        """``[IMAGES:]METRIC=VALUE``, of a metric in the table.
 
         Raises:
             ConstraintError: not of this form.
             ObjectiveError: the table has no such metric.
         """
-        name, _, value = text.partition("=")
+        what, _, value = text.rpartition("=")
+        images, colon, name = what.rpartition(":")
         try:
             worst = float(value)
         except ValueError:
             worst = math.nan
         if not math.isfinite(worst):
-            raise ConstraintError(f"{text!r}: write a floor as METRIC=VALUE.")
+            raise ConstraintError(f"{text!r}: write a floor as METRIC=VALUE or IMAGES:METRIC=VALUE.")
         metric = find_metric(table, name)
-        return cls(metric, worst, table.metrics()[metric])
+        return cls(metric, worst, table.metrics()[metric], images if colon else None)
+
+    def binds(self, points: "pd.DataFrame") -> NDArray[np.bool_]:
+        """Which points are of images that it's for.
+
+        Raises:
+            ConstraintError: none.
+        """
+        if self.images is None:
+            return np.ones(len(points), bool)
+        names = points[["image", "path"]].drop_duplicates("image")
+        matching = {
+            name
+            for name, path in names.itertuples(index=False)
+            if fnmatchcase(name, self.images) or fnmatchcase(name + PurePath(path).suffix, self.images)
+        }
+        if not matching:
+            raise ConstraintError(f"{self.images!r}: no image in the table has a name like this.")
+        return np.asarray(points["image"].isin(matching))
+
+    def allows(self, points: "pd.DataFrame") -> NDArray[np.bool_]:
+        """Which points keep to it, or aren't bound by it.
+
+        Raises:
+            ConstraintError: it binds no image.
+        """
+        values = points[self.metric].to_numpy()
+        good: NDArray[np.bool_] = values >= self.worst if self.higher_is_better else values <= self.worst
+        return good | ~self.binds(points)
 
 
 @dataclass(frozen=True)
@@ -108,8 +142,7 @@ class Constraints:
         """
         keep = np.ones(len(points), bool)
         for floor in self.floors:
-            values = points[floor.metric].to_numpy()
-            keep &= values >= floor.worst if floor.higher_is_better else values <= floor.worst
+            keep &= floor.allows(points)
         if self.least_bpp is not None:
             keep &= points["bpp"].to_numpy() >= self.least_bpp
         if self.most_bpp is not None:

@@ -1,6 +1,7 @@
 """What a build will take, before it is begun: counted from the table, timed on a sample."""
 
 import contextlib
+import functools
 import itertools
 import math
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from allocator import measuring
-from allocator.build import level_fingerprints, missing_levels, with_bitstreams
+from allocator.build import fits, level_fingerprints, missing_levels, with_bitstreams
 from allocator.engines import Local
 from allocator.errors import AllocatorError
 from allocator.images import ImageFile, find_images
@@ -22,6 +23,7 @@ from allocator.measuring import Task, WantedLevel
 from allocator.metrics import Metric
 from allocator.tables import Measured, Member, Point, Table
 from codec import Codec, CodecError, ImageError
+from codec.picture import Colour
 
 _SAMPLES_A_JOB = 4
 _SECONDS = 30.0
@@ -76,11 +78,12 @@ def estimate(
     *,
     jobs: int | None = None,
     keep_bitstreams: bool = True,
+    colour: Colour = "raw",
 ) -> Estimate:
-    """What :func:`allocator.build.build` of the same arguments would do. Nothing is written.
+    """What :func:`allocator.build.build` of the same arguments would do.
 
     Files that the table knows by their path are taken to be what they were. Of the others, and of those that lack
-    points, a few are measured as the build would, in ``jobs`` processes at once.
+    points, a few are measured as the build would, in ``jobs`` processes at once; the table keeps what is measured.
 
     Raises:
         AllocatorError: see :func:`allocator.images.find_images`; or no image of the sample could be measured.
@@ -91,7 +94,11 @@ def estimate(
         work = list(_missing(known, files, codecs, metrics))
         chosen = random.Random(0).sample(work, min(len(work), _SAMPLES_A_JOB * local.processes))
         chosen = [_with_bitstreams(known, one, codecs) for one in chosen]
-        samples, failures = _timed(local, codecs, metrics, chosen)
+        samples, failures = _timed(local, codecs, metrics, chosen, colour)
+    if samples:
+        with Table(table, create=True) as opened:
+            opened.use_colour(colour)
+            _keep(opened, samples, codecs, metrics, keep_bitstreams)
     seconds = [sample.seconds for sample in samples] or [0.0]
     mean = statistics.fmean(seconds)
     deviation = statistics.stdev(seconds) / math.sqrt(len(seconds)) if len(seconds) > 1 else math.inf
@@ -108,6 +115,18 @@ def estimate(
         bytes=round(growth * len(work)),
         failures=failures,
     )
+
+
+def _keep(
+    table: Table, samples: Sequence[_Sample], codecs: Sequence[Codec], metrics: Sequence[Metric], bitstreams: bool
+) -> None:
+    table.add_metrics(metrics)
+    table.add_members([sample.member for sample in samples])
+    for sample in samples:
+        measured = zip(codecs, sample.points, strict=True)
+        table.store(
+            (Measured(sample.member, codec.name, points) for codec, points in measured), bitstreams=bitstreams
+        )
 
 
 def _missing(
@@ -139,7 +158,7 @@ def _with_bitstreams(table: Table | None, work: _Work, codecs: Sequence[Codec]) 
 
 
 def _timed(
-    local: Local, codecs: Sequence[Codec], metrics: Sequence[Metric], chosen: Sequence[_Work]
+    local: Local, codecs: Sequence[Codec], metrics: Sequence[Metric], chosen: Sequence[_Work], colour: Colour
 ) -> tuple[list[_Sample], list[str]]:
     """Measure a sample, and tell what fails; after a time no more of it is begun.
 
@@ -159,10 +178,11 @@ def _timed(
     first = [one._replace(levels=tuple(levels[:1] for levels in one.levels)) for one in chosen[: local.processes]]
     samples, failures = [], []
     with local.start(codecs, metrics) as workers:
-        for _ in workers.completed(_measure, first):
+        measure = functools.partial(_measure, colour, codecs)
+        for _ in workers.completed(measure, first):
             pass
         started = time.monotonic()
-        for batch in workers.completed(_measure, in_time()):
+        for batch in workers.completed(measure, in_time()):
             for work, future in batch:
                 try:
                     samples.append(future.result())
@@ -175,13 +195,17 @@ def _timed(
     return samples, failures
 
 
-def _measure(work: _Work) -> _Sample:
+def _measure(colour: Colour, codecs: Sequence[Codec], work: _Work) -> _Sample:
     start = time.perf_counter()
-    member = measuring.identify(work.file)
-    points = [
-        measuring.measure(Task(member, codec, levels)) if levels else [] for codec, levels in enumerate(work.levels)
+    member = measuring.identify(colour, work.file)
+    levels = [
+        wanted if fits(codec, member, colour) else () for codec, wanted in zip(codecs, work.levels, strict=True)
     ]
-    for level, point in zip(itertools.chain(*work.levels), itertools.chain(*points), strict=True):
+    points = [
+        measuring.measure(Task(member, codec, wanted, colour)) if wanted else []
+        for codec, wanted in enumerate(levels)
+    ]
+    for level, point in zip(itertools.chain(*levels), itertools.chain(*points), strict=True):
         if level.bitstream is not None:
             point.bitstream = None  # the table has it
     return _Sample(member, points, time.perf_counter() - start)
@@ -194,11 +218,5 @@ def _size(
     with tempfile.TemporaryDirectory() as folder, Table(path := Path(folder, "sample.db"), create=True) as table:
         table.add_metrics(metrics)
         empty = path.stat().st_size
-        table.add_members([sample.member for sample in samples])
-        for sample in samples:
-            measured = zip(codecs, sample.points, strict=True)
-            table.store(
-                (Measured(sample.member, codec.name, points) for codec, points in measured),
-                bitstreams=keep_bitstreams,
-            )
+        _keep(table, samples, codecs, metrics, keep_bitstreams)
         return path.stat().st_size - empty

@@ -27,6 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocator.allocation import AllocationError, Budget, read_points
+from allocator.build import fits
+from allocator.constraints import Constraints, Floor
 from allocator.objective import Objective
 from allocator.solve import Infeasible, Solution, solve
 from allocator.tables import Table
@@ -49,6 +51,14 @@ class Curve(NamedTuple):
     levels: list[int]
     bytes: list[int]
     costs: list[float]
+    allowed: Sequence[bool] = ()
+    """Whether each keeps to the floors; empty if there are none."""
+    worst: float = math.inf
+    """The cost above which a level is under a floor; -inf where only measuring tells."""
+
+    def keeps(self, index: int) -> bool:
+        """Whether a measured level may be chosen."""
+        return not self.allowed or self.allowed[index]
 
 
 class Gap(NamedTuple):
@@ -80,12 +90,15 @@ class Needed:
         budgets: makes the budgets of a set's points.
         objective: of a table.
         assumption: about every image's curves.
+        floors: of a table; levels below them can't be chosen. Those in another metric than the objective's have
+            their images measured in full.
     """
 
     codecs: Sequence[Codec]
-    budgets: Callable[["pd.DataFrame"], Sequence[Budget]]
+    budgets: Callable[[Table, "pd.DataFrame"], Sequence[Budget]]
     objective: Callable[[Table], Objective]
     assumption: Assumption = "monotone"
+    floors: Callable[[Table], Sequence[Floor]] = lambda table: ()
     broken: int = 0
     """Images' codecs whose measured points broke the assumption, and which were measured in full."""
     _begun: bool = False
@@ -95,9 +108,22 @@ class Needed:
         levels = {codec.name: len(codec.levels) for codec in self.codecs}
         if not self._begun:
             self._begun = True
-            return first_points([member.name for member in table.members()], levels, self.assumption)
-        points = read_points(table, list(levels))
-        found = plan(points, levels, self.budgets(points), self.objective(table), self.assumption)
+            colour = table.colour
+            able = {
+                codec.name: [member.name for member in table.members() if fits(codec, member, colour)]
+                for codec in self.codecs
+            }
+            return first_points(able, levels, self.assumption)
+        points = read_points(table)
+        points = points[points["codec"].isin(list(levels))]
+        found = plan(
+            points,
+            levels,
+            self.budgets(table, points),
+            self.objective(table),
+            self.assumption,
+            self.floors(table),
+        )
         self.broken = found.broken
         return found.wanted
 
@@ -109,12 +135,19 @@ class Plan(NamedTuple):
     broken: int
 
 
-def first_points(images: Sequence[str], levels: Mapping[str, int], assumption: Assumption) -> Wanted:
-    """Where a build begins: a few images in full, and of the others the levels in the middle (and at the ends)."""
-    sampled = sorted(images)[:: max(1, len(images) // max(2, math.ceil(_SAMPLED * len(images))))]
+def first_points(images: Mapping[str, Sequence[str]], levels: Mapping[str, int], assumption: Assumption) -> Wanted:
+    """Where a build begins: a few images in full, and of the others the levels in the middle (and at the ends).
+
+    Args:
+        images: each codec's, those that it can encode.
+        levels: each codec's number of levels.
+        assumption: about every image's curves.
+    """
     wanted: Wanted = {}
     for codec, count in levels.items():
-        for image in images:
+        able = images[codec]
+        sampled = sorted(able)[:: max(1, len(able) // max(2, math.ceil(_SAMPLED * len(able))))]
+        for image in able:
             ends = {0, count - 1} if assumption == "monotone" else set()
             wanted[image, codec] = set(range(count)) if image in sampled else {count // 2} | ends
     return wanted
@@ -167,6 +200,7 @@ def plan(
     budgets: Sequence[Budget],
     objective: Objective,
     assumption: Assumption,
+    floors: Sequence[Floor] = (),
 ) -> Plan:
     """What is to be measured next for budgets.
 
@@ -176,19 +210,34 @@ def plan(
         budgets: all under the rule ``pooled``.
         objective: aggregated by ``mean`` or ``pixels``.
         assumption: about every image's curves.
+        floors: under which no level may be chosen.
 
     Raises:
-        AllocationError: a rule or an aggregate that this can't do, or a budget that can't be met.
+        AllocatorError: a rule or an aggregate that this can't do, or a budget or floor that can't be met.
     """
     if objective.aggregate not in ("mean", "pixels") or any(budget.rule != "pooled" for budget in budgets):
         raise AllocationError("Only what is needed is measured for pooled budgets and for mean or pixels alone.")
-    pixels = (points["width"] * points["height"]).to_numpy(np.float64)
-    points = points.assign(cost=objective.separable(objective.costs(points), pixels)).sort_values("level")
+    shares = objective.shares(points["image"].tolist(), points["width"] * points["height"])
+    points = points.assign(
+        cost=objective.separable(objective.costs(points), shares),
+        worst=_worst_costs(points, shares, objective, floors),
+        allowed=np.logical_and.reduce([np.ones(len(points), bool), *(floor.allows(points) for floor in floors)]),
+    ).sort_values("level")
     curves = {
-        (str(image), str(codec)): Curve(rows["level"].tolist(), rows["bytes"].tolist(), rows["cost"].tolist())
+        (str(image), str(codec)): Curve(
+            rows["level"].tolist(),
+            rows["bytes"].tolist(),
+            rows["cost"].tolist(),
+            rows["allowed"].tolist(),
+            float(rows["worst"].min()),
+        )
         for (image, codec), rows in points.groupby(["image", "codec"], observed=True)
     }
-    wanted: Wanted = {}
+    if floors and (wanted := _for_floors(curves, levels)):
+        return Plan(wanted, 0)
+    if floors:
+        Constraints(floors).restrict(points)  # refuses images that keep nothing
+    wanted = {}
     broken = [key for key, curve in curves.items() if not keeps(curve, assumption)]
     for image, codec in broken:
         if missing := set(range(levels[codec])) - set(curves[image, codec].levels):
@@ -201,6 +250,32 @@ def plan(
     return Plan(wanted, len(broken))
 
 
+def _worst_costs(
+    points: "pd.DataFrame", shares: NDArray[np.float64], objective: Objective, floors: Sequence[Floor]
+) -> NDArray[np.float64]:
+    """The most that each point may cost by the floors on its image; -inf by floors in another unit."""
+    worst = np.full(len(points), math.inf)
+    for floor in floors:
+        cost = -math.inf
+        if [term.metric for term in objective.terms] == [floor.metric] and objective.power is None:
+            cost = objective.terms[0].sign * objective.terms[0].weight * floor.worst
+        worst = np.where(floor.binds(points), np.minimum(worst, cost * shares if cost > -math.inf else cost), worst)
+    return worst
+
+
+def _for_floors(curves: Mapping[tuple[str, str], Curve], levels: Mapping[str, int]) -> Wanted:
+    """What floors need before budgets are looked at: images in full where only that tells, or the best levels."""
+    kept = {image for (image, _), curve in curves.items() if any(curve.allowed)}
+    wanted: Wanted = {}
+    for (image, codec), curve in curves.items():
+        missing = set(range(levels[codec])) - set(curve.levels)
+        if curve.worst == -math.inf and missing:
+            wanted[image, codec] = missing
+        elif image not in kept and curve.levels[-1] < levels[codec] - 1:
+            wanted[image, codec] = {levels[codec] - 1}
+    return wanted
+
+
 def _guessed(curves: Mapping[tuple[str, str], Curve], levels: Mapping[str, int], limit: int) -> Wanted:
     """What the program chooses with guesses in the place of what isn't measured, and its neighbours."""
     options: dict[str, list[Option]] = {}
@@ -210,8 +285,11 @@ def _guessed(curves: Mapping[tuple[str, str], Curve], levels: Mapping[str, int],
         for (image, name), curve in curves.items():
             if name == codec:
                 bytes_, costs = _scaled(curve, shape)
+                known = {j: curve.keeps(i) for i, j in enumerate(curve.levels)}
                 options.setdefault(image, []).extend(
-                    Option(codec, int(b), float(c), j) for j, (b, c) in enumerate(zip(bytes_, costs, strict=True))
+                    Option(codec, int(b), float(c), j)
+                    for j, (b, c) in enumerate(zip(bytes_, costs, strict=True))
+                    if known.get(j, c <= curve.worst)
                 )
     try:
         names, found, _ = _solved(options, limit)
@@ -261,9 +339,11 @@ def _unproven(
     options: dict[str, list[Option]] = {}
     for (image, codec), curve in curves.items():
         of_image = options.setdefault(image, [])
-        of_image += [Option(codec, b, c, j) for j, b, c in zip(*curve, strict=True)]
+        points = enumerate(zip(curve.levels, curve.bytes, curve.costs, strict=True))
+        of_image += [Option(codec, b, c, j) for i, (j, b, c) in points if curve.keeps(i)]
         if (image, codec) not in broken:
-            of_image += [Option(codec, gap.bytes, gap.cost, gap=gap) for gap in gaps(curve, assumption)]
+            possible = (gap for gap in gaps(curve, assumption) if gap.cost <= curve.worst)
+            of_image += [Option(codec, gap.bytes, gap.cost, gap=gap) for gap in possible]
     names, best, measured = _solved(options, limit, only_measured=True)
     _, relaxed, there = _solved(options, limit)
     price = relaxed.price
@@ -277,7 +357,8 @@ def _unproven(
             ends = list(zip(curve.bytes, curve.costs, strict=True))
             if curve.levels[0] > 0 and (len(ends) < 2 or _slope(*ends[:2]) > -price):
                 wanted.setdefault((image, codec), set()).add(curve.levels[0] - 1)
-            if curve.levels[-1] < levels[codec] - 1 and (len(ends) < 2 or _slope(*ends[-2:]) < -price):
+            steep = len(ends) < 2 or _slope(*ends[-2:]) < -price or not curve.keeps(-1)
+            if curve.levels[-1] < levels[codec] - 1 and steep:
                 wanted.setdefault((image, codec), set()).add(curve.levels[-1] + 1)
         if wanted:
             return wanted

@@ -14,7 +14,8 @@ from typing import Any
 from allocator.images import ImageFile
 from allocator.metrics import Metric
 from allocator.tables import Member, Point
-from codec import Codec, CodecError, ImageError, RGBImage, pixels_sha256, read_image
+from codec import Codec, CodecError, ImageError, RGBImage, pixels_sha256
+from codec.picture import Colour, Picture, read_picture
 from codec.remote import is_address
 
 
@@ -37,6 +38,7 @@ class Task:
     codec: int
     """Its index."""
     levels: tuple[WantedLevel, ...]
+    colour: Colour = "raw"
 
     @property
     def pixels(self) -> int:
@@ -62,15 +64,25 @@ def prepare(codecs: Sequence[Codec], metrics: Sequence[Metric]) -> None:
         torch.set_num_threads(1)
 
 
-def identify(file: ImageFile) -> Member:
-    """What a table keeps of an image.
+def identify(colour: Colour, file: ImageFile) -> Member:
+    """What a table keeps of an image that is read by a rule.
 
     Raises:
-        ImageError: see :func:`codec.read_image`.
+        ImageError: see :func:`codec.picture.read_picture`.
     """
-    image = read_image(file.path)
-    height, width = image.shape[:2]
-    return Member(file.name, absolute(file.path), pixels_sha256(image), width, height)
+    picture = read_picture(file.path, colour)
+    height, width = picture.pixels.shape[:2]
+    return Member(
+        file.name,
+        absolute(file.path),
+        picture.sha256,
+        width,
+        height,
+        picture.file_bytes,
+        picture.format,
+        picture.alpha,
+        picture.found,
+    )
 
 
 def absolute(path: str) -> str:
@@ -93,10 +105,10 @@ def measure(task: Task) -> list[Point]:
 def _points(task: Task) -> list[Point]:
     codecs, metrics = _bank
     codec = codecs[task.codec]
-    image, references = _original(task.member.path, task.member.sha256)
+    picture, references = _original(task.member.path, task.member.sha256, task.colour)
     points = []
     start = time.perf_counter()
-    encode = codec.encoder(image) if any(wanted.bitstream is None for wanted in task.levels) else None
+    encode = codec.picture_encoder(picture) if any(wanted.bitstream is None for wanted in task.levels) else None
     shared = time.perf_counter() - start
     for wanted in task.levels:
         start = time.perf_counter()
@@ -105,11 +117,13 @@ def _points(task: Task) -> list[Point]:
             assert encode is not None
             data = encode(wanted.level)
         encoded = time.perf_counter()
-        decoded = codec.decode(data)
+        decoded = codec.decode_picture(data)
         finished = time.perf_counter()
-        if decoded.shape != image.shape:
-            raise CodecError(f"{codec.name} decoded it to another size, {decoded.shape[1]}x{decoded.shape[0]}.")
+        height, width = decoded.pixels.shape[:2]
+        if (height, width) != picture.pixels.shape[:2]:
+            raise CodecError(f"{codec.name} decoded it to another size, {width}x{height}.")
         at = f"at level {codec.levels[wanted.level]} of {codec.name}"
+        seen = [decoded.over(background) for background in picture.backgrounds]
         points.append(
             Point(
                 level=wanted.level,
@@ -118,32 +132,42 @@ def _points(task: Task) -> list[Point]:
                 bytes=len(data),
                 encode_seconds=shared + encoded - start,
                 decode_seconds=finished - encoded,
-                decoded_sha256=pixels_sha256(decoded),
+                decoded_sha256=pixels_sha256(decoded.pixels),
                 bitstream=data,
-                values=_values([(metrics[i], partial(references, i)) for i in wanted.metrics], decoded, at),
+                values=_values([(metrics[i], partial(references, i)) for i in wanted.metrics], seen, at),
             )
         )
     return points
 
 
-def _values(metrics: Sequence[tuple[Metric, Callable[[], Any]]], decoded: RGBImage, at: str) -> dict[str, float]:
-    """By fingerprint the values of metrics, each given with what makes its reference."""
+def _values(
+    metrics: Sequence[tuple[Metric, Callable[[], Sequence[Any]]]], seen: Sequence[RGBImage], at: str
+) -> dict[str, float]:
+    """By fingerprint the values of metrics, over the background where each is worse.
+
+    Args:
+        metrics: each with what makes its references, one for each background.
+        seen: the decoded image over each background.
+        at: the level, in words.
+    """
     values = {}
-    for metric, reference in metrics:
+    for metric, references in metrics:
         try:
-            value = float(metric.compare(reference(), decoded))
+            found = [float(metric.compare(*pair)) for pair in zip(references(), seen, strict=True)]
         except Exception as error:  # of anyone's metric
             raise CodecError(f"{metric.name} fails {at} ({type(error).__name__}: {error}).") from error
-        if not math.isfinite(value):
+        value = min(found) if metric.higher_is_better else max(found)
+        if not all(map(math.isfinite, found)):
             raise CodecError(f"{metric.name} is {value} {at}, which is not a finite number.")
         values[metric.fingerprint] = value
     return values
 
 
 @functools.lru_cache(maxsize=1)
-def _original(path: str, sha256: str) -> tuple[RGBImage, Callable[[int], Any]]:
-    """An image and its metrics' references; the last one is kept, for it is met again with the next codec."""
-    image = read_image(path)
-    if pixels_sha256(image) != sha256:
+def _original(path: str, sha256: str, colour: Colour) -> tuple[Picture, Callable[[int], list[Any]]]:
+    """An image and its metrics' references over each background; the last one is kept for the next codec."""
+    picture = read_picture(path, colour)
+    if picture.sha256 != sha256:
         raise ImageError(f"{path}: has changed during the build; start it again.")
-    return image, functools.cache(lambda index: _bank[1][index].reference(image))
+    seen = [picture.over(background) for background in picture.backgrounds]
+    return picture, functools.cache(lambda index: [_bank[1][index].reference(image) for image in seen])

@@ -1,11 +1,15 @@
 """What an allocation makes best: one metric or a mixture, over the images by mean, worst, or a norm between."""
 
+import csv
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from allocator.errors import AllocatorError
 from allocator.solve import Floats
@@ -45,6 +49,8 @@ class Objective:
     aggregate: str = "mean"
     """``mean``; ``pixels``, the mean weighted by image size; ``worst``, the worst image, and among equals the mean;
     or a number p from 1, the p-norm mean: 1 is the mean, and as p grows the worst images count for more."""
+    weights: Mapping[str, float] | None = None
+    """Of images by name, in these means; by default all weigh the same."""
 
     def __post_init__(self) -> None:
         if not self.terms:
@@ -108,21 +114,26 @@ class Objective:
             total += term.weight * values
         return total
 
-    def separable(self, costs: Floats, pixels: Floats) -> Floats:
-        """Costs whose mean over the chosen points the solver makes least. ``pixels``: of each point's image."""
-        if self.aggregate == "pixels":
-            return costs * pixels
-        return costs if self.power is None else costs**self.power
+    def shares(self, images: Sequence[str], pixels: ArrayLike) -> Floats:
+        """How much each image counts in the mean.
 
-    def value(self, costs: Floats, pixels: Floats) -> float:
+        Args:
+            images: their names.
+            pixels: of each.
+        """
+        counted = np.asarray(pixels, np.float64) if self.aggregate == "pixels" else np.ones(len(images))
+        return counted * [self.weights[name] for name in images] if self.weights is not None else counted
+
+    def separable(self, costs: Floats, shares: Floats) -> Floats:
+        """Costs whose sum over the chosen points the solver makes least. ``shares``: of each point's image."""
+        return (costs if self.power is None else costs**self.power) * shares
+
+    def value(self, costs: Floats, shares: Floats) -> float:
         """The aggregate of the chosen points' costs, as it is reported."""
         if self.aggregate == "worst":
             return self.natural_sign * float(costs.max())
-        if self.aggregate == "pixels":
-            return self.natural_sign * math.fsum(costs * pixels) / math.fsum(pixels)
-        if self.power is not None:
-            return float((math.fsum(costs**self.power) / len(costs)) ** (1 / self.power))
-        return self.natural_sign * math.fsum(costs) / len(costs)
+        mean = math.fsum(self.separable(costs, shares)) / math.fsum(shares)
+        return self.natural_sign * mean if self.power is None else float(mean ** (1 / self.power))
 
 
 def find_metric(table: Table, name: str) -> str:
@@ -146,16 +157,22 @@ def find_metric(table: Table, name: str) -> str:
     raise ObjectiveError(f"{table.path}: holds {problem}; measured are {known}.")
 
 
-def find_objective(table: Table, names: Sequence[str] = (), aggregate: str = "mean") -> Objective:
+def find_objective(
+    table: Table,
+    names: Sequence[str] = (),
+    aggregate: str = "mean",
+    weights: str | os.PathLike[str] | None = None,
+) -> Objective:
     """An objective over a table's metrics.
 
     Args:
         table: that holds them.
         names: ``METRIC`` or ``METRIC:WEIGHT``; by default the table's first metric.
         aggregate: see :class:`Objective`.
+        weights: a file of the images', see :func:`read_weights`.
 
     Raises:
-        ObjectiveError: a metric isn't in the table, or a weight is no number above 0.
+        ObjectiveError: a metric isn't in the table, a weight is no number above 0, or the file isn't one of weights.
     """
     metrics = table.metrics()
     terms = []
@@ -169,4 +186,42 @@ def find_objective(table: Table, names: Sequence[str] = (), aggregate: str = "me
             raise ObjectiveError(f"{text!r}: write an objective as METRIC or METRIC:WEIGHT.") from None
         metric = find_metric(table, name)
         terms.append(Term(metric, metrics[metric], factor))
-    return Objective(tuple(terms), aggregate)
+    return Objective(tuple(terms), aggregate, read_weights(table, weights) if weights is not None else None)
+
+
+def read_weights(table: Table, path: str | os.PathLike[str]) -> dict[str, float]:
+    """The weights of all images of a table from a CSV file: an image and a number from 0 a line, page views say.
+
+    An image is called as in the table, with or without its file's suffix. A first line whose second field is no
+    number is a heading. Images that aren't listed weigh as little as the least that is; lines of other images are
+    passed over.
+
+    Raises:
+        ObjectiveError: the file can't be read, a weight isn't a number from 0, or no image of the table has one.
+    """
+    members = table.members()
+    names = {member.name: member.name for member in members}
+    names |= {member.name + PurePath(member.path).suffix: member.name for member in members}
+    found: dict[str, float] = {}
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            for number, row in enumerate(csv.reader(file), 1):
+                if not row:
+                    continue
+                name, value = (*row[:2], "")[:2]
+                try:
+                    weight = float(value)
+                except ValueError:
+                    weight = math.nan
+                if not (math.isfinite(weight) and weight >= 0):
+                    if number == 1:
+                        continue
+                    raise ObjectiveError(f"{path}, line {number}: {value!r} is no weight; write IMAGE,NUMBER.")
+                if name in names:
+                    found[names[name]] = weight
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ObjectiveError(f"{path}: can't be read as CSV ({error}).") from error
+    if not any(found.values()):
+        raise ObjectiveError(f"{path}: gives none of the table's images a weight above 0, {members[0].name!r} say.")
+    least = min(found.values())
+    return {member.name: found.get(member.name, least) for member in members}

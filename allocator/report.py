@@ -19,8 +19,8 @@ from allocator.errors import AllocatorError
 from allocator.metrics import Metric, MetricError, get_metric, stored_metric
 from allocator.metrics.features import FeatureMetric
 from allocator.tables import Table
-from codec import CodecError, RGBImage, pixels_sha256
-from codec.image import read_stored_image
+from codec import CodecError, RGBImage
+from codec.picture import read_stored_picture
 from codec.registry import stored_codec
 
 TEMPLATE = Path(__file__).parent / "templates" / "report.html"
@@ -119,9 +119,10 @@ def _image(
         "chosen": [],
     }
     if metric:
-        original = read_stored_image(row["path"])
-        if pixels_sha256(original) != row["sha256"]:
+        picture = read_stored_picture(row["path"], table.colour)
+        if picture.sha256 != row["sha256"]:
             raise CodecError(f"{row['path']}: has changed since it was measured; build the table again.")
+        original = picture.over(picture.backgrounds[-1])
         found["original"] = _picture(original, side)
         reference = metric.reference(original)
     measured = [one for one in table.metrics() if one in points]
@@ -138,7 +139,7 @@ def _image(
             data = table.bitstream(one["sha256"], one["fingerprint"])
             if data is None:
                 raise AllocatorError(f"{table.path}: holds no bitstream of {name}; build it without --no-bitstreams.")
-            decoded = stored_codec(one["codec"]).decode(data)
+            decoded = stored_codec(one["codec"]).decode_picture(data).over(picture.backgrounds[-1])
             entry["picture"] = _picture(decoded, side)
             entry["heat"] = _heat(metric.map(reference, decoded), side // 4)
         found["chosen"].append(entry)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, TypeVar
 
 from allocator.errors import AllocatorError
 from allocator.metrics.base import RESERVED, Metric
+from codec.picture import Colour
 from codec.workers import cores
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ T = TypeVar("T")
 Bitstream: TypeAlias = bytes  # `bytes` names a column below
 
 APPLICATION_ID = 0x434C4943
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _BATCH_ROWS = 100_000
 _MAPPED_BYTES = 1 << 36
 _MOST_PIXELS = 1 << 31
@@ -35,6 +36,8 @@ _STEPS, _STEPS_A_BYTE = 10**9, 100
 _STEPS_A_LOOK = 10**6
 _POINT_COLUMNS = "id image codec level setting fingerprint bytes encode_seconds decode_seconds".split()
 """That allocations need."""
+_FACTS = "file_bytes, format, alpha, profile"
+"""Of a member, beside what has been there from the start."""
 _AS_CATEGORIES = {"name", "path", "sha256", "codec", "setting", "fingerprint"}
 """Texts that many operating points share."""
 _RANGES = {
@@ -47,9 +50,9 @@ _RANGES = {
     "value": (-1e15, 1e15),
 }
 """What numbers of a table may be: what lies outside was never measured, and sums of what lies inside are exact."""
-_SCHEMA = f"""
+_FIRST_SCHEMA = f"""
 PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
+PRAGMA user_version = 1;
 CREATE TABLE image (
     id INTEGER PRIMARY KEY,
     sha256 TEXT NOT NULL UNIQUE,
@@ -93,6 +96,26 @@ CREATE TABLE measurement (
 """
 
 
+_MIGRATIONS = (
+    """
+    ALTER TABLE member ADD COLUMN file_bytes INTEGER;
+    ALTER TABLE member ADD COLUMN format TEXT NOT NULL DEFAULT '';
+    ALTER TABLE member ADD COLUMN alpha INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE member ADD COLUMN profile TEXT NOT NULL DEFAULT '';
+    CREATE TABLE property (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID
+    """,
+)
+"""From each version of the schema to the next."""
+_LIKE_NOW = (
+    """
+    CREATE TEMP VIEW member AS
+    SELECT *, NULL AS file_bytes, '' AS format, 0 AS alpha, '' AS profile FROM main.member;
+    CREATE TEMP TABLE property (name TEXT PRIMARY KEY, value TEXT NOT NULL)
+    """,
+)
+"""The same for a file that may not be written: what is read seems to be there."""
+
+
 class TableError(AllocatorError):
     """A table can't be read or written, or isn't one."""
 
@@ -108,6 +131,14 @@ class Member:
     """Of its pixels, see :func:`codec.pixels_sha256`."""
     width: int
     height: int
+    file_bytes: int | None = None
+    """Size of the file; None in tables of old."""
+    format: str = ""
+    """Pillow's name of the file's format; empty in tables of old."""
+    alpha: bool = False
+    """Whether some of its pixels are transparent."""
+    profile: str = ""
+    """The name of the file's colour profile, where colours would be wrong without it."""
 
 
 @dataclass
@@ -155,6 +186,7 @@ class Table:
         self.path = Path(path)
         self._wait = wait
         self._version = self._steps_left = self._attached_bytes = 0
+        self._old = False  # and may not be written
         if not create and not self.path.is_file():
             raise TableError(f"{path}: there is no such table; `allocator tables build` makes one.")
         with self._errors():
@@ -177,24 +209,66 @@ class Table:
         if create:
             with self._transaction():
                 if not self._scalar("SELECT count(*) FROM sqlite_master"):
-                    for statement in _SCHEMA.split(";"):
-                        self._connection.execute(statement)
+                    self._execute(_FIRST_SCHEMA)
         if self._scalar("PRAGMA application_id") != APPLICATION_ID:
             raise TableError(f"{self.path}: is a database, but not a table of this program.")
-        if (found := self._scalar("PRAGMA user_version")) != SCHEMA_VERSION:
+        if not 0 < (found := self._scalar("PRAGMA user_version")) <= SCHEMA_VERSION:
             raise TableError(
-                f"{self.path}: is a table of version {found}, and this program reads version {SCHEMA_VERSION}; "
-                "use the program that made it, or build the table anew."
+                f"{self.path}: is a table of version {found}, and this program reads versions up to "
+                f"{SCHEMA_VERSION}; use the program that made it, or build the table again."
             )
-        self._check_objects()
+        self._check_objects(found)
         if self._size() <= _CHECKED_BYTES:
-            for [found] in self._connection.execute("PRAGMA quick_check(1)"):
-                if found != "ok":
-                    raise TableError(f"{self.path}: is damaged ({found}).")
+            for [problem] in self._connection.execute("PRAGMA quick_check(1)"):
+                if problem != "ok":
+                    raise TableError(f"{self.path}: is damaged ({problem}).")
+        try:
+            self._migrate()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+                raise
+            self._old = True
+            for view in _LIKE_NOW[found - 1 :]:
+                self._execute(view)
 
-    def _check_objects(self) -> None:
+    def _migrate(self) -> None:
+        """Bring the file to the schema of now; other programs may do the same at the same time."""
+        if self._scalar("PRAGMA user_version") == SCHEMA_VERSION:
+            return
+        with self._transaction():
+            for version in range(self._scalar("PRAGMA user_version"), SCHEMA_VERSION):
+                self._execute(_MIGRATIONS[version - 1])
+                self._connection.execute(f"PRAGMA user_version = {version + 1}")
+
+    def _execute(self, statements: str) -> None:
+        for statement in statements.split(";"):
+            self._connection.execute(statement)
+
+    @property
+    def colour(self) -> Colour:
+        """The rule for colour profiles by which all images were read, see :mod:`codec.picture`."""
+        with self._errors():
+            row = self._connection.execute("SELECT value FROM property WHERE name = 'colour'").fetchone()
+        colour: Colour = row[0] if row else "raw"
+        return colour
+
+    def use_colour(self, colour: Colour) -> None:
+        """Settle the rule of an empty table, or check that of another.
+
+        Raises:
+            TableError: its images were read by another rule.
+        """
+        if not len(self):
+            with self.transaction():
+                self._connection.execute("INSERT OR REPLACE INTO property VALUES ('colour', ?)", (colour,))
+        elif self.colour != colour:
+            raise TableError(
+                f"{self.path}: was built with --colour {self.colour}; use that again, or build another table."
+            )
+
+    def _check_objects(self, version: int) -> None:
         """Make sure that the file holds this program's tables, and nothing that acts by itself."""
-        unknown = _known_objects()
+        unknown = _known_objects(version)
         for kind, name, text in self._connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall():
             if (kind, name) in unknown:
                 if unknown.pop((kind, name)) != _plain_sql(text):
@@ -273,6 +347,8 @@ class Table:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
+        if self._old:
+            raise TableError(f"{self.path}: may not be written.")
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -291,8 +367,9 @@ class Table:
         with self.transaction():
             self._add_images(members)
             self._connection.executemany(
-                "INSERT OR REPLACE INTO member SELECT ?, id, ? FROM image WHERE sha256 = ?",
-                [(m.name, m.path, m.sha256) for m in members],
+                f"INSERT OR REPLACE INTO member (name, image, path, {_FACTS}) "
+                "SELECT ?, id, ?, ?, ?, ?, ? FROM image WHERE sha256 = ?",
+                [(m.name, m.path, m.file_bytes, m.format, m.alpha, m.profile, m.sha256) for m in members],
             )
 
     def claim(self, members: Sequence[Member]) -> None:
@@ -320,10 +397,15 @@ class Table:
         """The set, sorted by name."""
         with self._errors():
             rows = self._connection.execute(
-                "SELECT name, path, sha256, width, height FROM member JOIN image ON image.id = member.image "
-                "ORDER BY name"
+                f"SELECT name, path, sha256, width, height, {_FACTS} FROM member "
+                "JOIN image ON image.id = member.image ORDER BY name"
             )
             return [Member(*row) for row in rows]
+
+    def original_bytes(self) -> int | None:
+        """Bytes of all images' files; None if that of one isn't known."""
+        sizes = [member.file_bytes for member in self.members()]
+        return None if None in sizes else sum(filter(None, sizes))
 
     def add_metrics(self, metrics: Sequence[Metric]) -> None:
         """Register metrics, which :meth:`store` needs."""
@@ -647,8 +729,10 @@ class Table:
         """Take over all that ``other`` has and this table lacks.
 
         Raises:
-            TableError: a name stands for different pixels in the two.
+            TableError: a name stands for different pixels in the two, or their images were read by different rules.
         """
+        if len(other):
+            self.use_colour(other.colour)
         with self._attached(other), self.transaction():
             clash = self._connection.execute(
                 "SELECT name FROM other.member AS theirs JOIN main.member AS mine USING (name) WHERE "
@@ -662,8 +746,9 @@ class Table:
                 "image": self._scalar("SELECT coalesce(max(id), 0) FROM main.image"),
                 "point": self._scalar("SELECT coalesce(max(id), 0) FROM main.point"),
             }
+            facts = "NULL, '', 0, ''" if other._old else _FACTS
             for statement in _MERGE_SHARED if shared else _MERGE_APART:
-                self._connection.execute(statement, last)
+                self._connection.execute(statement.format(facts=facts), last)
 
     @contextlib.contextmanager
     def _attached(self, other: "Table") -> Iterator[None]:
@@ -687,18 +772,18 @@ class Table:
 
 
 @functools.cache
-def _objects() -> dict[tuple[str, str], str]:
+def _objects(version: int) -> dict[tuple[str, str], str]:
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(_SCHEMA)
+        connection.executescript(";".join([_FIRST_SCHEMA, *_MIGRATIONS[: version - 1]]))
         rows = connection.execute(
             "SELECT type, name, sql FROM sqlite_master WHERE name <> 'sqlite_sequence'"
         ).fetchall()
     return {(kind, name): _plain_sql(text) for kind, name, text in rows}
 
 
-def _known_objects() -> dict[tuple[str, str], str]:
-    """Of each table and index of the schema, by kind and name, how it is made."""
-    return dict(_objects())
+def _known_objects(version: int) -> dict[tuple[str, str], str]:
+    """Of each table and index of a version of the schema, by kind and name, how it is made."""
+    return dict(_objects(version))
 
 
 def _plain_sql(text: object) -> str:
@@ -736,7 +821,8 @@ _POINT = "codec, level, setting, fingerprint, bytes, encode_seconds, decode_seco
 # of tables that share no image: the other's keys come after those that are there, in one pass over its rows
 _MERGE_APART = (
     "INSERT INTO image SELECT id + :image, sha256, width, height FROM other.image",
-    "INSERT INTO member SELECT name, image + :image, path FROM other.member",
+    f"""INSERT INTO member (name, image, path, {_FACTS})
+       SELECT name, image + :image, path, {{facts}} FROM other.member""",
     f"INSERT INTO point (id, image, {_POINT}) SELECT id + :point, image + :image, {_POINT} FROM other.point",
     "INSERT INTO bitstream SELECT point + :point, data FROM other.bitstream",
     _MERGE_METRICS,
@@ -745,7 +831,8 @@ _MERGE_APART = (
 )
 _MERGE_SHARED = (
     "INSERT OR IGNORE INTO image (sha256, width, height) SELECT sha256, width, height FROM other.image",
-    """INSERT OR IGNORE INTO member SELECT name, mine.id, path FROM other.member
+    f"""INSERT OR IGNORE INTO member (name, image, path, {_FACTS})
+       SELECT name, mine.id, path, {{facts}} FROM other.member
        JOIN other.image AS theirs ON theirs.id = image JOIN main.image AS mine USING (sha256)""",
     _MERGE_METRICS,
     """CREATE TEMP TABLE same AS SELECT DISTINCT mine.id AS image, theirs.id AS other

@@ -49,7 +49,7 @@ def chosen(table: Table, codec: str) -> list[pd.DataFrame]:
 def measure(path: Path, images: Sequence[str], codecs: Sequence[str], judges: Sequence[str], engine: Engine) -> None:
     known = [get_codec(name) for name in codecs]
     for codec in known:
-        needed = Needed([codec], budgets, objective, "convex")
+        needed = Needed([codec], lambda table, points: budgets(points), objective, "convex")
         report = build(path, images, [codec], [get_metric(OBJECTIVE)], engine=engine, needed=needed)
         print(f"{codec.name}: {report.points_measured} points measured, {report.points_known} known", flush=True)
 

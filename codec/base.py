@@ -6,10 +6,13 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from codec.picture import Picture
 
 RGBImage: TypeAlias = NDArray[np.uint8]
 """Pixels as uint8 of shape (height, width, 3), sRGB, 0 to 255."""
@@ -48,6 +51,10 @@ class Codec(ABC):
     """The setting of each level, fewest bytes first: ``("crf50", "crf48", ...)``."""
     exact_pixels: bool = True
     """Whether every machine decodes a bitstream to the very same pixels; else a few may differ by a step."""
+    keeps_alpha: bool = False
+    """Whether :meth:`picture_encoder` keeps transparency."""
+    keeps_profile: bool = False
+    """Whether it writes a colour profile into its bitstreams."""
     requirements: Sequence[str] = ()
     """Distributions that decoding imports, beside torch, numpy and Pillow: a submission brings them along."""
 
@@ -62,6 +69,26 @@ class Codec(ABC):
     def encoder(self, image: RGBImage) -> Callable[[int], bytes]:
         """:meth:`encode` for one image at many levels; to be overridden where levels share work."""
         return functools.partial(self.encode, image)
+
+    def fits(self, format: str, *, alpha: bool, profile: bool) -> bool:
+        """Whether it can encode such pictures.
+
+        Args:
+            format: Pillow's name of the file's format.
+            alpha: some pixels are transparent.
+            profile: its colours need a profile in the bitstream.
+        """
+        return (self.keeps_alpha or not alpha) and (self.keeps_profile or not profile)
+
+    def picture_encoder(self, picture: "Picture") -> Callable[[int], bytes]:
+        """:meth:`encoder` for a picture that :meth:`fits`; to be overridden where more than RGB is kept."""
+        return self.encoder(picture.pixels)
+
+    def decode_picture(self, data: bytes) -> "Picture":
+        """:meth:`decode` with all that a viewer needs; to be overridden where more than RGB is kept."""
+        from codec.picture import Picture
+
+        return Picture(self.decode(data))
 
     @abstractmethod
     def decode(self, data: bytes) -> RGBImage:

@@ -1,13 +1,16 @@
 """Image files to 8-bit RGB and back."""
 
+import contextlib
 import hashlib
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import PIL
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from codec.base import CodecError, ImageError, RGBImage
@@ -15,14 +18,15 @@ from codec.formats import MAX_PIXELS, open_image
 from codec.remote import fetch, is_address
 from codec.trust import check_path
 
-SUFFIXES = frozenset(".avif .bmp .heic .heif .jpeg .jpg .jxl .pgm .png .pnm .ppm .tif .tiff .webp".split())
+SUFFIXES = frozenset(".avif .bmp .gif .heic .heif .jpeg .jpg .jxl .pgm .png .pnm .ppm .tif .tiff .webp".split())
 """Endings of the files that count as images in a folder."""
-FORMATS = ("AVIF", "BMP", "HEIF", "JPEG", "JXL", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JXL", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's names of the formats that are read; others (PDF, PostScript) would start programs."""
 _EIGHT_BIT_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr"}
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF
 _BLACK_IS_ZERO = 1
 _PNG_DEPTH = 24  # byte of the file
+_ANIMATED = {"AVIF", "GIF", "JXL", "PNG", "WEBP"}
 _ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
 
 
@@ -37,14 +41,28 @@ def read_image(path: str | os.PathLike[str]) -> RGBImage:
         ImageError: missing, unreadable, damaged, truncated, empty, over :data:`MAX_PIXELS`, transparent,
             or with samples (32 bits, 12 bits, signed, float, L*a*b*) whose meaning in 8 bits isn't certain.
     """
+    with reading(path) as file:
+        image = open_image(file, FORMATS)
+        pixels = to_pixels(image, file, path)
+        if pixels.shape[2] > 3:
+            raise ImageError(f"{path}: has transparent pixels, which are kept under other colour rules only.")
+        return pixels
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str], data: bytes | None = None) -> Iterator[BinaryIO]:
+    """An image file for the block; whatever goes wrong there becomes an :class:`ImageError` that names it.
+
+    Args:
+        path: of the file, which may be an address.
+        data: the file's content, where it's at hand.
+    """
     try:
-        with _opened(path) as opened:
-            if not opened.read(1):
+        with _opened(path) if data is None else io.BytesIO(data) as file:
+            if not file.read(1):
                 raise ImageError(f"{path}: is an empty file.")
-            opened.seek(0)
-            image = open_image(opened, FORMATS)
-            opened.seek(0)
-            return _to_rgb(image, opened.read(_PNG_DEPTH + 1), path)
+            file.seek(0)
+            yield file
     except CodecError:
         raise
     except Image.DecompressionBombError:
@@ -86,23 +104,32 @@ def _opened(path: str | os.PathLike[str]) -> BinaryIO:
     return file.open("rb")
 
 
-def _to_rgb(opened: Image.Image, head: bytes, path: str | os.PathLike[str]) -> RGBImage:
-    """The pixels of an image whose file begins with ``head``."""
+def to_pixels(opened: Image.Image, file: BinaryIO, path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    """The pixels of an image that was opened, upright: uint8 of shape (height, width, 3), or 4 with alpha.
+
+    Raises:
+        ImageError: it is an animation, or its samples' meaning in 8 bits isn't certain.
+    """
+    frames = getattr(opened, "n_frames", 1)
+    if frames > 1 and opened.format in _ANIMATED:
+        raise ImageError(f"{path}: is an animation of {frames} frames, which can't be kept; leave it as it is.")
     image = ImageOps.exif_transpose(opened)
     clear = image.info.get("transparency")
     if image.mode.startswith("I"):
         _refuse_other_samples(opened, path)
         samples = np.asarray(image)
+        gray = (samples >> 8).astype(np.uint8)[..., None]
+        channels = [gray] * 3
         if clear is not None and (samples == clear).any():
-            raise _transparent(path)
-        gray = (samples >> 8).astype(np.uint8)
-        return np.repeat(gray[..., None], 3, axis=2)
+            channels.append(np.where(samples == clear, 0, 255).astype(np.uint8)[..., None])
+        return np.concatenate(channels, axis=2)
     if image.mode in _ALPHA_MODES or clear is not None:
         if opened.format == "PNG" and image.mode in ("L", "RGB"):
-            image.info["transparency"] = _as_eight_bits(clear, head[_PNG_DEPTH])
+            file.seek(_PNG_DEPTH)
+            image.info["transparency"] = _as_eight_bits(clear, file.read(1)[0])
         rgba = np.asarray(image.convert("RGBA"))
         if rgba[..., 3].min() < 255:
-            raise _transparent(path)
+            return rgba.copy()
         return np.ascontiguousarray(rgba[..., :3])
     if image.mode not in _EIGHT_BIT_MODES:
         raise ImageError(f"{path}: has samples of mode {image.mode}, which don't fit 8 bits; convert it first.")
@@ -128,11 +155,7 @@ def _as_eight_bits(clear: int | tuple[int, ...] | None, depth: int) -> int | tup
     return clear * (255 // ((1 << depth) - 1)) & 255 if clear is not None and depth < 8 else clear
 
 
-def _transparent(path: str | os.PathLike[str]) -> ImageError:
-    return ImageError(f"{path}: has transparent pixels, which codecs here can't keep; flatten it first.")
-
-
-def pixels_sha256(image: RGBImage) -> str:
+def pixels_sha256(image: NDArray[np.uint8]) -> str:
     """SHA-256, in hex, of an image's size and pixels; equal exactly for equal images."""
     digest = hashlib.sha256(b"%d %d " % image.shape[:2])
     digest.update(np.ascontiguousarray(image).data)

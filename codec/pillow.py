@@ -3,13 +3,17 @@
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, features
 
 from codec.base import BitstreamError, Codec, CodecError, RGBImage
 from codec.formats import MAX_PIXELS, open_image, register_formats
+
+if TYPE_CHECKING:
+    from codec.picture import Picture
 
 _CRF = (50, 48, 46, 44, 42, 40, 38, 37, 35, 33, 31, 29, 27, 24, 21, 18)
 
@@ -32,6 +36,8 @@ class PillowCodec(Codec):
     options: Mapping[str, Any]
     """The arguments that all levels share."""
     requirements: tuple[str, ...] = ()
+    keeps_alpha: bool = True
+    keeps_profile: bool = True
     levels: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -53,7 +59,13 @@ class PillowCodec(Codec):
         low, high = (self.ladder[self.levels[i]]["quality"] for i in (level, level + 1))
         return range(low + 1, high)
 
-    def _encode(self, image: RGBImage, setting: Mapping[str, Any]) -> bytes:
+    def picture_encoder(self, picture: "Picture") -> Callable[[int], bytes]:
+        if not (picture.alpha or picture.profile):
+            return self.encoder(picture.pixels)
+        more = {"icc_profile": picture.profile} if picture.profile else {}
+        return lambda level: self._encode(picture.pixels, {**self.ladder[self.levels[level]], **more})
+
+    def _encode(self, image: NDArray[np.uint8], setting: Mapping[str, Any]) -> bytes:
         buffer = io.BytesIO()
         try:
             Image.fromarray(image).save(buffer, self.format, **setting, **self.options)
@@ -63,8 +75,19 @@ class PillowCodec(Codec):
         return buffer.getvalue()
 
     def decode(self, data: bytes) -> RGBImage:
+        return np.asarray(self._opened(data).convert("RGB")).copy()
+
+    def decode_picture(self, data: bytes) -> "Picture":
+        from codec.picture import Picture
+
+        opened = self._opened(data)
+        mode = "RGBA" if opened.mode == "RGBA" else "RGB"
+        profile = opened.info.get("icc_profile") if self.keeps_profile else None
+        return Picture(np.asarray(opened.convert(mode)).copy(), profile)
+
+    def _opened(self, data: bytes) -> Image.Image:
         try:
-            return np.asarray(open_image(io.BytesIO(data), (self.format,)).convert("RGB")).copy()
+            return open_image(io.BytesIO(data), (self.format,))
         except Image.DecompressionBombError:
             raise BitstreamError(f"claims more than {MAX_PIXELS:,} pixels.") from None
         except Exception as error:  # each plugin has its own
@@ -90,6 +113,7 @@ def jpeg() -> PillowCodec:
         format="JPEG",
         ladder=_qualities(1, 3, 5, 6, 8, 10, 13, 18, 23, 31, 42, 58, 69, 79, 83, 89),
         options={"subsampling": "4:2:0", "optimize": True, "progressive": True},
+        keeps_alpha=False,
     )
 
 
@@ -128,6 +152,7 @@ def jxl() -> PillowCodec:
         ladder=_qualities(0, 4, 8, 12, 20, 26, 38, 51, 60, 67, 73, 78, 82, 87, 90, 93),
         options={"effort": 7, "num_threads": 0},
         requirements=("pillow-jxl-plugin", "packaging"),
+        keeps_profile=False,  # the plugin writes none
     )
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from allocator.allocation import Allocation
@@ -54,8 +53,8 @@ def fill(
     refilled: dict[str, Refilled] = {}
     points, chosen = allocation.points, allocation.chosen
     objective = allocation.objective
-    pixels = (points["width"] * points["height"]).to_numpy(np.float64)
-    costs = pd.Series(objective.separable(objective.costs(points), pixels), points.index)
+    shares = objective.shares(points["image"].tolist(), points["width"] * points["height"])
+    costs = pd.Series(objective.separable(objective.costs(points), shares), points.index)
     higher = {metric.name: metric.higher_is_better for metric in metrics}
     gains: list[tuple[float, int]] = []
     for index, row in chosen.iterrows():

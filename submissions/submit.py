@@ -54,6 +54,11 @@ def submit(
         CodecError: an image can't be read or encoded again, or a file can't be written.
     """
     edition = edition or Edition(CUSTOM)
+    if table.colour != "raw":
+        raise SubmissionError(
+            f"{table.path}: was built with --colour {table.colour}, for files to deploy; a submission needs the "
+            "pixels as the challenge reads them, --colour raw."
+        )
     metrics = [name for name in table.metrics() if name in allocation.chosen]
     codecs: dict[str, Codec] = {}
     streams: dict[str, tuple[str, bytes]] = {}
@@ -145,10 +150,12 @@ def _value(allocation: Allocation, entries: Sequence[Entry]) -> float:
     by_name = {entry.name: entry.metrics for entry in entries}
     for term in allocation.objective.terms:
         chosen[term.metric] = [by_name[image][term.metric] for image in chosen["image"]]
-    pixels = (chosen["width"] * chosen["height"]).to_numpy(float)
     if allocation.objective.power is not None:
         return allocation.value  # a p-norm's zero is the table's best value
-    return allocation.objective.value(allocation.objective.costs(chosen), pixels)
+    objective = allocation.objective
+    return objective.value(
+        objective.costs(chosen), objective.shares(chosen["image"].tolist(), chosen["width"] * chosen["height"])
+    )
 
 
 def _encode_again(codec: Codec, row: dict[str, Any]) -> bytes:

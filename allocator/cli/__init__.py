@@ -7,6 +7,7 @@ from allocator.cli import (  # noqa: F401  (they register their commands)
     banks,
     comparing,
     demo,
+    deploying,
     images,
     plotting,
     reporting,

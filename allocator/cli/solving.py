@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from allocator.curve import Curve, Near
 
 
-class MethodName(StrEnum):
-    """How an allocation is found."""
+class SolverName(StrEnum):
+    """What solves the integer program's core."""
 
-    exact = "exact"
-    pulp = "pulp"
+    cbc = "cbc"
+    highs = "highs"
 
 
 def option(*names: str, metavar: str | None = None, help: str, **more: Any) -> Any:
@@ -42,7 +42,10 @@ class Problem:
     target: Annotated[
         list[str] | None, option("--target", "-t", metavar="BPP", help="Bits per pixel over the whole set.")
     ] = None
-    budget: Annotated[int | None, option("--budget", metavar="BYTES", help="Instead of a target.")] = None
+    budget: Annotated[
+        str | None,
+        option("--budget", metavar="SIZE", help="Instead of a target: bytes, 2MB, 1.5MiB, or 30% of the originals."),
+    ] = None
     rule: RuleOption = RuleName.pooled
     objective: Annotated[
         list[str] | None,
@@ -61,13 +64,21 @@ class Problem:
             help="Over the images: mean, pixels (weighted by size), worst, or the p of a p-norm between.",
         ),
     ] = "mean"
+    weights: Annotated[
+        Path | None,
+        option("--weights", metavar="FILE", help="A CSV file of images and how much each counts: page views, say."),
+    ] = None
     codec: Annotated[
         list[str] | None,
         option("--codec", "-c", metavar="NAME", help="Use these codecs only.", autocompletion=completion.codec_names),
     ] = None
     floor: Annotated[
         list[str] | None,
-        option("--floor", metavar="METRIC=VALUE", help="No image may be worse than this."),
+        option(
+            "--floor",
+            metavar="[IMAGES:]METRIC=VALUE",
+            help="No image, or none that is called so ('hero/*:psnr=35'), may be worse than this.",
+        ),
     ] = None
     least_bpp: Annotated[float | None, option("--least-bpp", help="No image may get less.")] = None
     most_bpp: Annotated[float | None, option("--most-bpp", help="No image may get more.")] = None
@@ -83,27 +94,14 @@ class Problem:
         float | None, option("--decode-seconds", help="A second budget: total decoding time.")
     ] = None
     max_codecs: Annotated[int | None, option("--max-codecs", help="So many different codecs at most.")] = None
-    method: Annotated[
-        MethodName,
-        option(
-            "--method",
-            help="exact: by bounds, and PuLP solves what they leave over. pulp: PuLP solves the whole integer "
-            "program of PO-DKIC's equation 6, and its choice is compared with the exact one.",
-        ),
-    ] = MethodName.exact
-    solver: Annotated[
-        str,
-        option(
-            "--solver",
-            metavar="NAME",
-            help="PuLP's: cbc, highs, or its own name of another that is installed.",
-            autocompletion=completion.solver_names,
-        ),
-    ] = "cbc"
+    solver: Annotated[SolverName, option("--solver", help="Of the integer program's core.")] = SolverName.cbc
     time_limit: Annotated[
         float,
         option("--time-limit", metavar="SECONDS", min=0, help="For that core; then the best found and its gap."),
     ] = 60.0
+
+    def __post_init__(self) -> None:
+        self._originals: int | None = None  # bytes of all original files
 
     def allocations(self, budgets_of: "Callable[[pd.DataFrame], list[Budget]] | None" = None) -> "list[Allocation]":
         """One for each target, and one for the budget in bytes; or for each of the budgets that are asked for."""
@@ -117,7 +115,8 @@ class Problem:
             note_typed(name)
         with Table(self.table) as opened:
             points = read_points(opened, self.codec or ())
-            objective = find_objective(opened, self.objective or (), self.aggregate)
+            objective = find_objective(opened, self.objective or (), self.aggregate, self.weights)
+            self._originals = opened.original_bytes()
             constraints = Constraints(
                 floors=[Floor.parse(opened, text) for text in self.floor or []],
                 least_bpp=self.least_bpp,
@@ -128,15 +127,7 @@ class Problem:
                 max_codecs=self.max_codecs,
             )
         return [
-            allocate(
-                points,
-                budget,
-                objective,
-                constraints,
-                method=self.method.value,
-                solver=self.solver,
-                time_limit=self.time_limit,
-            )
+            allocate(points, budget, objective, constraints, solver=self.solver.value, time_limit=self.time_limit)
             for budget in (budgets_of or self.budgets)(points)
         ]
 
@@ -144,13 +135,15 @@ class Problem:
         """Of the options."""
         from allocator.allocation import make_budget, parse_target
         from allocator.errors import AllocatorError
+        from allocator.sizes import Size
 
         targets = [parse_target(target) for target in self.target or []]
         if not targets and self.budget is None:
             raise AllocatorError("Name at least one --target, or a --budget.")
         budgets = [make_budget(points, self.rule.value, target=target) for target in targets]
         if self.budget is not None:
-            budgets.append(make_budget(points, self.rule.value, total_bytes=self.budget))
+            size = Size.parse(self.budget)
+            budgets.append(make_budget(points, self.rule.value, size=size, originals=self._originals))
         return budgets
 
 
@@ -221,7 +214,6 @@ def record(allocation: "Allocation") -> dict[str, Any]:
         "value": allocation.value,
         "gap": allocation.gap,
         "reason": allocation.reason or None,
-        "note": allocation.note or None,
         "bound": allocation.value - objective.natural_sign * allocation.gap if bounded else None,
         "bytes": allocation.bytes,
         "bpp": allocation.bpp,
@@ -241,21 +233,25 @@ def record(allocation: "Allocation") -> dict[str, Any]:
 def summary(allocation: "Allocation") -> str:
     """An allocation in a few lines."""
     budget, objective = allocation.budget, allocation.objective
-    limit = f" ({int(budget.limit):,} bytes)" if budget.rule == "pooled" else ""
     proof = "proven optimal, gap 0" if allocation.gap == 0 else f"gap {allocation.gap:.2g}"
     how = objective.aggregate if objective.power is None else f"{objective.aggregate}-norm"
     if objective.aggregate in ("mean", "pixels"):
         proof += f", bound {allocation.value - objective.natural_sign * allocation.gap:.6f}"
+    if objective.weights is not None:
+        how += ", weighted"
+    if budget.size is None:
+        limit = f" ({int(budget.limit):,} bytes)" if budget.rule == "pooled" else ""
+        head = f"Target {budget.label} {budget.rule}{limit}"
+    else:
+        head = f"Budget {budget.label} ({int(budget.limit):,} bytes, {budget.bpp:.4g} bpp)"
     lines = [
-        f"Target {budget.bpp:g} bpp {budget.rule}{limit}: {objective.label}, {how}",
+        f"{head}: {objective.label}, {how}",
         f"  rate        {rates(allocation, budget.rule)}",
         f"  bytes       {allocation.bytes:,}, slack {allocation.slack:,.0f}",
         f"  allocated   {allocation.value:.6f}, {proof}",
     ]
     if allocation.reason:
         lines.append(f"  unproven    {allocation.reason}")
-    if allocation.note:
-        lines.append(f"  by PuLP     {allocation.note}")
     for label, other, missing in (
         ("one level", allocation.single, "no single level keeps to the budget"),
         ("equal rate", allocation.equal, "some image has no level as small as the rate"),

@@ -10,6 +10,7 @@ import typer
 
 from allocator.cli import completion
 from allocator.cli.app import Json, TableFile, Weights, app, console, emit, grid, note, use_weights, write_frame
+from allocator.cli.waiting import Lines
 
 if TYPE_CHECKING:
     from allocator.build import BuildReport
@@ -33,6 +34,14 @@ class AssumptionName(StrEnum):
 
     monotone = "monotone"
     convex = "convex"
+
+
+class ColourName(StrEnum):
+    """What becomes of colour profiles."""
+
+    raw = "raw"
+    srgb = "srgb"
+    profile = "profile"
 
 
 @tables.command("build")
@@ -63,13 +72,20 @@ def tables_build(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what is missing and, from a timed sample, what it will take.")
     ] = False,
+    colour: Annotated[
+        ColourName,
+        typer.Option(
+            help="Of colour profiles: raw ignores them, as the challenge does; for files to deploy srgb converts "
+            "pixels, profile embeds it."
+        ),
+    ] = ColourName.raw,
     no_bitstreams: Annotated[bool, typer.Option("--no-bitstreams", help="Don't keep them in the table.")] = False,
     for_target: Annotated[
         list[str] | None,
         typer.Option("--for-target", metavar="BPP", help="Measure only what an allocation at this rate needs."),
     ] = None,
     for_budget: Annotated[
-        list[int] | None, typer.Option("--for-budget", metavar="BYTES", help="The same for a budget.")
+        list[str] | None, typer.Option("--for-budget", metavar="SIZE", help="The same for a budget.")
     ] = None,
     assume: Annotated[
         AssumptionName, typer.Option(help="Of each image's curve of cost over bytes, for --for-target.")
@@ -96,7 +112,7 @@ def tables_build(
         metrics = [get_metric(name) for name in dict.fromkeys(metric or ["lpips"])]
         if dry_run:
             local_jobs = jobs if engine == EngineName.local else None
-            _estimate(out, images, codecs, metrics, local_jobs, not no_bitstreams, as_json)
+            _estimate(out, images, codecs, metrics, local_jobs, not no_bitstreams, colour, as_json)
             return
         doing: Engine = Local(jobs) if engine == EngineName.local else Ray(address, jobs, gpus_per_worker)
         needed = _needed(codecs, metrics, for_target, for_budget, assume) if for_target or for_budget else None
@@ -108,6 +124,7 @@ def tables_build(
             engine=doing,
             keep_going=keep_going,
             keep_bitstreams=not no_bitstreams,
+            colour=colour.value,
             needed=needed,
         )
     except KeyboardInterrupt:
@@ -131,6 +148,8 @@ def tables_build(
             f"note: the set also holds {len(report.others)} images of earlier builds that weren't given now "
             f"({names}); `allocator tables drop` takes images out."
         )
+    for one in report.notes:
+        note(one)
     result = {"table": out, **vars(report), "points_whole": whole, "broken_curves": needed and needed.broken}
     emit(result, *lines, as_json=as_json)
     if report.failures:
@@ -145,11 +164,12 @@ def _estimate(
     metrics: "list[Metric]",
     jobs: int | None,
     keep_bitstreams: bool,
+    colour: ColourName,
     as_json: bool,
 ) -> None:
     from allocator.estimate import estimate
 
-    found = estimate(out, images, codecs, metrics, jobs=jobs, keep_bitstreams=keep_bitstreams)
+    found = estimate(out, images, codecs, metrics, jobs=jobs, keep_bitstreams=keep_bitstreams, colour=colour.value)
     lines = [
         f"{out}: {found.missing:,} of {found.points:,} operating points are missing, {found.new:,} of "
         f"{found.images:,} images are new."
@@ -178,19 +198,21 @@ def _needed(
     codecs: "list[Codec]",
     metrics: "list[Metric]",
     targets: list[str] | None,
-    limits: list[int] | None,
+    limits: list[str] | None,
     assume: AssumptionName,
 ) -> "Needed":
     from allocator.allocation import make_budget, parse_target
     from allocator.lazy import Needed
     from allocator.objective import find_objective
+    from allocator.sizes import Size
 
     rates = [parse_target(target) for target in targets or []]
+    sizes = [Size.parse(limit) for limit in limits or []]
     return Needed(
         codecs,
-        lambda points: [
+        lambda table, points: [
             *(make_budget(points, "pooled", target=rate) for rate in rates),
-            *(make_budget(points, "pooled", total_bytes=limit) for limit in limits or []),
+            *(make_budget(points, "pooled", size=size, originals=table.original_bytes()) for size in sizes),
         ],
         lambda table: find_objective(table, [metrics[0].name]),
         assume.value,
@@ -213,7 +235,15 @@ def build_with_progress(
         TimeRemainingColumn(),
         TextColumn("{task.fields[current]}", markup=False),
     )
-    with Bars(*columns, console=console(stderr=True)) as bars:
+    errors = console(stderr=True)
+    if not errors.is_terminal:
+        lines = Lines()
+
+        def say(one: Progress) -> None:
+            lines.show(one.phase, one.fraction, f"{one.images_done}/{one.images}", one.current)
+
+        return build(out, images, codecs, metrics, report=say, **options)
+    with Bars(*columns, console=errors) as bars:
         phases: dict[str, TaskID] = {}
 
         def show(progress: Progress) -> None:

@@ -1,6 +1,7 @@
 """The generalised coarse-to-fine entropy model (DKIC, equation 2 and section 3.3)."""
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -8,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from codec.layers.attention import GatedAttention
-from codec.layers.convolutions import convolutions
 
 Visit = Callable[[slice, Tensor, Tensor, Tensor], Tensor]
 """Takes a slice of channels, the positions (n,) of one stage in the flattened latents, and the predicted means and
@@ -45,7 +45,7 @@ class _GuidedContext(nn.Module):
         self.decoded = nn.Conv2d(inputs, hidden, kernel, padding=kernel // 2)
         self.guide = nn.Conv2d(global_channels, hidden, 1)
         self.rest = (
-            convolutions(nn.Conv2d, widths[1:], kernel) if len(widths) > 2 else nn.Conv2d(hidden, widths[-1], 1)
+            _convolutions(nn.Conv2d, widths[1:], kernel) if len(widths) > 2 else nn.Conv2d(hidden, widths[-1], 1)
         )
 
     def forward(self, decoded: Tensor, context: Tensor) -> Tensor:
@@ -66,10 +66,9 @@ class SpaceChannelModel(nn.Module):
     Where ``contexts_see_global`` is set, g_cp and g_sp also see the global context (equation 2 gives them z_hat): a
     1x1 convolution of it is added ahead of their first activation. How it enters is a choice; the paper doesn't say.
 
-    Special cases: one slice in two stages is the checkerboard model, (16, 16, 32, 64, rest) in two stages each is
-    ELIC's, and with [4, 4, 2, 2, 2] stages DKIC's. Ten even slices in one stage each are what DKIC's table 3 compares
-    with as Minnen's channel-wise model; as published, with separate networks for means and scales and with residual
-    prediction, it is :class:`codec.entropy.channel_wise.ChannelWiseModel`.
+    Special cases: one slice in two stages is the checkerboard model, ten even slices in one stage each Minnen's
+    channel-wise model, (16, 16, 32, 64, rest) in two stages each ELIC's, [4, 4, 2, 2, 2] stages DKIC's; five even
+    slices in one stage each with attention TCM's.
 
     Args:
         global_channels: of the global context.
@@ -79,7 +78,7 @@ class SpaceChannelModel(nn.Module):
         parameter_widths: hidden channels of the 1x1 convolutions.
         kernel: side of the convolutions over contexts.
         attention: side of the windows in which the slices before attend to each other, ahead of the channel context's
-            convolutions; 0 for none. Only networks of earlier versions have it here.
+            convolutions; 0 for none.
         contexts_see_global: whether g_cp and g_sp see the global context; not together with attention.
     """
 
@@ -112,7 +111,7 @@ class SpaceChannelModel(nn.Module):
                 if contexts_see_global:
                     context = _GuidedContext(widths, kernel, global_channels)
                 else:
-                    context = convolutions(nn.Conv2d, widths, kernel)
+                    context = _convolutions(nn.Conv2d, widths, kernel)
                 if attention:
                     context = nn.Sequential(GatedAttention(before, attention), context)
             self.channel_contexts.append(context)
@@ -125,17 +124,16 @@ class SpaceChannelModel(nn.Module):
                 )
             )
             self.parameter_networks.append(
-                convolutions(nn.Conv1d, (global_channels + contexts, *parameter_widths, 2 * channels), 1)
+                _convolutions(nn.Conv1d, (global_channels + contexts, *parameter_widths, 2 * channels), 1)
             )
             before += channels
 
-    def forward(self, context: Tensor, visit: Visit, refine: object = None) -> Tensor:
+    def forward(self, context: Tensor, visit: Visit) -> Tensor:
         """Go through all slices and stages in coding order.
 
         Args:
             context: the global context, (B, global_channels, h, w).
             visit: turns predictions into decoded latents, which the next predictions see.
-            refine: not used, for no residuals are predicted here.
 
         Returns:
             The decoded latents, (B, sum of slices, h, w).
@@ -172,3 +170,10 @@ class SpaceChannelModel(nn.Module):
     def _see(self, predict: nn.Module, decoded: Tensor, context: Tensor) -> Tensor:
         seen: Tensor = predict(decoded, context) if self.contexts_see_global else predict(decoded)
         return seen
+
+
+def _convolutions(kind: Callable[..., nn.Module], widths: Sequence[int], kernel: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(widths):
+        layers += [kind(inputs, outputs, kernel, padding=kernel // 2), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])

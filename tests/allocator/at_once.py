@@ -222,7 +222,7 @@ def main(folder: Path, rounds: int, seed: int) -> None:
         for name in NAMES:
             path = folder / str(variant) / f"{name}.png"
             Image.fromarray(np.full((2, 2, 3), variant, np.uint8)).save(path)
-            variants[measuring.identify(ImageFile(name, str(path))).sha256] = variant
+            variants[measuring.identify("raw", ImageFile(name, str(path))).sha256] = variant
     table, killed = folder / "run.db", 0
     for number in range(rounds):
         if number % 5 == 0:

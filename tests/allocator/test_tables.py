@@ -1,4 +1,9 @@
+import contextlib
+import os
 import sqlite3
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -105,7 +110,61 @@ def test_a_table_of_another_version_is_refused_by_its_number(table: Path, tmp_pa
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 6}")
     ran = run("tables", "show", path)
     assert ran.code == 2
-    assert f"is a table of version {SCHEMA_VERSION + 6}, and this program reads version {SCHEMA_VERSION}" in ran.err
+    assert f"of version {SCHEMA_VERSION + 6}, and this program reads versions up to {SCHEMA_VERSION}" in ran.err
+
+
+@pytest.fixture
+def first(table: Path) -> Iterator[Path]:
+    """The table as the first version of the schema had it, where other users can read it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "first.db")
+        path.write_bytes(table.read_bytes())
+        with sqlite3.connect(path) as connection:
+            connection.execute("DROP TABLE property")
+            for column in ("file_bytes", "format", "alpha", "profile"):
+                connection.execute(f"ALTER TABLE member DROP COLUMN {column}")
+            connection.execute("PRAGMA user_version = 1")
+        connection.close()
+        Path(folder).chmod(0o755)
+        yield path
+
+
+def test_a_table_of_the_first_version_is_read_and_continued(
+    first: Path, table: Path, photos: Path, tmp_path: Path
+) -> None:
+    with Table(first) as opened, Table(table) as new:
+        assert opened.colour == "raw"
+        assert opened.members() == [replace(one, file_bytes=None, format="", profile="") for one in new.members()]
+        pd.testing.assert_frame_equal(opened.frame(), new.frame())
+    ran = run("tables", "build", photos, "-c", "jpeg", "-m", "psnr", "-o", first)
+    assert "0 operating points measured, 80 known before" in ran.out
+    with Table(first) as opened, Table(table) as new:
+        assert opened.members() == new.members()
+    ran = run("tables", "build", photos, "-c", "jpeg", "-m", "psnr", "-o", first, "--colour", "srgb")
+    assert ran.code == 2
+    assert "was built with --colour raw" in ran.err
+
+
+def test_a_table_of_the_first_version_that_may_not_be_written_is_read(
+    first: Path, table: Path, tmp_path: Path
+) -> None:
+    with Table(table) as new:
+        points = new.points()
+    with contextlib.ExitStack() as stack:
+        joined = stack.enter_context(Table(first.with_name("joined.db"), create=True, whole=True))
+        first.chmod(0o444)
+        first.parent.chmod(0o555)
+        if os.geteuid() == 0:  # who may write all
+            os.seteuid(65534)
+            stack.callback(os.seteuid, 0)
+        opened = stack.enter_context(Table(first))
+        joined.merge(opened)
+        assert joined.members() == opened.members()
+        assert (opened.colour, len(opened.members())) == ("raw", len(points["image"].unique()))
+        pd.testing.assert_frame_equal(opened.points(), points)
+        with pytest.raises(TableError, match="may not be written"):
+            opened.drop([opened.members()[0].name])
+    first.parent.chmod(0o755)
 
 
 def test_a_locked_table_is_named_after_a_while(

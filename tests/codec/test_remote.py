@@ -85,7 +85,7 @@ def test_what_is_not_there_is_named(store: Any) -> None:
 def test_an_object_that_changes_during_a_build_is_noticed(store: Any, photos: Path) -> None:
     store.upload_file(str(photos / "rocket.png"), "bucket", "changing/photo.png")
     measuring.prepare([get_codec("jpeg")], [])
-    member = measuring.identify(ImageFile("photo", "s3://bucket/changing/photo.png"))
+    member = measuring.identify("raw", ImageFile("photo", "s3://bucket/changing/photo.png"))
     store.upload_file(str(photos / "coffee.png"), "bucket", "changing/photo.png")
     task = measuring.Task(member, 0, (measuring.WantedLevel(3, ()),))
     with pytest.raises(ImageError, match=r"s3://bucket/changing/photo\.png: has changed during the build"):

@@ -1,0 +1,235 @@
+"""Commands that write files to deploy: export from a table, and optimize from start to end."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from allocator.cli import completion
+from allocator.cli.app import Json, app, emit, note
+from allocator.cli.solving import Problem, record, summary, takes_problem
+from allocator.cli.tables import ColourName, build_with_progress
+from allocator.cli.waiting import waiting
+
+if TYPE_CHECKING:
+    from allocator.allocation import Allocation
+    from allocator.export import Exported
+    from allocator.tables import Table
+
+
+@app.command()
+@takes_problem
+def export(
+    problem: Problem,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The files' folder.")],
+    as_json: Json = False,
+) -> None:
+    """Solve, and write the chosen bitstreams as ordinary files, with a list of them in manifest.csv."""
+    from allocator.errors import AllocatorError
+    from allocator.tables import Table
+
+    found = problem.allocations()
+    if len(found) != 1:
+        raise AllocatorError("Files are written for one --budget or --target.")
+    with Table(problem.table) as opened:
+        done = _write(opened, found[0], out)
+    emit(
+        {"table": problem.table, "out": out, **vars(done), "allocation": record(found[0]) if as_json else None},
+        summary(found[0]),
+        _told(done, out),
+        as_json=as_json,
+    )
+
+
+@app.command()
+def optimize(
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Image files, folders, addresses (s3://, gs://, https://).", show_default=False),
+    ],
+    budget: Annotated[
+        str,
+        typer.Option("--budget", metavar="SIZE", help="For all files: bytes, 2MB, 1.5MiB, or 30% of the originals."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The files' folder.")],
+    codec: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--codec",
+            "-c",
+            metavar="NAME",
+            help="By default avif and webp.",
+            autocompletion=completion.codec_names,
+        ),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            "-m",
+            metavar="NAME",
+            help="The first is made best; by default ssimulacra2.",
+            autocompletion=completion.metric_names,
+        ),
+    ] = None,
+    floor: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--floor", metavar="[IMAGES:]METRIC=VALUE", help="No image, or none that is called so, may be worse."
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A CSV file of images and how much each counts: page views, say."),
+    ] = None,
+    colour: Annotated[
+        ColourName, typer.Option(help="Of colour profiles: srgb converts pixels, profile embeds it.")
+    ] = ColourName.srgb,
+    no_original: Annotated[
+        bool, typer.Option("--no-original", help="Encode every image: don't keep original files.")
+    ] = False,
+    table: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where measurements are kept; by default beside the folder.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes; by default one a core.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Measure and solve, but write no files; what is measured is kept.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make the files of many images look best within one budget: measure what it takes, solve, export."""
+    from allocator.allocation import allocate, make_budget, read_points
+    from allocator.constraints import Constraints, Floor
+    from allocator.engines import Local
+    from allocator.errors import AllocatorError
+    from allocator.lazy import Needed
+    from allocator.metrics import get_metric
+    from allocator.objective import find_objective
+    from allocator.sizes import Size
+    from allocator.tables import Table
+    from codec import get_codec
+    from codec.original import ORIGINAL
+
+    size = Size.parse(budget)
+    if colour == ColourName.raw:
+        raise AllocatorError("Files to deploy need their colours: --colour srgb or profile.")
+    place = table or out.with_name(out.name + ".db")
+    names = [*(codec or ["avif", "webp"]), *([] if no_original else [ORIGINAL])]
+    codecs = [get_codec(name) for name in dict.fromkeys(names)]
+    metrics = [get_metric(name) for name in dict.fromkeys(metric or ["ssimulacra2"])]
+
+    def floors_of(opened: Table) -> list[Floor]:
+        return [Floor.parse(opened, text) for text in floor or []]
+
+    needed = Needed(
+        codecs,
+        lambda opened, points: [make_budget(points, "pooled", size=size, originals=opened.original_bytes())],
+        lambda opened: find_objective(opened, [metrics[0].name], weights=weights),
+        "convex",
+        floors_of,
+    )
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        built = build_with_progress(
+            place,
+            images,
+            codecs,
+            metrics,
+            engine=Local(jobs),
+            keep_going=True,
+            colour=colour.value,
+            needed=needed,
+        )
+        with Table(place) as opened:
+            if built.others:
+                raise AllocatorError(
+                    f"{place}: also holds {len(built.others)} images that weren't given now ({built.others[0]}, "
+                    "...); `allocator tables drop` takes them out, or name another --table."
+                )
+            points = read_points(opened)
+            points = points[points["codec"].isin([one.name for one in codecs])].reset_index(drop=True)
+            originals = opened.original_bytes() or 0
+            allocation = allocate(
+                points,
+                make_budget(points, "pooled", size=size, originals=originals),
+                find_objective(opened, [metrics[0].name], weights=weights),
+                Constraints(floors_of(opened)),
+                time_limit=60.0,
+            )
+            done = None if dry_run else _write(opened, allocation, out)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"Interrupted. All that was measured is kept in {place}; run the same command again to go on.", err=True
+        )
+        raise typer.Exit(130) from None
+    for one in built.notes:
+        note(one)
+    worst = _worst(allocation)
+    lines = [
+        *_compared(allocation, originals, worst),
+        f"measured    {built.points_measured:,} points now, {built.points_known:,} before; kept in {place}",
+        _told(done, out) if done else f"{out}: nothing was written, as --dry-run says",
+    ]
+    result = {
+        "table": place,
+        "out": out,
+        "original_bytes": originals,
+        "points_measured": built.points_measured,
+        "points_known": built.points_known,
+        "failures": built.failures,
+        "notes": built.notes,
+        "worst": worst,
+        "export": done and vars(done),
+        "allocation": record(allocation) if as_json else None,
+    }
+    emit(result, *lines, as_json=as_json)
+    if built.failures:
+        typer.echo("\n".join(["Left out:", *built.failures]), err=True)
+        raise typer.Exit(1)
+
+
+def _write(opened: "Table", allocation: "Allocation", out: Path) -> "Exported":
+    from allocator.export import export
+
+    with waiting("writing") as report:
+        return export(opened, allocation, out, report=report)
+
+
+def _told(done: "Exported", out: Path) -> str:
+    from allocator.export import MANIFEST
+    from allocator.sizes import told
+
+    removed = f", {len(done.removed)} of an earlier export removed" if done.removed else ""
+    left = f"; {len(done.left)} that were changed since stay ({done.left[0]}, ...)" if done.left else ""
+    return (
+        f"{out}: {done.files} files, {told(done.bytes)}, {done.written} of them new{removed}{left}; "
+        f"listed in {out / MANIFEST}"
+    )
+
+
+def _worst(allocation: "Allocation") -> dict[str, Any]:
+    """The image that the objective finds worst."""
+    objective, chosen = allocation.objective, allocation.chosen
+    costs = objective.costs(chosen)
+    row = chosen.iloc[int(costs.argmax())]
+    value = objective.natural_sign * float(costs.max())
+    level = {name: row[name] for name in ("image", "codec", "setting", "bytes")}
+    return {**level, "value": value}
+
+
+def _compared(allocation: "Allocation", originals: int, worst: dict[str, Any]) -> list[str]:
+    """Before and after."""
+    from allocator.sizes import told
+
+    budget, objective, chosen = allocation.budget, allocation.objective, allocation.chosen
+    unit = budget.size.unit if budget.size else ""
+    mix = ", ".join(f"{codec} {count}" for codec, count in chosen["codec"].value_counts().items())
+    proof = "" if allocation.gap == 0 else f", at most {allocation.gap:.2g} from the best"
+    return [
+        f"before      {len(chosen)} images, {told(originals, unit)}",
+        f"after       {told(allocation.bytes, unit)} of {told(int(budget.limit), unit)}, "
+        f"{100 * allocation.bytes / originals:.3g} % of the originals: {mix}",
+        f"quality     {objective.label} {allocation.value:.4g} on average{proof}",
+        f"worst       {worst['value']:.4g}, {worst['image']} ({worst['codec']} {worst['setting']}, "
+        f"{told(worst['bytes'])})",
+    ]

@@ -1,0 +1,57 @@
+"""Progress of long work: a bar in a terminal, and elsewhere a line every few seconds."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from allocator.cli.app import console
+
+_SECONDS = 5.0
+"""Between lines where there is no terminal."""
+
+
+class Lines:
+    """Says on stderr how far work has come, but not too often."""
+
+    def __init__(self) -> None:
+        self._started = self._said = time.monotonic()
+        self._phase = ""
+
+    def show(self, phase: str, fraction: float, images: str, current: str = "") -> None:
+        """Say so, if it's time.
+
+        Args:
+            phase: of the work.
+            fraction: of that phase, 0 to 1.
+            images: how many are done: ``3/24``.
+            current: what was done last.
+        """
+        now = time.monotonic()
+        if phase != self._phase:
+            self._phase, self._started = phase, now
+        if now - self._said < _SECONDS:
+            return
+        self._said = now
+        left = (now - self._started) * (1 - fraction) / fraction if fraction else 0.0
+        parts = [
+            f"{phase} {images} images, {100 * fraction:.0f} %",
+            f"about {left:.0f} s left" if left else "",
+            current,
+        ]
+        console(stderr=True).print(", ".join(part for part in parts if part), soft_wrap=True)
+
+
+@contextlib.contextmanager
+def waiting(phase: str) -> Iterator[Callable[[int, int], None]]:
+    """Progress of work on images one after the other: gives what is to be called with those done and their number."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    out = console(stderr=True)
+    if not out.is_terminal:
+        lines = Lines()
+        yield lambda done, total: lines.show(phase, done / total, f"{done}/{total}")
+        return
+    columns = TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), TimeRemainingColumn()
+    with Progress(*columns, console=out, transient=True) as bars:
+        task = bars.add_task(phase)
+        yield lambda done, total: bars.update(task, completed=done, total=total)

@@ -1,0 +1,216 @@
+"""An allocation as files to deploy: each image's chosen bitstream under its source's name, and a list of them."""
+
+import csv
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+from allocator.allocation import Allocation
+from allocator.errors import AllocatorError
+from allocator.tables import Member, Table
+from codec import Codec, CodecError
+from codec.files import is_safe_name, write_file
+from codec.original import ORIGINAL
+from codec.picture import read_stored_picture
+from codec.registry import stored_codec
+
+MANIFEST = "manifest.csv"
+_JOURNAL = ".manifest.csv.partial"
+_COLUMNS = ("source", "file", "codec", "setting", "bytes", "source_bytes", "sha256")
+
+
+@dataclass
+class Exported:
+    """What an export did."""
+
+    files: int = 0
+    bytes: int = 0
+    """Of the files, without the list of them."""
+    written: int = 0
+    """Files that weren't there already."""
+    removed: list[str] = field(default_factory=list)
+    """Files of an earlier export that this one has no use for."""
+    left: list[str] = field(default_factory=list)
+    """Such files that were changed by others since, and stay."""
+
+
+def export(
+    table: Table,
+    allocation: Allocation,
+    folder: Path,
+    *,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Exported:
+    """Write each image's chosen bitstream to ``folder``, and ``manifest.csv``, which lists the files.
+
+    A file has its source's folders and name, and its format's own suffix; an original that is kept has its own. The
+    same allocation gives the same bytes. Each file is written whole or not at all, and what is there already is left
+    alone, so that the same call continues an export that was interrupted. Of an earlier export to the same folder,
+    files are replaced and removed; no other file is touched.
+
+    Args:
+        table: that the allocation was made from.
+        allocation: what to write.
+        folder: made if missing.
+        report: called with the images done and their number.
+
+    Raises:
+        AllocatorError: a file is in the way that no export wrote, a colour profile was ignored when images were
+            measured, two files differ in upper and lower case only, or a bitstream can't be made again.
+        CodecError: an image can't be read or encoded again, or a file can't be written.
+    """
+    members = {member.name: member for member in table.members()}
+    rows: list[dict[str, Any]] = allocation.chosen.to_dict("records")
+    codecs = {name: stored_codec(name) for name in allocation.chosen["codec"].unique()}
+    _refuse_ignored_profiles(table, [members[row["image"]] for row in rows])
+    files = {row["image"]: _file_name(members[row["image"]], codecs[row["codec"]]) for row in rows}
+    _refuse_same_names(files.values())
+    earlier = _listed(folder / MANIFEST) | _listed(folder / _JOURNAL)
+    metrics = [name for name in table.metrics() if name in allocation.chosen]
+    done = Exported()
+    lines: list[list[Any]] = []
+    planned: dict[str, bytes] = {}
+    for number, row in enumerate(rows, 1):
+        member, file = members[row["image"]], files[row["image"]]
+        data = _bitstream(table, codecs[row["codec"]], row)
+        values = [row[name] for name in metrics]
+        digest = hashlib.sha256(data).hexdigest()
+        source = member.name + PurePath(member.path).suffix
+        fields = [source, file, row["codec"], row["setting"], len(data), member.file_bytes, digest]
+        lines.append([*fields, *("" if value != value else value for value in values)])
+        planned[file] = bytes.fromhex(digest)
+        _refuse_in_the_way(folder / file, data, earlier.get(file))
+        report(number, 2 * len(rows))
+    manifest = _csv([*_COLUMNS, *metrics], lines)
+    # what is about to be written is known to be this program's before it's there
+    both = [["", file, "", "", 0, 0, digest] for file, digests in earlier.items() for digest in digests]
+    write_file(folder / _JOURNAL, _csv(_COLUMNS, [*both, *(line[: len(_COLUMNS)] for line in lines)]))
+    for number, row in enumerate(rows, 1):
+        path = folder / files[row["image"]]
+        if not _is(path, planned[files[row["image"]]].hex()):
+            write_file(path, _bitstream(table, codecs[row["codec"]], row))
+            done.written += 1
+        report(len(rows) + number, 2 * len(rows))
+    done.files, done.bytes = len(lines), sum(line[4] for line in lines)
+    for file in sorted(earlier.keys() - planned.keys()):
+        path = folder / file
+        if any(_is(path, digest) for digest in earlier[file]):
+            path.unlink()
+            _remove_empty(path.parent, folder)
+            done.removed.append(file)
+        elif path.exists():
+            done.left.append(file)
+    write_file(folder / MANIFEST, manifest)
+    (folder / _JOURNAL).unlink()
+    return done
+
+
+def _file_name(member: Member, codec: Codec) -> str:
+    suffix = PurePath(member.path).suffix if codec.name == ORIGINAL else codec.suffix
+    if not is_safe_name(name := member.name + suffix):
+        raise AllocatorError(f"{member.name!r} is no name that every system can write.")
+    return name
+
+
+def _refuse_ignored_profiles(table: Table, members: Sequence[Member]) -> None:
+    if table.colour != "raw":
+        return
+    for member in members:
+        profile = member.profile
+        if not member.format:  # measured before tables told
+            with suppress(CodecError):
+                profile = read_stored_picture(member.path, "raw").found
+        if profile:
+            raise AllocatorError(
+                f"{member.path}: its colour profile ({profile}) was ignored when it was measured, and its colours "
+                "would be wrong; build the table with --colour srgb."
+            )
+
+
+def _refuse_same_names(files: Iterable[str]) -> None:
+    counts = Counter(file.casefold() for file in files)
+    if twice := sorted(name for name, count in counts.items() if count > 1):
+        raise AllocatorError(f"{twice[0]}: two files would be called so, which macOS and Windows take for one.")
+
+
+def _refuse_in_the_way(path: Path, data: bytes, earlier: set[str] | None) -> None:
+    """What lies there has to be this file, or one that an earlier export wrote."""
+    if not path.exists():
+        return
+    if path.is_file():
+        there = hashlib.sha256(path.read_bytes()).hexdigest()
+        if there == hashlib.sha256(data).hexdigest() or there in (earlier or ()):
+            return
+    raise AllocatorError(
+        f"{path}: is in the way, and isn't as an export wrote it; move it, or choose another folder. Nothing was "
+        "written."
+    )
+
+
+def _bitstream(table: Table, codec: Codec, row: Mapping[str, Any]) -> bytes:
+    """As it was measured."""
+    data = table.bitstream(row["sha256"], row["fingerprint"])
+    if data is None:
+        if codec.fingerprint(row["level"]) != row["fingerprint"]:
+            raise AllocatorError(
+                f"{row['image']}: was measured with another version of {codec.name}, and the table keeps no "
+                "bitstreams; build it again."
+            )
+        picture = read_stored_picture(row["path"], table.colour)
+        if picture.sha256 != row["sha256"]:
+            raise AllocatorError(f"{row['path']}: has changed since it was measured; build the table again.")
+        data = codec.picture_encoder(picture)(row["level"])
+    if len(data) != row["bytes"]:
+        raise AllocatorError(
+            f"{row['image']}: its {codec.name} {row['setting']} bitstream has {len(data)} bytes, and {row['bytes']} "
+            "were measured; build the table again."
+        )
+    return data
+
+
+def _listed(manifest: Path) -> dict[str, set[str]]:
+    """The files that an earlier export wrote, or was about to, with the SHA-256 of what.
+
+    Raises:
+        AllocatorError: it isn't a list of an export.
+    """
+    try:
+        text = manifest.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise AllocatorError(f"{manifest}: can't be read ({error}).") from error
+    reader = csv.DictReader(io.StringIO(text))
+    if not {*_COLUMNS} <= {*(reader.fieldnames or ())}:
+        raise AllocatorError(f"{manifest}: isn't the list of an export; choose another folder.")
+    found: dict[str, set[str]] = {}
+    for row in reader:
+        if row["file"] and is_safe_name(row["file"]):
+            found.setdefault(row["file"], set()).add(row["sha256"])
+    return found
+
+
+def _is(path: Path, digest: str) -> bool:
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
+
+
+def _remove_empty(folder: Path, root: Path) -> None:
+    while folder != root:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+        folder = folder.parent
+
+
+def _csv(columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(lines)
+    return buffer.getvalue().encode()

@@ -1,0 +1,76 @@
+"""Colour profiles (ICC): what pixels that are stored with one look like in sRGB, which viewers assume without."""
+
+import functools
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from PIL.ImageCms import ImageCmsProfile
+
+_SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+"""A profile's colour space to Pillow's mode of its pixels."""
+_SAME = 1
+"""The most steps of 255 between a profile and sRGB for both to count as the same."""
+
+
+@functools.lru_cache(maxsize=32)
+def _opened(profile: bytes) -> "ImageCmsProfile | None":
+    from PIL import ImageCms
+
+    try:
+        return ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    except (OSError, ValueError, ImageCms.PyCMSError):
+        return None
+
+
+def mode_of(profile: bytes | None) -> str | None:
+    """Pillow's mode of the pixels that a profile describes; None if it's damaged or of another kind."""
+    opened = _opened(profile) if profile else None
+    return _SPACES.get(opened.profile.xcolor_space.strip()) if opened else None
+
+
+def profile_name(profile: bytes) -> str:
+    """What a profile calls itself."""
+    opened = _opened(profile)
+    name = opened.profile.profile_description if opened else None
+    return " ".join((name or "").split()) or "unnamed"
+
+
+def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """An image's pixels in sRGB (relative to the white point, perceptual where the profile has that).
+
+    Args:
+        image: of the mode :func:`mode_of` gives for the profile.
+        profile: that it was stored with.
+    """
+    converted = _transform(profile).apply(image)
+    assert isinstance(converted, Image.Image)
+    return converted
+
+
+@functools.lru_cache(maxsize=32)
+def _transform(profile: bytes) -> Any:
+    from PIL import ImageCms
+
+    opened, mode = _opened(profile), mode_of(profile)
+    assert opened
+    assert mode
+    return ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB")
+
+
+@functools.lru_cache(maxsize=32)
+def is_srgb(profile: bytes) -> bool:
+    """Whether colours look the same with a profile as without."""
+    if (mode := mode_of(profile)) not in ("RGB", "L"):
+        return False
+    if mode == "RGB":
+        steps = np.linspace(0, 255, 9).round().astype(np.uint8)
+        samples = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
+    else:
+        samples = np.arange(256, dtype=np.uint8)[None]
+    image = Image.fromarray(samples)
+    plain, seen = (np.asarray(one, np.int16) for one in (image.convert("RGB"), to_srgb(image, profile)))
+    return int(abs(seen - plain).max()) <= _SAME

@@ -1,0 +1,337 @@
+"""Files to deploy: what is written, what is left alone, and what a browser shows of them."""
+
+import base64
+import csv
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import allocator.export
+from allocator.tables import Table
+from codec import get_codec
+from codec.files import write_file
+from codec.picture import read_picture
+from tests import profiles
+from tests.conftest import run
+
+
+@pytest.fixture(scope="module")
+def deploying(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of photos in folders, and in ``run.db`` their table for files to deploy."""
+    folder = tmp_path_factory.mktemp("deploying")
+    (folder / "photos" / "cats").mkdir(parents=True)
+    for name, place in (("coffee", "coffee.PNG"), ("chelsea", "cats/chelsea.png"), ("rocket", "cats/rocket.png")):
+        shutil.copy(photos / f"{name}.png", folder / "photos" / place)
+    built = ("tables", "build", folder / "photos", "-c", "jpeg", "-c", "webp", "-c", "original", "-m", "psnr")
+    ran = run(*built, "--colour", "srgb", "-o", folder / "run.db", "-j", 1)
+    assert ran.code == 0, ran.err
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def listed(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "manifest.csv").open()))
+
+
+def test_files_have_their_sources_names_and_the_list_says_all_of_them(deploying: Path, tmp_path: Path) -> None:
+    out = tmp_path / "web"
+    ran = run("export", deploying / "run.db", "--budget", "12kB", "-o", out)
+    assert ran.code == 0, ran.err
+    assert "Budget 12 kB (12,000 bytes" in ran.out
+    rows = listed(out)
+    assert [row["source"] for row in rows] == ["cats/chelsea.png", "cats/rocket.png", "coffee.PNG"]
+    written = files(out)
+    assert {*written} == {"manifest.csv", *(row["file"] for row in rows)}
+    assert sum(int(row["bytes"]) for row in rows) <= 12_000
+    for row in rows:
+        data = written[row["file"]]
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (int(row["bytes"]), row["sha256"])
+        source = deploying / "photos" / row["source"]
+        assert int(row["source_bytes"]) == source.stat().st_size
+        assert row["file"] == row["source"].rpartition(".")[0] + get_codec(row["codec"]).suffix
+        shown = np.asarray(Image.open(out / row["file"]).convert("RGB"), float)
+        error = np.mean((shown - read_picture(source, "srgb").pixels) ** 2)
+        assert 10 * np.log10(255**2 / error) == pytest.approx(float(row["psnr"]), abs=0.01)
+    again = tmp_path / "again"
+    run("export", deploying / "run.db", "--budget", "12kB", "-o", again)
+    assert files(again) == written
+
+
+def test_an_original_is_kept_as_it_is_where_the_budget_allows(deploying: Path, tmp_path: Path) -> None:
+    assert run("export", deploying / "run.db", "--budget", "100%", "-o", tmp_path / "web").code == 0
+    written = files(tmp_path / "web")
+    assert [row["setting"] for row in listed(tmp_path / "web")] == ["as is"] * 3
+    for row in listed(tmp_path / "web"):
+        assert row["file"] == row["source"]
+        assert written[row["file"]] == (deploying / "photos" / row["source"]).read_bytes()
+
+
+def test_another_budget_replaces_what_was_written_and_nothing_else(deploying: Path, tmp_path: Path) -> None:
+    out = tmp_path / "web"
+    run("export", deploying / "run.db", "--budget", "100%", "-o", out)
+    (out / "cats" / "mine.txt").write_text("mine")
+    changed = out / listed(out)[2]["file"]
+    changed.write_bytes(b"retouched by hand")
+    ran = run("export", deploying / "run.db", "--budget", "12kB", "-c", "webp", "-o", out)
+    assert ran.code == 0, ran.err
+    names = {"cats/chelsea.webp", "cats/mine.txt", "cats/rocket.webp", "coffee.PNG", "coffee.webp", "manifest.csv"}
+    assert {*files(out)} == names
+    assert changed.read_bytes() == b"retouched by hand"
+    assert "2 of an earlier export removed; 1 that were changed since stay (coffee.PNG, ...)" in ran.out
+
+
+def test_what_others_wrote_is_in_the_way(deploying: Path, tmp_path: Path) -> None:
+    (tmp_path / "web" / "cats").mkdir(parents=True)
+    (tmp_path / "web" / "cats" / "rocket.webp").write_bytes(b"mine")
+    command = ("export", deploying / "run.db", "--budget", "12kB", "-c", "webp", "-o", tmp_path / "web")
+    ran = run(*command)
+    assert (ran.code, ran.out) == (2, "")
+    assert "rocket.webp: is in the way, and isn't as an export wrote it" in ran.err
+    assert {*files(tmp_path / "web")} == {"cats/rocket.webp"}
+    (tmp_path / "web" / "cats" / "rocket.webp").unlink()
+    (tmp_path / "web" / "manifest.csv").write_text("a,b\n1,2\n")
+    ran = run(*command)
+    assert "manifest.csv: isn't the list of an export" in ran.err
+
+
+def test_an_interrupted_export_goes_on_also_with_another_budget(
+    deploying: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "web"
+    write = write_file
+
+    def until_two(path: Path, data: bytes) -> None:
+        if len(files(out)) > 2:
+            raise KeyboardInterrupt
+        write(path, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(allocator.export, "write_file", until_two)
+        assert run("export", deploying / "run.db", "--budget", "12kB", "-c", "webp", "-o", out).code == 130
+    assert len(files(out)) == 3
+    ran = run("export", deploying / "run.db", "--budget", "9kB", "-c", "webp", "-o", out)
+    assert ran.code == 0, ran.err
+    run("export", deploying / "run.db", "--budget", "9kB", "-c", "webp", "-o", tmp_path / "whole")
+    assert files(out) == files(tmp_path / "whole")
+    ran = run("export", deploying / "run.db", "--budget", "9kB", "-c", "webp", "-o", out)
+    assert "3 files" in ran.out
+    assert "0 of them new" in ran.out
+
+
+def test_without_stored_bitstreams_files_are_the_same(deploying: Path, tmp_path: Path) -> None:
+    table = tmp_path / "bare.db"
+    shutil.copy(deploying / "run.db", table)
+    with Table(table) as opened, opened._transaction():
+        opened._connection.execute("DELETE FROM bitstream")
+    for path, out in ((table, "bare"), (deploying / "run.db", "kept")):
+        assert run("export", path, "--budget", "12kB", "-o", tmp_path / out).code == 0
+    assert files(tmp_path / "bare") == files(tmp_path / "kept")
+
+
+def test_ignored_profiles_are_not_exported(photos: Path, tmp_path: Path) -> None:
+    photo = Image.open(photos / "coffee.png")
+    (tmp_path / "in").mkdir()
+    photo.save(tmp_path / "in" / "wide.png", icc_profile=profiles.DISPLAY_P3)
+    table = tmp_path / "raw.db"
+    ran = run("tables", "build", tmp_path / "in", "-c", "jpeg", "-m", "psnr", "-o", table, "-j", 1)
+    assert ran.code == 0
+    assert "The colour profiles of 1 image (wide) are ignored, as the challenge does" in ran.err
+    ran = run("export", table, "--budget", "5kB", "-o", tmp_path / "web")
+    assert ran.code == 2
+    assert "wide.png: its colour profile (Display P3) was ignored when it was measured" in ran.err
+    assert not (tmp_path / "web").exists()
+
+
+def test_a_table_for_files_is_no_submission(deploying: Path, tmp_path: Path) -> None:
+    ran = run("submit", deploying / "run.db", "--target", "2", "-c", "webp", "--no-decoder", "-o", tmp_path / "entry")
+    assert ran.code == 2
+    assert "was built with --colour srgb, for files to deploy" in ran.err
+
+
+def test_optimize_measures_solves_and_writes(photos: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for name in ("coffee", "rocket", "chelsea"):
+        Image.open(photos / f"{name}.png").save(source / f"{name}.jpg", quality=95)
+    clear = Image.open(photos / "astronaut.png").convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize(clear.size))
+    clear.save(source / "clear.png")
+    frames = [Image.open(photos / "coffee.png").rotate(angle) for angle in (0, 90)]
+    frames[0].save(source / "moving.gif", save_all=True, append_images=frames[1:])
+    out = tmp_path / "web"
+    command = ("optimize", source, "--budget", "40%", "-c", "webp", "-c", "jpeg", "-m", "psnr", "-o", out, "-j", 1)
+    dry = run(*command, "--dry-run")
+    assert dry.code == 1, dry.err
+    assert "moving.gif: is an animation of 2 frames" in dry.err
+    assert "jpeg can't keep the transparency of 1 image (clear)" in dry.err
+    assert not out.exists()
+    assert "nothing was written" in dry.out
+    ran = run(*command)
+    assert ran.code == 1
+    assert "measured    0 points now" in ran.out
+    for head in ("before      4 images", "after", "quality     psnr", "worst"):
+        assert f"\n{head}" in f"\n{ran.out}"
+    originals = sum(path.stat().st_size for path in source.iterdir() if path.suffix != ".gif")
+    rows = {row["source"]: row for row in listed(out)}
+    assert sum(int(row["bytes"]) for row in rows.values()) <= 0.4 * originals
+    assert rows["clear.png"]["codec"] in ("webp", "original")
+    with Table(tmp_path / "web.db") as table:
+        points = table.points()
+    assert 0.1 < len(points) / (4 * 16 * 2) < 0.95
+    assert {*points[points["image"] == "clear"]["codec"]} == {"webp", "original"}
+    whole = run(
+        *("tables", "build", *sorted(source.glob("*[gp]")), "-c", "webp", "-c", "jpeg", "-c", "original"),
+        *("-m", "psnr", "--colour", "srgb", "-o", tmp_path / "web.db", "-j", 1),
+    )
+    assert whole.code == 0, whole.err
+    full = json.loads(run("solve", tmp_path / "web.db", "--budget", "40%", "--json").out)["allocations"][0]
+    found = json.loads(run(*command, "--json").out)["allocation"]
+    assert full["value"] == found["value"]
+
+
+def test_transparency_counts_by_the_worse_background(photos: Path, tmp_path: Path) -> None:
+    clear = Image.open(photos / "coffee.png").convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize(clear.size))
+    clear.save(tmp_path / "clear.png")
+    table = tmp_path / "run.db"
+    ran = run(
+        *("tables", "build", tmp_path / "clear.png", "-c", "webp", "-m", "psnr", "--colour", "srgb", "-o", table),
+        *("-j", 1),
+    )
+    assert ran.code == 0, ran.err
+    picture, webp = read_picture(tmp_path / "clear.png", "srgb"), get_codec("webp")
+    decoded = webp.decode_picture(webp.picture_encoder(picture)(5))
+    errors = [
+        np.mean((picture.over(background).astype(float) - decoded.over(background)) ** 2) for background in (0, 255)
+    ]
+    with Table(table) as opened:
+        value = opened.points().query("level == 5")["psnr"].iloc[0]
+    assert value == pytest.approx(10 * np.log10(255**2 / max(errors)), abs=1e-4)
+    ran = run("tables", "build", tmp_path / "clear.png", "-c", "jpeg", "-m", "psnr", "--colour", "srgb", "-o", table)
+    assert ran.code == 2
+    assert "clear.png: its transparency can't be kept by any of the codecs (jpeg)" in ran.err
+
+
+def test_weights_and_floors_move_bytes(deploying: Path, tmp_path: Path) -> None:
+    views = tmp_path / "views.csv"
+    views.write_text("image,views\ncats/rocket.png,1000\ncoffee,10\nsomething/else.png,5\n")
+
+    def sizes(*more: object) -> dict[str, Any]:
+        ran = run("solve", deploying / "run.db", "--budget", "5kB", "-c", "webp", "--json", *more)
+        assert ran.code == 0, ran.err
+        return {one["image"]: one for one in json.loads(ran.out)["allocations"][0]["images"]}
+
+    plain, weighted = sizes(), sizes("--weights", views)
+    assert weighted["cats/rocket"]["bytes"] > plain["cats/rocket"]["bytes"]
+    floor = plain["coffee"]["metrics"]["psnr"] + 1
+    floored = sizes("--floor", f"cof*:psnr={floor}")
+    assert floored["coffee"]["metrics"]["psnr"] >= floor
+    assert min(one["metrics"]["psnr"] for one in floored.values()) < floor
+    with_suffix = sizes("--floor", f"*.PNG:psnr={floor}")
+    assert with_suffix == floored
+    for text, said in (
+        ("coffee,many\nrocket,few\n", "line 2: 'few' is no weight"),
+        ("nothing,1\n", "gives none of the table's images a weight"),
+    ):
+        views.write_text(text)
+        ran = run("solve", deploying / "run.db", "--budget", "10kB", "--weights", views)
+        assert (ran.code, said in ran.err) == (2, True), ran.err
+    ran = run("solve", deploying / "run.db", "--budget", "10kB", "--floor", "dogs/*:psnr=30")
+    assert "'dogs/*': no image in the table has a name like this" in ran.err
+
+
+def test_optimize_keeps_floors_and_says_which_cannot_be_met(photos: Path, tmp_path: Path) -> None:
+    command = ("optimize", photos, "-c", "webp", "-m", "psnr", "--no-original", "-o", tmp_path / "web", "-j", 1)
+    ran = run(*command, "--budget", "20kB", "--floor", "coffee:psnr=36")
+    assert ran.code == 0, ran.err
+    quality = {row["source"]: float(row["psnr"]) for row in listed(tmp_path / "web")}
+    assert quality["coffee.png"] >= 36 > min(quality.values())
+    ran = run(*command, "--budget", "20kB", "--floor", "coffee:psnr=90")
+    assert ran.code == 2
+    assert "The constraints leave no level for coffee" in ran.err
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not program:
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--force-color-profile=srgb"]
+        )
+        yield chromium.new_page()
+        chromium.close()
+
+
+_DRAW = """async ([data, background]) => {
+    const image = new Image();
+    image.src = data;
+    await image.decode();
+    const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
+    const context = canvas.getContext('2d');
+    context.fillStyle = background;
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.drawImage(image, 0, 0);
+    const pixels = context.getImageData(0, 0, canvas.width, canvas.height).data;
+    let text = '';
+    for (let i = 0; i < pixels.length; i += 8192) text += String.fromCharCode(...pixels.subarray(i, i + 8192));
+    return [canvas.width, canvas.height, btoa(text)];
+}"""
+
+
+def shown(page: Any, path: Path, background: str = "black") -> NDArray[np.int16]:
+    """What the browser shows of a file."""
+    kind = {".jpg": "jpeg"}.get(path.suffix, path.suffix[1:])
+    data = f"data:image/{kind};base64," + base64.b64encode(path.read_bytes()).decode()
+    width, height, pixels = page.evaluate(_DRAW, [data, background])
+    return np.frombuffer(base64.b64decode(pixels), np.uint8).reshape(height, width, 4)[..., :3].astype(np.int16)
+
+
+@pytest.mark.parametrize("colour", ["srgb", "profile"])
+def test_a_browser_shows_the_originals_colours(browser: Any, photos: Path, tmp_path: Path, colour: str) -> None:
+    photo, source = Image.open(photos / "chelsea.png"), tmp_path / "in"
+    source.mkdir()
+    photo.save(source / "p3.png", icc_profile=profiles.DISPLAY_P3)
+    photo.save(source / "adobe.jpg", icc_profile=profiles.ADOBE_RGB, quality=98)
+    photo.convert("CMYK").save(source / "press.jpg", icc_profile=profiles.cmyk_profile(), quality=98)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        photo.save(source / f"turned{orientation}.jpg", icc_profile=profiles.DISPLAY_P3, exif=exif, quality=98)
+    clear = photo.convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize(photo.size))
+    clear.save(source / "clear.png", icc_profile=profiles.DISPLAY_P3)
+    out = tmp_path / "web"
+    for codec in ("avif", "webp"):
+        table = tmp_path / f"{codec}.db"
+        built = ("tables", "build", source, "-c", codec, "-m", "psnr", "--colour", colour, "-o", table, "-j", 1)
+        ran = run(*built, "--for-budget", "1MB", "--assume", "convex")
+        assert ran.code == 0, ran.err
+        assert run("export", table, "--budget", "1MB", "-o", out).code == 0
+        for row in listed(out):
+            if row["file"] == "clear.avif":  # Chromium 156 takes alpha for limited range, of avifenc's files, too
+                continue
+            for path in (source / row["source"], out / row["file"]):
+                # what metrics compare is what the browser shows
+                for grey, background in ((0, "black"), (255, "white")):
+                    seen = shown(browser, path, background)
+                    most = 3 if path.name == "press.jpg" else 1  # a table of two points an ink leaves much to guess
+                    assert abs(seen - read_picture(path, "srgb").over(grey)).mean() < most, (path.name, background)
+            # and to the codec's own loss, the file looks as the original
+            before, after = (shown(browser, path) for path in (source / row["source"], out / row["file"]))
+            assert abs(before - after).mean() < 5, row["file"]
+    unmanaged = np.asarray(photo, np.int16)
+    assert abs(shown(browser, source / "adobe.jpg") - unmanaged).mean() > 6

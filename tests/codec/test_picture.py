@@ -1,0 +1,176 @@
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from codec import CodecError, ImageError, get_codec, read_image
+from codec.colour import is_srgb
+from codec.original import Original
+from codec.picture import Picture, read_picture
+from tests import profiles
+from tests.profiles import ADOBE_RGB, DISPLAY_P3, linear
+
+
+@pytest.fixture
+def photo(photos: Path) -> Image.Image:
+    return Image.open(photos / "coffee.png")
+
+
+def test_a_profile_that_says_srgb_changes_nothing(photo: Image.Image, tmp_path: Path) -> None:
+    photo.save(tmp_path / "tagged.png", icc_profile=profiles.rgb_profile("any", profiles.SRGB, profiles.SRGB_CURVE))
+    for colour in ("raw", "srgb", "profile"):
+        picture = read_picture(tmp_path / "tagged.png", colour)
+        assert (picture.pixels == np.asarray(photo)).all()
+        assert picture.profile is None
+        assert picture.found == ""
+
+
+@pytest.mark.parametrize(("space", "profile"), [("p3", DISPLAY_P3), ("adobe", ADOBE_RGB)])
+def test_wide_colours_become_the_same_colours_in_srgb(
+    photo: Image.Image, tmp_path: Path, space: str, profile: bytes
+) -> None:
+    photo.save(tmp_path / "wide.png", icc_profile=profile)
+    stored = np.asarray(photo)
+    seen = read_picture(tmp_path / "wide.png", "srgb").pixels
+    inside = ((seen > 0) & (seen < 255)).all(axis=2)  # of sRGB's gamut
+    assert inside.mean() > 0.3
+    errors = abs(linear("srgb", seen) - linear(space, stored))[inside]
+    assert errors.mean() < 0.002
+    assert abs(linear("srgb", stored) - linear(space, stored))[inside].mean() > 5 * errors.mean()
+
+
+@pytest.mark.parametrize("name", ["avif", "hevc", "jpeg", "webp"])
+def test_a_profile_that_is_embedded_comes_back_and_counts(name: str, photo: Image.Image, tmp_path: Path) -> None:
+    photo.save(tmp_path / "wide.png", icc_profile=DISPLAY_P3)
+    picture = read_picture(tmp_path / "wide.png", "profile")
+    assert (picture.pixels == np.asarray(photo)).all()
+    codec = get_codec(name)
+    data = codec.picture_encoder(picture)(8)
+    assert len(data) > len(codec.encode(picture.pixels, 8)) + 200
+    with_profile = Image.open(io.BytesIO(data)).info["icc_profile"]
+    assert not is_srgb(with_profile)
+    seen, plain = codec.decode_picture(data).over(0), codec.decode(data)
+    assert abs(seen.astype(int) - picture.over(0)).mean() < 6
+    assert abs(seen.astype(int) - plain).mean() > 1
+
+
+def test_jxl_is_left_out_where_a_profile_has_to_be_embedded() -> None:
+    jxl = get_codec("jxl")
+    assert not jxl.fits("PNG", alpha=True, profile=True)
+    assert jxl.fits("PNG", alpha=True, profile=False)
+
+
+def test_pixels_of_a_press_and_grey_ones_are_converted(photo: Image.Image, tmp_path: Path) -> None:
+    Image.new("CMYK", (8, 8), (255, 0, 0, 0)).save(tmp_path / "cyan.jpg", icc_profile=profiles.cmyk_profile())
+    for colour in ("srgb", "profile"):
+        picture = read_picture(tmp_path / "cyan.jpg", colour)
+        assert picture.profile is None
+        assert abs(picture.pixels[4, 4].astype(int) - (0, 151, 218)).max() <= 3
+    assert abs(read_image(tmp_path / "cyan.jpg")[4, 4].astype(int) - (0, 255, 255)).max() <= 3
+    photo.convert("L").save(tmp_path / "grey.png", icc_profile=profiles.grey_profile(1.0))
+    dark = np.asarray(photo.convert("L"))
+    light = read_picture(tmp_path / "grey.png", "srgb").pixels
+    assert (light[..., 0] >= dark.astype(int) - 1).all()
+    assert light.mean() > dark.mean() + 20
+
+
+def test_a_damaged_profile_or_one_of_another_kind_is_no_profile(photo: Image.Image, tmp_path: Path) -> None:
+    for index, profile in enumerate((b"no profile at all", DISPLAY_P3[:200], profiles.cmyk_profile())):
+        photo.save(tmp_path / f"{index}.png", icc_profile=profile)
+        assert (read_picture(tmp_path / f"{index}.png", "srgb").pixels == np.asarray(photo)).all()
+
+
+def test_wide_colours_without_a_profile_are_refused_but_for_raw(photo: Image.Image, tmp_path: Path) -> None:
+    photo.save(tmp_path / "sdr.avif", quality=90)
+    data = (tmp_path / "sdr.avif").read_bytes()
+    place = data.index(b"colrnclx") + 8
+    (tmp_path / "hdr.avif").write_bytes(data[:place] + b"\0\x09\0\x10" + data[place + 4 :])
+    read_picture(tmp_path / "sdr.avif", "srgb")
+    read_image(tmp_path / "hdr.avif")
+    with pytest.raises(ImageError, match=r"hdr\.avif: its colours \(CICP 9/16\) are wider than sRGB"):
+        read_picture(tmp_path / "hdr.avif", "srgb")
+
+
+def test_every_orientation_is_set_upright(photo: Image.Image, tmp_path: Path) -> None:
+    turned: dict[int, Callable[[Any], Any]] = {
+        1: lambda a: a,
+        2: np.fliplr,
+        3: lambda a: np.rot90(a, 2),
+        4: np.flipud,
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, -1),
+        7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+        8: np.rot90,
+    }
+    for orientation, upright in turned.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        photo.save(tmp_path / "turned.png", exif=exif, icc_profile=DISPLAY_P3)
+        for colour in ("raw", "profile"):
+            picture = read_picture(tmp_path / "turned.png", colour)
+            assert (picture.pixels == upright(np.asarray(photo))).all()
+
+
+@pytest.mark.parametrize("name", ["avif", "hevc", "jxl", "webp"])
+def test_transparency_is_kept_and_seen_over_black_and_white(name: str, photo: Image.Image, tmp_path: Path) -> None:
+    ramp = np.linspace(0, 255, photo.width).astype(np.uint8)[None].repeat(photo.height, 0)
+    clear = np.dstack([np.asarray(photo), ramp])
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    picture = read_picture(tmp_path / "clear.png", "srgb")
+    assert (picture.pixels == clear).all()
+    assert picture.backgrounds == (0, 255)
+    codec = get_codec(name)
+    decoded = codec.decode_picture(codec.picture_encoder(picture)(len(codec.levels) - 1))
+    for background in (0, 255):
+        blended = clear[..., :3] * (ramp[..., None] / 255) + background * (1 - ramp[..., None] / 255)
+        assert abs(picture.over(background) - blended).max() <= 1
+        assert abs(decoded.over(background) - blended).mean() < 5
+
+
+def test_what_cannot_keep_transparency_says_so() -> None:
+    assert not get_codec("jpeg").fits("PNG", alpha=True, profile=False)
+    assert not get_codec("po-dkic").fits("PNG", alpha=True, profile=False)
+    assert get_codec("po-dkic").fits("PNG", alpha=False, profile=False)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_animations_are_refused_by_name(suffix: str, photo: Image.Image, tmp_path: Path) -> None:
+    path = tmp_path / f"moving.{suffix}"
+    photo.save(path, save_all=True, append_images=[photo.rotate(90), photo.rotate(180)])
+    with pytest.raises(ImageError, match=rf"moving\.{suffix}: is an animation of 3 frames"):
+        read_picture(path, "srgb")
+    with pytest.raises(ImageError, match="animation"):
+        read_image(path)
+    photo.save(tmp_path / "still.gif")
+    assert read_image(tmp_path / "still.gif").shape == np.asarray(photo).shape
+
+
+def test_the_original_is_the_file_and_looks_as_the_reference(photo: Image.Image, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "wide.jpg"
+    photo.save(path, icc_profile=ADOBE_RGB, exif=exif, quality=90)
+    picture, original = read_picture(path, "srgb"), Original()
+    data = original.picture_encoder(picture)(0)
+    assert data == path.read_bytes()
+    assert (original.decode_picture(data).over(0) == picture.over(0)).all()
+    assert original.fits("JPEG", alpha=False, profile=True)
+    assert not original.fits("TIFF", alpha=False, profile=False)
+    with pytest.raises(CodecError, match="can't encode pixels"):
+        original.encode(picture.pixels, 0)
+    with pytest.raises(CodecError, match="not a whole image file"):
+        original.decode(data[:500])
+
+
+def test_a_picture_is_known_by_its_file_but_for_raw(photo: Image.Image, tmp_path: Path) -> None:
+    for level in (1, 9):
+        photo.save(tmp_path / f"{level}.png", compress_level=level)
+    raw = {read_picture(tmp_path / f"{level}.png", "raw").sha256 for level in (1, 9)}
+    kept = {read_picture(tmp_path / f"{level}.png", "srgb").sha256 for level in (1, 9)}
+    assert (len(raw), len(kept)) == (1, 2)
+    assert raw.isdisjoint(kept)
+    assert Picture(np.asarray(photo)).sha256 in raw
