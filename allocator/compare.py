@@ -11,6 +11,7 @@ from allocator.allocation import AllocationError, allocate, make_budget
 from allocator.errors import AllocatorError
 from allocator.grid import OTHER_RULE, Rule
 from allocator.objective import Objective
+from allocator.published import Published
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -177,15 +178,17 @@ def against(
     metrics: dict[str, bool],
     methods: Sequence[Method] = ("pchip", "cubic"),
     rule: Rule = "pooled",
+    published: Sequence[Published] = (),
 ) -> "pd.DataFrame":
     """Bjøntegaard's averages of every codec against an anchor.
 
     Args:
         points: of a table.
-        anchor: a codec in it.
+        anchor: a codec in it, or a published one.
         metrics: name to whether higher is better.
         methods: of interpolation.
         rule: how the set's rate is counted.
+        published: curves from elsewhere, of the same images and the same rule.
 
     Returns:
         Columns ``codec``, ``metric``, ``BD-rate METHOD`` (percent) and ``BD-metric METHOD`` for each method, and
@@ -197,11 +200,23 @@ def against(
     import pandas as pd
 
     codecs = sorted(points["codec"].unique())
+    others = {curve.codec: curve for curve in published}
+    if both := sorted(others.keys() & set(codecs)):
+        raise CompareError(f"The table and a published file both hold {both[0]!r}; rename it in the file.")
+    codecs += others
     if anchor not in codecs:
         raise CompareError(f"The table holds nothing of {anchor!r}; measured are {', '.join(codecs)}.")
+
+    def curve_of(codec: str, metric: str, higher: bool) -> RateCurve:
+        if codec not in others:
+            return level_curve(points, codec, metric, higher, rule)
+        if metric not in others[codec].values:
+            raise CompareError(f"{codec} is published without {metric}.")
+        return rate_curve(others[codec].rates, np.multiply(others[codec].values[metric], 1 if higher else -1))
+
     rows = []
     for metric, higher in metrics.items():
-        base = level_curve(points, anchor, metric, higher, rule)
+        base = curve_of(anchor, metric, higher)
         for codec in codecs:
             if codec == anchor:
                 continue
@@ -209,8 +224,7 @@ def against(
             for name, average in (("BD-rate", bd_rate), ("BD-metric", bd_quality)):
                 for method in methods:
                     try:
-                        curve = level_curve(points, codec, metric, higher, rule)
-                        value = average(base, curve, method)
+                        value = average(base, curve_of(codec, metric, higher), method)
                         row[f"{name} {method}"] = value if name == "BD-rate" or higher else -value
                     except CompareError as error:
                         row[f"{name} {method}"] = math.nan
@@ -218,3 +232,25 @@ def against(
             rows.append(row)
     columns = [f"{name} {method}" for name in ("BD-rate", "BD-metric") for method in methods]
     return pd.DataFrame(rows, columns=["codec", "metric", *columns, "note"])
+
+
+def against_by_image(points: "pd.DataFrame", anchor: str, metrics: dict[str, bool]) -> "pd.DataFrame":
+    """BD-rates of every codec against an anchor, of each image's own curves (PCHIP).
+
+    Returns:
+        Columns ``codec``, ``metric``, ``image``, ``BD-rate`` (percent; NaN where the curves have none) and ``note``.
+    """
+    import pandas as pd
+
+    frames = []
+    for image, of_image in points.groupby("image", observed=True):
+        for metric, higher in metrics.items():
+            try:
+                frame = against(of_image, anchor, {metric: higher}, ["pchip"])
+            except CompareError as error:  # of the anchor's own curve
+                rest = sorted(set(of_image["codec"]) - {anchor})
+                frame = pd.DataFrame({"codec": rest, "metric": metric, "BD-rate pchip": math.nan, "note": str(error)})
+            frames.append(frame.assign(image=image))
+    every = pd.concat(frames, ignore_index=True).rename(columns={"BD-rate pchip": "BD-rate"})
+    every = every[["codec", "metric", "image", "BD-rate", "note"]]
+    return every.sort_values(["codec", "metric", "image"], ignore_index=True)

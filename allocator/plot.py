@@ -25,6 +25,8 @@ from allocator.curve import Curve
 from allocator.errors import AllocatorError
 from allocator.grid import Rule
 from allocator.objective import Objective
+from allocator.provenance import MARK, flatters, marked
+from allocator.published import Published
 from codec.files import write_file
 
 if TYPE_CHECKING:
@@ -40,11 +42,15 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1.2, 1, 1.2, 1, 1.2)))
 _GREY = "#666666"
 _LABELS = {
+    "cvvdp": "ColorVideoVDP (JOD)",
+    "dists": "DISTS",
     "lpips-alex": "LPIPS (AlexNet)",
     "lpips-squeeze": "LPIPS (SqueezeNet)",
     "lpips-vgg": "LPIPS (VGG)",
     "ms-ssim": "MS-SSIM",
+    "ms-ssim-db": "MS-SSIM (dB)",
     "psnr": "PSNR (dB)",
+    "ssimulacra2": "SSIMULACRA 2",
 }
 _CURVE_POINTS = 300
 _EQUAL_POINTS = 60
@@ -157,7 +163,10 @@ def plot_frontier(
                 continue
             frame = Curve(of_codec, objective, rule).frame(_CURVE_POINTS)
             _steps(axes, frame["bpp"], frame["value"], codec, **_style_of(codec, look.order or codecs))
-        axes.set_ylabel(_label(objective.label, objective.natural_sign < 0, mean=True))
+        terms = [term.metric for term in objective.terms]
+        sign = "".join(dict.fromkeys(marked(term, codecs) for term in terms))
+        axes.set_ylabel(_label(objective.label, objective.natural_sign < 0, mean=True) + sign)
+        _add_footnote(figure, terms, codecs)
         return _finish(figure, [axes], path, look, notes, rule)
 
 
@@ -168,6 +177,7 @@ def plot_curves(
     images: Sequence[str] = (),
     look: Look = Look(),
     rule: Rule = "pooled",
+    published: Sequence[Published] = (),
 ) -> Drawn:
     """Draw each codec's levels, rate and metric: over the set, or of chosen images; a panel for each metric.
 
@@ -178,6 +188,7 @@ def plot_curves(
         images: names, a row of panels each; by default one of all images' means.
         look: of the figure.
         rule: how the set's rate is counted.
+        published: curves of the set from elsewhere, which aren't drawn beside single images.
 
     Raises:
         AllocatorError: an image isn't in the table, no codec has any of the metrics, or ``path`` has another ending.
@@ -187,6 +198,7 @@ def plot_curves(
     if unknown := sorted(set(images) - set(points["image"])):
         raise AllocatorError(f"The table holds no image called {unknown[0]!r}.")
     codecs = sorted(points["codec"].unique())
+    order = [*(look.order or codecs), *(curve.codec for curve in published)]
     notes: list[str] = []
     drawn = []
     each: Sequence[str | None] = images or [None]
@@ -199,6 +211,11 @@ def plot_curves(
                     curves[codec] = level_means(of_image, codec, metric, rule)
                 except CompareError as error:
                     notes.append(str(error))
+            for other in published if image is None else ():
+                if metric in other.values:
+                    curves[other.codec] = (other.rates, other.values[metric])
+                else:
+                    notes.append(f"{other.codec} is published without {metric}.")
             if curves:
                 drawn.append((image, metric, higher, curves))
     notes = list(dict.fromkeys(notes))
@@ -208,10 +225,11 @@ def plot_curves(
         figure, panels = _panels(look, len(drawn))
         for axes, (image, metric, higher, curves) in zip(panels, drawn, strict=True):
             for codec, (rates, values) in curves.items():
-                axes.plot(rates, values, label=codec, **_style_of(codec, look.order or codecs))
-            axes.set_ylabel(_label(metric, higher, mean=image is None))
+                axes.plot(rates, values, label=codec, **_style_of(codec, order))
+            axes.set_ylabel(_label(metric, higher, mean=image is None) + marked(metric, curves))
             if image is not None:
                 axes.set_title(image)
+        _add_footnote(figure, list(metrics), codecs)
         return _finish(figure, panels, path, look, notes, rule)
 
 
@@ -260,12 +278,16 @@ def plot_bd(
         height = max(0.16 * len(codecs) + 0.45, 1.0)
         figure, panels = _panels(look, len(tables), height * look.font_size / 8)
         for axes, (metric, frame) in zip(panels, tables, strict=True):
-            _draw_bars(axes, frame["BD-rate pchip"].to_numpy(float), codecs)
+            signs = [marked(metric, [codec]) for codec in codecs]
+            _draw_bars(axes, frame["BD-rate pchip"].to_numpy(float), codecs, signs)
             axes.set_title(_label(metric).partition(" (dB)")[0])
         rates = [0.0, *(rate for _, frame in tables for rate in frame["BD-rate pchip"].dropna())]
         room = 0.25 * (max(rates) - min(rates) or 1) * (1 if look.columns == 1 else 1.3)  # for the numbers
         panels[0].set_xlim(min(rates) - room * (min(rates) < 0), max(rates) + room)
-        figure.supxlabel(f"BD-rate against {anchor} (%); less is better", fontsize=look.font_size)
+        below = _footnote(list(metrics), codecs)
+        figure.supxlabel(
+            f"BD-rate against {anchor} (%); less is better" + (f"\n{below}" if below else ""), fontsize=look.font_size
+        )
         _save(figure, path)
         return _drawn(figure, codecs, notes)
 
@@ -352,7 +374,7 @@ def _draw_baselines(axes: Axes, curve: Curve) -> None:
         axes.plot(rates, equal, label="equal rate for each", linestyle=(0, (6, 1.5)), **grey)
 
 
-def _draw_bars(axes: Axes, rates: Any, codecs: Sequence[str]) -> None:
+def _draw_bars(axes: Axes, rates: Any, codecs: Sequence[str], signs: Sequence[str]) -> None:
     places = np.arange(len(codecs))
     better = np.nan_to_num(rates) < 0
     axes.barh(places[better], rates[better], 0.62, color=_COLOURS[0])
@@ -362,8 +384,8 @@ def _draw_bars(axes: Axes, rates: Any, codecs: Sequence[str]) -> None:
     axes.axvline(0, color="black", linewidth=0.6)
     axes.set_yticks(places, codecs)
     axes.set_ylim(len(codecs) - 0.4, -0.6)
-    for place, rate in zip(places, rates, strict=True):
-        text = "not known" if math.isnan(rate) else f"{rate:+.1f}".replace("-", "\N{MINUS SIGN}")
+    for place, rate, sign in zip(places, rates, signs, strict=True):
+        text = "not known" if math.isnan(rate) else f"{rate:+.1f}".replace("-", "\N{MINUS SIGN}") + sign
         side = -1 if rate < 0 else 1
         axes.annotate(
             text,
@@ -383,6 +405,17 @@ def _draw_bars(axes: Axes, rates: Any, codecs: Sequence[str]) -> None:
 def _label(metric: str, higher: bool | None = None, *, mean: bool = False) -> str:
     arrow = "" if higher is None else " ↑" if higher else " ↓"
     return ("mean " if mean else "") + _LABELS.get(metric, metric) + arrow
+
+
+def _footnote(metrics: Sequence[str], codecs: Sequence[str]) -> str:
+    """Which codecs' marked values are by a metric of their training; empty if none are."""
+    flattered = [codec for codec in codecs if any(flatters(metric, codec) for metric in metrics)]
+    return f"{MARK} in the training loss of {', '.join(flattered)}" if flattered else ""
+
+
+def _add_footnote(figure: Figure, metrics: Sequence[str], codecs: Sequence[str]) -> None:
+    if text := _footnote(metrics, codecs):
+        figure.supxlabel(text, x=0.99, ha="right", fontsize="x-small")
 
 
 def _rate_axis(panels: Sequence[Axes], look: Look) -> None:

@@ -18,6 +18,7 @@ from allocator.curve import Curve
 from allocator.errors import AllocatorError
 from allocator.metrics import Metric, MetricError, get_metric, stored_metric
 from allocator.metrics.features import FeatureMetric
+from allocator.provenance import FOOTNOTE, MARK, flatters
 from allocator.tables import Table
 from codec import CodecError, RGBImage
 from codec.picture import read_stored_picture
@@ -75,6 +76,9 @@ def make_report(
         "targets": [_target(allocation) for allocation in allocations],
         "frontier": _frontier(first),
         "codecs": sorted(points["codec"].unique()),
+        "mark": MARK,
+        "footnote": FOOTNOTE,
+        "flattered": _flattered(sorted(points["codec"].unique()), list(table.metrics())),
         "images": images,
         "pictures": min(pictures, len(names)),
     }
@@ -86,6 +90,12 @@ def make_report(
         before, _, after = page.partition(place)
         page = before + text + after
     return page
+
+
+def _flattered(codecs: Sequence[str], metrics: Sequence[str]) -> dict[str, list[str]]:
+    """Of each codec the metrics that were in its training loss, if any."""
+    found = {codec: [metric for metric in metrics if flatters(metric, codec)] for codec in codecs}
+    return {codec: names for codec, names in found.items() if names}
 
 
 def _mapped(name: str) -> FeatureMetric:

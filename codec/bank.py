@@ -64,6 +64,18 @@ class Bank:
         parts = [FORMAT, to_json(self.config), [dataclasses.asdict(x) for x in self.levels], self.files]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def training_metrics(self) -> frozenset[str]:
+        """Names of the metrics in its training loss, as its notes tell: the perceptual ones, and PSNR for MSE."""
+        try:
+            perceptual: dict[str, Any] = self.notes.get("perceptual", {})
+            names = {str(name) for name, one in perceptual.items() if one["weight"] > 0}
+            recipe = self.notes.get("recipe", {})
+            losses = [recipe.get("loss"), *(stage.get("loss") for stage in recipe.get("stages", ()))]
+            return frozenset(names | {"psnr" for loss in losses if loss and loss["mse"] > 0})
+        except (TypeError, KeyError, AttributeError):  # a stranger's notes
+            return frozenset()
+
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Bank":
         """Read a bank's manifest.

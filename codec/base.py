@@ -55,6 +55,8 @@ class Codec(ABC):
     """Whether :meth:`picture_encoder` keeps transparency."""
     keeps_profile: bool = False
     """Whether it writes a colour profile into its bitstreams."""
+    training_metrics: frozenset[str] = frozenset()
+    """Names of the metrics that were in the loss that trained it, by which figures flatter it."""
     requirements: Sequence[str] = ()
     """Distributions that decoding imports, beside torch, numpy and Pillow: a submission brings them along."""
 

@@ -61,6 +61,7 @@ class CompressAICodec(Codec):
                     f"{self.name}: name checkpoints behind an @, fewest bytes first, with commas between."
                 )
             self.urls = _zoo_urls(what)
+            self.training_metrics = frozenset({"psnr"})  # the zoo's models for MSE
         self.levels = tuple(f"q{i + 1}" for i in range(len(self.files or self.urls)))
         self.version = f"compressai {_version()}, " + " ".join(_digest(file) for file in self.files)
         self.version += " ".join(re.findall(r"-([0-9a-f]{8})\.", " ".join(self.urls)))

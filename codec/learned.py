@@ -40,6 +40,10 @@ class LearnedCodec(Codec):
         self.levels = tuple(level.label for level in self.bank.levels)
         self.version = f"bank {self.bank.identity[:16]}, stream {VERSION}"
 
+    @property
+    def training_metrics(self) -> frozenset[str]:  # type: ignore[override]
+        return self.bank.training_metrics
+
     def __getstate__(self) -> dict[str, Any]:
         of_this_machine = ("_device", "_networks", "_tables")
         return {key: value for key, value in self.__dict__.items() if key not in of_this_machine}

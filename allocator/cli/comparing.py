@@ -1,25 +1,25 @@
 """Commands that compare codecs."""
 
-from enum import StrEnum
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from allocator.cli import completion
-from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, emit, grid, note
+from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, emit, note
+from allocator.cli.formats import FormatName, best_of, format_table
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import RenderableType
 
+    from allocator.published import Published
 
-class FormatName(StrEnum):
-    """How tables are written."""
-
-    text = "text"
-    csv = "csv"
-    markdown = "markdown"
-    latex = "latex"
+With = Annotated[
+    list[Path] | None,
+    typer.Option("--with", metavar="FILE", help="Published curves: CompressAI's results (.json), or points (.csv)."),
+]
+Decibels = Annotated[bool, typer.Option("--ms-ssim-db", help="Print MS-SSIM in decibels, -10 log10(1 - MS-SSIM).")]
 
 
 @app.command()
@@ -48,26 +48,42 @@ def compare(
     target: Annotated[
         list[str] | None, typer.Option("--target", "-t", metavar="BPP", help="By default 0.075, 0.15 and 0.3.")
     ] = None,
+    codec: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--codec",
+            "-c",
+            metavar="NAME",
+            help="These and the anchor only.",
+            autocompletion=completion.codec_names,
+        ),
+    ] = None,
+    published: With = None,
+    per_image: Annotated[bool, typer.Option("--per-image", help="Print each image's own BD-rates, too.")] = False,
+    ms_ssim_db: Decibels = False,
     rule: RuleOption = RuleName.pooled,
-    format_: Annotated[FormatName, typer.Option("--format", help="Of both tables.")] = FormatName.text,
+    format_: Annotated[FormatName, typer.Option("--format", help="Of all tables.")] = FormatName.text,
     as_json: Json = False,
 ) -> None:
     """Print every codec at the target rates, and its BD-rate and BD-metric against an anchor."""
-    from allocator.allocation import parse_target, read_points
-    from allocator.compare import against, at_targets
+    import pandas as pd
+
+    from allocator.allocation import parse_target
+    from allocator.compare import against, against_by_image, at_targets
     from allocator.grid import OTHER_RULE
-    from allocator.objective import find_metric, find_objective
+    from allocator.objective import find_objective
+    from allocator.provenance import FOOTNOTE, MARK, flatters, training_metrics
     from allocator.tables import Table
 
     targets = [parse_target(text) for text in target or ["0.075", "0.15", "0.3"]]
+    points, higher, curves = read_curves(table, codec and [*codec, anchor], metric, published or (), ms_ssim_db)
     with Table(table) as opened:
-        points = read_points(opened)
-        higher = opened.metrics()
-        names = [find_metric(opened, name) for name in ",".join(metric or higher).split(",")]
         goal = find_objective(opened, objective or ())
+    names = list(higher)
     images = points["image"].nunique()
     reached = at_targets(points, targets, goal, names, rule.value)
-    averages = against(points, anchor, {name: higher[name] for name in names}, rule=rule.value)
+    averages = against(points, anchor, higher, rule=rule.value, published=curves)
+    by_image = against_by_image(points, anchor, higher) if per_image else None
     other = f"{OTHER_RULE[rule.value]}_bpp"
     result = {
         "table": table,
@@ -75,6 +91,7 @@ def compare(
         "objective": goal.label,
         "rule": rule.value,
         "anchor": anchor,
+        "training_metrics": {name: sorted(training_metrics(name)) for name in sorted(points["codec"].unique())},
         "targets": [
             {
                 "codec": row["codec"],
@@ -95,19 +112,101 @@ def compare(
             }
             for row in averages.to_dict("records")
         ],
+        "by_image": None if by_image is None else by_image.to_dict("records"),
     }
     first = (
         f"Each codec allocated by {goal.label}, rule {rule.value}; means over {images} images; blank: a rate out of "
         "its reach"
     )
     second = f"Bjøntegaard's averages against {anchor}, rule {rule.value}: rate in percent, metric in its own units"
+
+    def mark_reached(row: int, column: str) -> str:
+        return MARK if column in higher and flatters(column, reached["codec"][row]) else ""
+
+    def mark_averages(row: int, column: str) -> str:
+        return MARK if column.startswith("BD") and flatters(averages["metric"][row], averages["codec"][row]) else ""
+
+    rates, gains = ([c for c in averages if c.startswith(start)] for start in ("BD-rate", "BD-metric"))
+    tables: list[Any] = [
+        format_table(
+            reached,
+            first,
+            format_,
+            decimals={"target": max(len(f"{float(one):g}".partition(".")[2]) for one in targets)},
+            marked=mark_reached,
+            footnote=FOOTNOTE,
+            best=best_of(reached, ["target"], dict(higher)),
+        ),
+        format_table(
+            averages,
+            second,
+            format_,
+            decimals={**dict.fromkeys(rates, 2), **dict.fromkeys(gains, 4)},
+            marked=mark_averages,
+            footnote=FOOTNOTE,
+            best=best_of(
+                averages,
+                ["metric"],
+                {**dict.fromkeys(rates, False), **dict.fromkeys(gains, lambda row: higher[averages["metric"][row]])},
+            ),
+        ),
+    ]
+    if by_image is not None:
+        third = f"BD-rates against {anchor} of each image's own curves (PCHIP), percent"
+        means = by_image.groupby(["codec", "metric"], as_index=False)["BD-rate"].mean().assign(image="mean", note="")
+        together = pd.concat([by_image, means[by_image.columns]], ignore_index=True)
+
+        def mark_image(row: int, column: str) -> str:
+            flattered = flatters(together["metric"][row], together["codec"][row])
+            return MARK if column == "BD-rate" and flattered else ""
+
+        tables.append(
+            format_table(
+                together, third, format_, keys=3, decimals={"BD-rate": 2}, marked=mark_image, footnote=FOOTNOTE
+            )
+        )
     plain = format_ == FormatName.text
-    between = [""] if plain else []
-    emit(result, _table(reached, first, format_), *between, _table(averages, second, format_), as_json=as_json)
+    spaced = [part for one in tables for part in ([one] if one is tables[0] or not plain else ["", one])]
+    emit(result, *spaced, as_json=as_json)
     if plain and not as_json:
         for text in averages["note"].unique():
             if text:
                 note(text)
+
+
+def read_curves(
+    table: Path,
+    codecs: list[str] | None,
+    metrics: list[str] | None,
+    files: Sequence[Path] = (),
+    ms_ssim_db: bool = False,
+) -> "tuple[pd.DataFrame, dict[str, bool], list[Published]]":
+    """A table's points, the metrics that are shown and whether higher is better, and published curves.
+
+    Args:
+        table: that holds the points.
+        codecs: only these of the table's; by default all.
+        metrics: names, with commas between; by default all that are measured.
+        files: of published points.
+        ms_ssim_db: show MS-SSIM in decibels.
+    """
+    from allocator.allocation import read_points
+    from allocator.objective import find_metric
+    from allocator.published import add_decibels, decibels, read_published
+    from allocator.tables import Table
+
+    curves = [add_decibels(curve) for file in files for curve in read_published(file)]
+    elsewhere = {curve.codec for curve in curves}
+    with Table(table) as opened:
+        points = read_points(opened, [name for name in codecs or () if name not in elsewhere])
+        known = opened.metrics()
+        higher = {
+            one: known[one] for one in (find_metric(opened, name) for name in ",".join(metrics or known).split(","))
+        }
+    if ms_ssim_db and "ms-ssim" in higher:
+        points = points.assign(**{"ms-ssim-db": points["ms-ssim"].map(decibels)})
+        higher = {"ms-ssim-db" if name == "ms-ssim" else name: better for name, better in higher.items()}
+    return points, higher, curves
 
 
 @app.command()
@@ -155,40 +254,9 @@ def complexity(
         frame.columns = pd.Index(
             ["codec", "level", "parameters, M", "kMAC/pixel", "bpp", "encode s", "decode s", "peak GiB"]
         )
-        text.append(_table(frame, f"Rate and times: means over {len(files)} images, {count} threads", format_))
+        text.append(format_table(frame, f"Rate and times: means over {len(files)} images, {count} threads", format_))
     result = {"images": len(files), "threads": count, "codecs": costs, "failures": failures}
     emit(result, *text, as_json=as_json)
     if failures:
         typer.echo("\n".join(failures), err=True)
         raise typer.Exit(1)
-
-
-def _table(frame: "pd.DataFrame", title: str, format_: FormatName) -> "RenderableType":
-    if format_ == FormatName.csv:
-        return frame.to_csv(index=False, float_format="%.6g").removesuffix("\n")  # type: ignore[no-any-return]
-    rows = [["" if value != value else _text(value) for value in row] for row in frame.itertuples(index=False)]
-    heads = list(frame.columns)
-    if heads[-1] == "note" and (format_ == FormatName.text or not any(row[-1] for row in rows)):
-        heads, rows = heads[:-1], [row[:-1] for row in rows]
-    if format_ == FormatName.text:
-        return grid(heads, rows, title, keys=2)
-    if format_ == FormatName.markdown:
-        lines = [heads, ["---"] * len(heads), *rows]
-        return "\n".join([f"{title}:\n", *("| " + " | ".join(line) + " |" for line in lines), ""])
-    body = " \\\\\n".join(" & ".join(map(_escaped, row)) for row in rows)
-    head = " & ".join(map(_escaped, heads))
-    columns = "l" + "r" * (len(heads) - 1)
-    return (
-        f"% {title}\n\\begin{{tabular}}{{{columns}}}\n\\hline\n{head} \\\\\n\\hline\n{body} \\\\\n\\hline\n"
-        "\\end{tabular}\n"
-    )
-
-
-def _text(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _escaped(text: str) -> str:
-    for character in "\\&%$#_{}":
-        text = text.replace(character, "\\" + character if character != "\\" else "")
-    return text

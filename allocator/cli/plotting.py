@@ -7,6 +7,7 @@ import typer
 
 from allocator.cli import completion
 from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, emit, note
+from allocator.cli.comparing import Decibels, With, read_curves
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,6 +92,8 @@ def curves(
         ),
     ] = None,
     codec: OnlyCodecs = None,
+    published: With = None,
+    ms_ssim_db: Decibels = False,
     rule: RuleOption = RuleName.pooled,
     least_bpp: LeastRate = None,
     most_bpp: MostRate = None,
@@ -103,8 +106,9 @@ def curves(
     from allocator.plot import check_ending, plot_curves
 
     check_ending(out)
-    points, look = _points(table, codec, columns, serif, font_size, least_bpp, most_bpp)
-    drawn = plot_curves(out, points, _metrics(table, metric), image or (), look, rule.value)
+    _, look = _points(table, codec, columns, serif, font_size, least_bpp, most_bpp)
+    points, higher, others = read_curves(table, codec, metric, published or (), ms_ssim_db)
+    drawn = plot_curves(out, points, higher, image or (), look, rule.value, others)
     _tell("curves", out, drawn, as_json)
 
 
@@ -130,8 +134,9 @@ def bd(
     from allocator.plot import check_ending, plot_bd
 
     check_ending(out)
-    points, look = _points(table, [*codec, anchor] if codec else None, columns, serif, font_size)
-    _tell("bd", out, plot_bd(out, points, anchor, _metrics(table, metric), look, rule.value), as_json)
+    _, look = _points(table, [*codec, anchor] if codec else None, columns, serif, font_size)
+    points, higher, _ = read_curves(table, codec and [*codec, anchor], metric)
+    _tell("bd", out, plot_bd(out, points, anchor, higher, look, rule.value), as_json)
 
 
 def _points(
@@ -155,17 +160,6 @@ def _points(
         points = read_points(opened, codecs or ())
         order = tuple(sorted(read_points(opened)["codec"].unique())) if codecs else ()
     return points, Look(columns, serif, font_size, least_bpp, most_bpp, order)
-
-
-def _metrics(table: Path, names: list[str] | None) -> dict[str, bool]:
-    from allocator.objective import find_metric
-    from allocator.tables import Table
-
-    with Table(table) as opened:
-        higher = opened.metrics()
-        return {
-            name: higher[name] for name in (find_metric(opened, one) for one in ",".join(names or higher).split(","))
-        }
 
 
 def _tell(kind: str, out: Path, drawn: "Drawn", as_json: bool) -> None:

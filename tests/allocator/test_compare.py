@@ -13,7 +13,7 @@ from allocator.allocation import allocate, make_budget, read_points
 from allocator.compare import CompareError, Method, bd_quality, bd_rate, rate_curve
 from allocator.objective import find_objective
 from allocator.tables import Table
-from tests.conftest import run
+from tests.conftest import SKIMAGE, run
 
 # the example of the package bjontegaard, whose pchip agrees with JVET's spreadsheet to ten digits
 ANCHOR = ([9487.76, 4593.60, 2486.44, 1358.24], [40.037, 38.615, 36.845, 34.851])
@@ -94,6 +94,36 @@ def test_both_rules_are_named_and_each_is_printed_beside_the_other(table: Path) 
         goal = find_objective(opened)
     found = allocate(points, make_budget(points, "mean", target=Fraction(1)), goal)
     assert by_rule["mean"]["webp"] == pytest.approx((found.mean_bpp, found.pooled_bpp))
+
+
+def test_a_column_has_as_many_decimals_in_every_row(table: Path) -> None:
+    text = run("compare", table, "--anchor", "jpeg", "-t", "0.9", "-t", "1.5", "--per-image").out
+    rows = [line.split() for line in text.splitlines() if line.startswith(("jpeg", "webp"))]
+    for start in ("jpeg", "webp"):
+        found = [row for row in rows if row[0] == start and row[1] in ("0.9", "1.5")]
+        assert len(found) == 2
+        assert len({tuple(len(cell.partition(".")[2]) for cell in row) for row in found}) == 1
+    psnr = [row for row in rows if row[:2] == ["webp", "psnr"] and len(row) == 4]
+    assert [row[2] for row in psnr] == ["astronaut", "chelsea", "coffee", "motorcycle_left", "rocket", "mean"]
+    values = [float(row[3]) for row in psnr]
+    assert values[-1] == pytest.approx(np.mean(values[:-1]), abs=0.01)
+
+
+def test_latex_is_of_booktabs_with_the_best_in_bold_and_no_none(table: Path) -> None:
+    latex = run("compare", table, "--anchor", "jpeg", "-t", "1", "-t", "0.01", "--format", "latex").out
+    assert "\\hline" not in latex
+    assert latex.count("\\toprule") == latex.count("\\midrule") == latex.count("\\bottomrule") == 2
+    [row] = [line for line in latex.splitlines() if line.startswith("webp & 1.00")]
+    assert row.count("\\textbf{") == 2  # WebP is better by both metrics
+    assert "webp & 0.01 & -- & -- & -- & -- \\\\" in latex
+    assert "None" not in latex
+    assert "None" not in run("complexity", SKIMAGE / "coffee.png", "-c", "jpeg", "--format", "latex").out
+
+
+def test_codecs_can_be_chosen(table: Path) -> None:
+    out = run("compare", table, "--anchor", "jpeg", "--codec", "jpeg", "-t", "1").out
+    assert "jpeg" in out
+    assert "webp" not in out
 
 
 def test_every_format_and_every_mistake(table: Path) -> None:

@@ -1,0 +1,27 @@
+"""Which metrics took part in a codec's training: a figure by one of them flatters that codec."""
+
+from collections.abc import Iterable
+
+from codec.base import CodecError
+from codec.registry import stored_codec
+
+MARK = "†"
+FOOTNOTE = f"{MARK} by a metric that was in the loss which trained this codec, and flatters it"
+
+
+def training_metrics(codec: str) -> frozenset[str]:
+    """The metrics in the loss of the codec called so; none where it was never trained or isn't known here."""
+    try:
+        return stored_codec(codec).training_metrics
+    except CodecError:
+        return frozenset()
+
+
+def flatters(metric: str, codec: str) -> bool:
+    """Whether a metric was in a codec's training loss, be it in decibels or not."""
+    return metric.removesuffix("-db") in training_metrics(codec)
+
+
+def marked(metric: str, codecs: Iterable[str]) -> str:
+    """The mark if a metric flatters one of the codecs, else nothing."""
+    return MARK if any(flatters(metric, codec) for codec in codecs) else ""

@@ -1,0 +1,104 @@
+"""Curves that others have measured, to be set beside a table's: CompressAI's results, and CSV files."""
+
+import csv
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from allocator.errors import AllocatorError
+
+
+class PublishedError(AllocatorError):
+    """A file of published points can't be read."""
+
+
+class Published(NamedTuple):
+    """A codec's means over a set, at each of its levels."""
+
+    codec: str
+    rates: list[float]
+    """Bits per pixel."""
+    values: dict[str, list[float]]
+    """Of each metric, by its name here."""
+
+
+def read_published(path: Path) -> list[Published]:
+    """The curves of a file.
+
+    A JSON file holds one codec as CompressAI's results do: ``name``, and ``results`` with lists ``bpp``,
+    ``psnr-rgb``, ``ms-ssim-rgb`` and so on. A CSV file holds a point a row: columns ``bpp`` and the metrics', and
+    ``codec`` if it holds several.
+
+    Raises:
+        PublishedError: the file can't be read, or holds no curve.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise PublishedError(f"{path}: can't be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise PublishedError(f"{path}: is not a text file.") from error
+    return _of_json(text, path) if path.suffix.lower() == ".json" else _of_csv(text, path)
+
+
+def add_decibels(curve: Published) -> Published:
+    """The curve with ``ms-ssim-db``, if it has ``ms-ssim``."""
+    if "ms-ssim" not in curve.values or "ms-ssim-db" in curve.values:
+        return curve
+    return curve._replace(values={**curve.values, "ms-ssim-db": [decibels(x) for x in curve.values["ms-ssim"]]})
+
+
+def decibels(similarity: float) -> float:
+    """MS-SSIM in decibels: -10 log10(1 - MS-SSIM), at most 100."""
+    return -10 * math.log10(max(1 - similarity, 1e-10))
+
+
+def _of_json(text: str, path: Path) -> list[Published]:
+    try:
+        content = json.loads(text)
+        columns = {str(name): list(values) for name, values in content["results"].items()}
+        name = str(content.get("name") or path.stem)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PublishedError(f"{path}: holds no results as CompressAI writes them (name, results).") from error
+    return [_curve(name, columns, path)]
+
+
+def _of_csv(text: str, path: Path) -> list[Published]:
+    rows = list(csv.DictReader(text.splitlines()))
+    names = dict.fromkeys(row.get("codec") or path.stem for row in rows)
+    if not names:
+        raise PublishedError(f"{path}: holds no points.")
+    return [
+        _curve(name, _columns(row for row in rows if (row.get("codec") or path.stem) == name), path) for name in names
+    ]
+
+
+def _columns(rows: Iterable[dict[str, Any]]) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != "codec":
+                columns.setdefault(str(name), []).append(value)
+    return columns
+
+
+def _curve(codec: str, columns: dict[str, list[Any]], path: Path) -> Published:
+    if "bpp" not in columns:
+        raise PublishedError(f"{path}: has no column bpp.")
+    values = {}
+    for name, column in columns.items():
+        try:
+            numbers = [float(value) for value in column]
+        except (TypeError, ValueError):
+            if name == "bpp":
+                raise PublishedError(f"{path}: the rates of {codec} aren't all numbers.") from None
+            continue  # of settings, say
+        if len(numbers) != len(columns["bpp"]):
+            raise PublishedError(f"{path}: {codec} has {len(columns['bpp'])} rates and {len(numbers)} of {name}.")
+        values[name.strip().lower().removesuffix("-rgb")] = numbers
+    rates = values.pop("bpp")
+    if not values:
+        raise PublishedError(f"{path}: has no metric of {codec}.")
+    return Published(codec, rates, values)
