@@ -9,7 +9,8 @@ import pytest
 
 from allocator.provenance import FOOTNOTE, MARK, flatters, training_metrics
 from codec.bank import Bank
-from codec.registry import SEARCH_PATH, bank_folder, get_codec
+from codec.bank_folders import SEARCH_PATH, bank_folder
+from codec.registry import get_codec
 from tests.conftest import run
 
 
