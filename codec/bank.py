@@ -12,20 +12,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from codec.bank_folders import BANK_MANIFEST
+from codec.bank_folders import BANK_MANIFEST, MOST_MANIFEST_BYTES
 from codec.base import CodecError, is_codec_name
 from codec.bitstream import MAX_LEVELS
 from codec.entropy.tables import SCALES, FrequencyTable, unpack_tables
 from codec.families import from_json, to_json
-from codec.files import is_safe_name
-from codec.network import CompressionNetwork, NetworkConfig
-from codec.weights import parse_tensors
+from codec.files import is_safe_name, read_file
+from codec.network import MOST_PARAMETERS, CompressionNetwork, NetworkConfig, empty_network
+from codec.weights import MOST_HEADER_BYTES, parse_tensors
 
 FORMAT = 1
 TABLES = "tables.safetensors"
+_MOST_BYTES = 4 * MOST_PARAMETERS + MOST_HEADER_BYTES
 
 
 class BankError(CodecError):
@@ -85,7 +85,7 @@ class Bank:
         """
         path = Path(folder, BANK_MANIFEST)
         try:
-            content = json.loads(path.read_bytes())
+            content = json.loads(read_file(path, MOST_MANIFEST_BYTES))
             if content["format"] != FORMAT:
                 raise BankError(f"{path}: is of format {content['format']}; this version reads {FORMAT}.")
             bank = cls(
@@ -101,12 +101,20 @@ class Bank:
             raise BankError(f"{folder}: holds no bank (there is no {BANK_MANIFEST}).") from None
         except OSError as error:
             raise BankError(f"{path}: can't be read ({error.strerror}).") from error
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except BankError:
+            raise
+        except Exception as error:  # whatever damaged JSON leads to
             raise BankError(f"{path}: is no bank's manifest, or a damaged one ({error}).") from error
         return bank
 
     def validate(self) -> None:
         """Raises :class:`BankError` where the manifest makes no sense."""
+        if not all(
+            isinstance(x.label, str) and isinstance(x.weights, str) and type(x.gain) is int for x in self.levels
+        ):
+            raise BankError(f"{self.folder}: its levels make no sense.")
+        if not all(isinstance(text, str) for pair in self.files.items() for text in pair):
+            raise BankError(f"{self.folder}: its list of files makes no sense.")
         wanted = {level.weights for level in self.levels} | {TABLES}
         if not 0 < len(self.levels) <= MAX_LEVELS or not all(0 <= x.gain < self.config.levels for x in self.levels):
             raise BankError(f"{self.folder}: its levels make no sense.")
@@ -128,7 +136,7 @@ class Bank:
         """
         path = self.folder / name
         try:
-            data = path.read_bytes()
+            data = read_file(path, _MOST_BYTES)
         except OSError as error:
             raise BankError(f"{path}: can't be read ({error.strerror}).") from error
         digest = hashlib.sha256(data).hexdigest()
@@ -142,8 +150,10 @@ class Bank:
         Raises:
             BankError: the weights don't fit the configuration.
         """
-        with torch.device("meta"):
-            network = CompressionNetwork(self.config)
+        try:
+            network = empty_network(self.config)
+        except ValueError as error:
+            raise BankError(f"{self.folder}: {error}.") from error
         tensors = {name: tensor.float() for name, tensor in self.read(weights).items()}
         try:
             network.load_state_dict(tensors, assign=True)

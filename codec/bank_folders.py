@@ -5,10 +5,14 @@ import json
 import os
 from pathlib import Path
 
+from codec.base import is_codec_name
+from codec.files import read_file
+
 SEARCH_PATH = "ALLOCATOR_BANKS"
 """Environment variable: folders of banks, and banks' own folders, separated as in ``PATH``."""
 SHIPPED_BANKS = Path(__file__).parent / "banks"
 BANK_MANIFEST = "manifest.json"
+MOST_MANIFEST_BYTES = 1 << 24
 
 
 def bank_folders() -> dict[str, Path]:
@@ -16,9 +20,14 @@ def bank_folders() -> dict[str, Path]:
     places = [Path(part) for part in os.environ.get(SEARCH_PATH, "").split(os.pathsep) if part]
     found: dict[str, Path] = {}
     for place in [*places, SHIPPED_BANKS]:
-        for manifest in [place / BANK_MANIFEST, *sorted(place.glob(f"*/{BANK_MANIFEST}"))]:
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                found.setdefault(str(json.loads(manifest.read_bytes())["name"]), manifest.parent)
+        inside: list[Path] = []
+        with contextlib.suppress(OSError):
+            inside = sorted(place.glob(f"*/{BANK_MANIFEST}"))
+        for manifest in [place / BANK_MANIFEST, *inside]:
+            with contextlib.suppress(Exception):  # whatever a broken one leads to, it isn't for now
+                name = json.loads(read_file(manifest, MOST_MANIFEST_BYTES))["name"]
+                if is_codec_name(name):
+                    found.setdefault(name, manifest.parent)
     return found
 
 

@@ -20,6 +20,9 @@ from codec.base import BitstreamError
 VERSION = 3
 MAX_PIXELS = 1 << 26
 """The most pixels of a learned bitstream: networks need some 200 bytes for each, and strangers may claim any size."""
+CELL = 64
+"""Side of the squares, in pixels, that networks compute in whole: one hyper-latent's."""
+_MOST_CELLS = MAX_PIXELS // CELL**2 * 9 // 8
 MAX_LEVELS = _HAS_STEP = 1 << 7
 STEPS = 1 << 8
 """From one level to the next."""
@@ -65,13 +68,18 @@ def unpack(data: bytes) -> Stream:
         height, position = read_varint(data, position)
     except IndexError:
         raise BitstreamError("ends within its header.") from None
-    head, check, payload = data[:position], data[position : position + 3], data[position + 3 :]
-    if check != _check(head, payload):
+    stream = Stream(int.from_bytes(data[1:3], "big"), level, step, width + 1, height + 1, data[position + 3 :])
+    if pack(stream) != data:
         raise BitstreamError("is damaged or truncated (its checksum doesn't fit).")
-    stream = Stream(int.from_bytes(data[1:3], "big"), level, step, width + 1, height + 1, payload)
-    if stream.width * stream.height > MAX_PIXELS:
+    if not is_coded_size(stream.width, stream.height):
         raise BitstreamError(f"claims {stream.width}x{stream.height} pixels, over the limit of {MAX_PIXELS:,}.")
     return stream
+
+
+def is_coded_size(width: int, height: int) -> bool:
+    """Whether a learned bitstream may have so many pixels, also with what a thin image is padded to."""
+    cells = -(-width // CELL) * -(-height // CELL)
+    return width * height <= MAX_PIXELS and cells <= _MOST_CELLS
 
 
 def _check(head: bytes, payload: bytes) -> bytes:

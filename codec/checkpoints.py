@@ -8,7 +8,7 @@ from typing import Any
 from codec.bank import Bank
 from codec.bank_folders import bank_folder
 from codec.families import from_json, to_json
-from codec.network import CompressionNetwork
+from codec.network import CompressionNetwork, empty_network
 from codec.weights import WeightsError, read_tensors, write_tensors
 
 
@@ -32,8 +32,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[CompressionNetwork, d
     """
     tensors, texts = read_tensors(path)
     try:
-        network = CompressionNetwork(from_json(json.loads(texts["configuration"])))
-        network.load_state_dict(tensors)
+        network = empty_network(from_json(json.loads(texts["configuration"])))
+        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
         return network, json.loads(texts["notes"])
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise WeightsError(f"{path}: holds no network of a known configuration.") from error

@@ -1,10 +1,29 @@
 """Files that are written whole or not at all, and names that stay where they belong."""
 
+import errno
 import os
 import re
+import stat
 from pathlib import Path
 
 from codec.base import ImageError
+
+
+def read_file(path: str | os.PathLike[str], most: int) -> bytes:
+    """The content of a plain file of at most ``most`` bytes.
+
+    Raises:
+        OSError: it can't be read, is larger, or is no plain file.
+    """
+    without_waiting = getattr(os, "O_NONBLOCK", 0)  # for someone to write into a pipe
+    with os.fdopen(os.open(path, os.O_RDONLY | without_waiting | getattr(os, "O_BINARY", 0)), "rb") as opened:
+        status = os.fstat(opened.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "is no plain file", str(path))
+        data = opened.read(most + 1) if status.st_size <= most else b""
+        if status.st_size > most or len(data) > most:
+            raise OSError(errno.EFBIG, f"is larger than {most:,} bytes", str(path))
+        return data
 
 
 def write_file(path: str | os.PathLike[str], data: bytes) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from codec.bank import Bank, Level
 from codec.base import BitstreamError, Codec, CodecError, RGBImage
-from codec.bitstream import MAX_PIXELS, STEPS, VERSION, Stream, pack, unpack
+from codec.bitstream import CELL, MAX_PIXELS, STEPS, VERSION, Stream, is_coded_size, pack, unpack
 from codec.entropy.coder import Tables
 from codec.entropy.latent_coder import LatentCoder
 from codec.entropy.tables import TOTAL
@@ -70,8 +70,11 @@ class LearnedCodec(Codec):
     def _encoder(self, image: RGBImage) -> Callable[[int, int], bytes]:
         """Encodes at a level and some steps above."""
         height, width = image.shape[:2]
-        if height * width > MAX_PIXELS:
-            raise CodecError(f"{self.name} can't encode {width}x{height} pixels; {MAX_PIXELS:,} are the most.")
+        if not is_coded_size(width, height):
+            raise CodecError(
+                f"{self.name} can't encode {width}x{height} pixels; {MAX_PIXELS:,} are the most, with both sides "
+                f"padded to multiples of {CELL}."
+            )
         pixels = to_tensor(image).to(self._device)
 
         @functools.cache

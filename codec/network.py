@@ -32,8 +32,10 @@ STRIDE = 16
 HYPER_STRIDE = 4
 """Latents to one position of the hyper-latents."""
 
-_WIDEST = 1 << 14
-"""No setting is larger: a stranger's bank can't ask for any amount of memory."""
+_WIDEST, _MOST_PARTS, _LARGEST_KERNEL = 1 << 14, 64, 63
+"""Channels, slices or blocks, and sides of kernels, at most: a stranger's bank can't ask for any amount of work."""
+MOST_PARAMETERS = 1 << 28
+"""Five times the reference network's."""
 _WIDEST_WINDOW = 16
 
 
@@ -81,9 +83,16 @@ class NetworkConfig(ABC):
             numbers = value if isinstance(value, tuple) else (value,)
             least = 0 if field.name in ("blocks", "attention") else 1
             if (field.type is int or get_origin(field.type) is tuple) and not all(
-                isinstance(number, int) and least <= number <= _WIDEST for number in numbers
+                isinstance(number, int) and not isinstance(number, bool) and least <= number for number in numbers
             ):
                 raise ValueError(f"{field.name} can't be {value!r}.")
+            if isinstance(value, tuple) and len(value) > _MOST_PARTS:
+                raise ValueError(f"{field.name} has more than {_MOST_PARTS} values.")
+            most = {"stages": _MOST_PARTS, "blocks": _MOST_PARTS}.get(field.name, _WIDEST)
+            if field.name.endswith(("kernel", "kernels")):
+                most = _LARGEST_KERNEL
+            if max((number for number in numbers if isinstance(number, int)), default=0) > most:
+                raise ValueError(f"{field.name} can't be over {most}.")
             if field.type is bool and not isinstance(value, bool):
                 raise ValueError(f"{field.name} can't be {value!r}: true or false.")
         if len(self.channels) != 3:
@@ -324,6 +333,19 @@ class _Bound(torch.autograd.Function):
         values: Tensor = context.saved_tensors[0]
         leads_back = ((values >= 0) | (gradient < 0)) & ((values <= SCALES - 1) | (gradient > 0))
         return gradient * leads_back
+
+
+def empty_network(config: NetworkConfig) -> CompressionNetwork:
+    """A network without values (on torch's meta device) that takes those of a file.
+
+    Raises:
+        ValueError: it would have more than :data:`MOST_PARAMETERS`.
+    """
+    with torch.device("meta"):
+        network = CompressionNetwork(config)
+    if (count := count_parameters([network])) > MOST_PARAMETERS:
+        raise ValueError(f"its network would have {count:,} parameters, and {MOST_PARAMETERS:,} are the most")
+    return network
 
 
 class LatentSizes(NamedTuple):

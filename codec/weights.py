@@ -3,17 +3,17 @@
 The format is small enough to be read here with torch alone, for decoders carry no library for it.
 """
 
+import itertools
 import json
 import math
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from codec.base import CodecError
-from codec.files import write_file
+from codec.files import read_file, write_file
 
 _TYPES = {
     "F64": torch.float64,
@@ -25,6 +25,8 @@ _TYPES = {
     "U16": torch.uint16,
     "U8": torch.uint8,
 }
+MOST_HEADER_BYTES = 1 << 24
+_MOST_BYTES = 1 << 34
 _NAMES = {dtype: name for name, dtype in _TYPES.items()}
 
 
@@ -63,7 +65,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         WeightsError: missing, unreadable, damaged, or of a type that weights here don't have.
     """
     try:
-        data = Path(path).read_bytes()
+        data = read_file(path, _MOST_BYTES)
     except FileNotFoundError:
         raise WeightsError(f"{path}: there is no such file.") from None
     except OSError as error:
@@ -75,9 +77,14 @@ def parse_tensors(data: bytes, path: str | os.PathLike[str]) -> tuple[dict[str, 
     """As :func:`read_tensors`, for the bytes of the file at ``path``."""
     try:
         length = int.from_bytes(data[:8], "little")
+        if length > MOST_HEADER_BYTES:
+            raise ValueError("header")
         header = json.loads(data[8 : 8 + length])
         notes = header.pop("__metadata__", {})
         body = memoryview(data)[8 + length :]
+        places = sorted(tuple(entry["data_offsets"]) for entry in header.values())
+        if any(start < stop_before for (_, stop_before), (start, _) in itertools.pairwise(places)):
+            raise ValueError("tensors that overlap")
         return {name: _tensor(entry, body) for name, entry in header.items()}, notes
     except Exception as error:  # whatever damaged JSON leads to
         raise WeightsError(f"{path}: is no safetensors file, or a damaged one.") from error

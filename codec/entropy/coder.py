@@ -1,6 +1,7 @@
 """One range coder for a whole image: integers by frequency tables in, bytes out, and back."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import constriction
 import numpy as np
@@ -13,6 +14,8 @@ Symbols = NDArray[np.int32]
 MAX_SYMBOL = (1 << 20) - 1
 """The largest magnitude that can be coded."""
 
+_SLACK = 12
+"""Bytes that a coder may be ahead of what it has been given, in whole words."""
 _model = constriction.stream.model
 _EXPONENT = _model.Uniform(MAX_SYMBOL.bit_length() + 1)
 
@@ -59,19 +62,27 @@ class SymbolEncoder:
 
     def finish(self) -> bytes:
         """All bytes; zeros that end the last word are left out, for the decoder puts them there again."""
-        words: NDArray[np.uint32] = self._coder.get_compressed()
-        data = words.astype(">u4").tobytes()
-        return data[:-3] + data[-3:].rstrip(b"\0")
+        return _finished(self._coder)
+
+
+def _finished(coder: Any) -> bytes:
+    words: NDArray[np.uint32] = coder.get_compressed()
+    data = words.astype(">u4").tobytes()
+    return data[:-3] + data[-3:].rstrip(b"\0")
 
 
 class SymbolDecoder:
-    """Reads what :class:`SymbolEncoder` wrote.
+    """Reads what :class:`SymbolEncoder` wrote, and nothing else.
+
+    What is read is coded again as it comes. Where that takes more bytes than there are, these end before their image
+    does, and no more work is done; where it ends in other bytes, no encoder wrote them.
 
     All methods raise :class:`BitstreamError` where bytes can't have been written so.
     """
 
     def __init__(self, data: bytes) -> None:
-        self.bits = 8 * len(data)
+        self._data, self.bits = data, 8 * len(data)
+        self._again = constriction.stream.queue.RangeEncoder()
         words = np.frombuffer(data + b"\0" * (-len(data) % 4), ">u4").astype(np.uint32)
         self._coder = constriction.stream.queue.RangeDecoder(words)
 
@@ -102,16 +113,19 @@ class SymbolDecoder:
         return int(self._read(_model.Uniform(count))) if count > 1 else 0
 
     def finish(self) -> None:
-        """Make sure that nothing is left."""
-        if not self._coder.maybe_exhausted():
-            raise BitstreamError("is damaged (there are bytes behind its end).")
+        """Make sure that these are the bytes of what was read, and that nothing is left."""
+        if _finished(self._again) != self._data:
+            raise BitstreamError("is damaged (its end isn't the one that its content has).")
 
-    def _read(self, *arguments: object) -> NDArray[np.int32]:
+    def _read(self, model: Any, *count: int) -> NDArray[np.int32]:
         try:
-            read: NDArray[np.int32] = self._coder.decode(*arguments)
-            return read
+            read: NDArray[np.int32] = self._coder.decode(model, *count)
         except AssertionError:
             raise BitstreamError("is damaged (its bits are impossible).") from None
+        self._again.encode(read, model)
+        if 4 * self._again.num_words() > len(self._data) + _SLACK:
+            raise BitstreamError("is damaged (it ends before its image does).")
+        return read
 
 
 def _grouped(choice: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:

@@ -1,8 +1,10 @@
 """Banks: folders that people make, copy, damage and point to."""
 
 import json
+import resource
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -86,7 +88,7 @@ def damage(folder: Path, what: str) -> None:
         ("format", "format 99"),
         ("setting", "no setting colour"),
         ("gain", "make no sense"),
-        ("label", "no bank's manifest"),
+        ("label", "make no sense"),
         ("norm", "no norm 'between'"),
         ("outside", "outside its folder"),
         ("unlisted", "doesn't list tables"),
@@ -189,3 +191,60 @@ def test_profile_lists_the_parts(bank: Bank) -> None:
     assert ran.code == 0, ran.err
     for part in ("analysis", "hyper-synthesis", "space-channel", "synthesis", "all"):
         assert part in ran.out
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"slices": [1] * 16, "stages": [16384] * 16},
+        {"slices": [1] * 65, "stages": [1] * 65, "latent": 65},
+        {"blocks": [0, 0, 65]},
+        {"kernel": 127},
+        {"context_kernel": 101},
+        {"channels": [16384] * 3, "global_channels": 16384, "channel_widths": [16384] * 4},
+        {"latent": True},
+        {"mlp_ratio": "wide"},
+        {"mlp_ratio": float("nan")},
+        {"channels": 16},
+        {"slices": None},
+    ],
+)
+def test_a_configuration_that_would_cost_anything_is_refused_at_once(copied: Path, fields: dict[str, Any]) -> None:
+    manifest = copied / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["configuration"] |= fields
+    manifest.write_text(json.dumps(content))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(BankError, match="copy"):
+        Bank.load(copied).network("weights.safetensors")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "null",
+        "1",
+        "[" * 100_000,
+        '{"name": 5, "format": 1}',
+        '{"name": {"a": []}, "format": []}',
+        '{"format": 1, "name": "x", "configuration": [], "levels": 7, "files": 3}',
+        '{"format": 1, "name": "x", "configuration": {}, "levels": [{"label": [], "weights": {}}], "files": {}}',
+        "\x00" * 99,
+    ],
+)
+def test_a_broken_bank_on_the_search_path_is_no_ones_trouble(
+    text: str, bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "manifest.json").write_text(text)
+    (tmp_path / "endless").mkdir()
+    (tmp_path / "endless" / "manifest.json").symlink_to("/dev/zero")
+    monkeypatch.setenv(SEARCH_PATH, f"{tmp_path}:{bank.folder}")
+    assert get_codec("tiny").version == LearnedCodec(bank).version
+    assert run("codecs").code == 0
+    ran = run("bank", "show", folder)
+    assert ran.code == 2
+    assert ran.err.count("\n") == 1

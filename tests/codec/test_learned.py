@@ -22,7 +22,9 @@ from codec.bank import Bank
 from codec.bank_builder import create_bank
 from codec.bitstream import MAX_LEVELS, pack, unpack
 from codec.entropy import exact, latent_coder
+from codec.entropy.coder import SymbolEncoder
 from codec.learned import LearnedCodec
+from codec.network import LatentSizes
 from codec.tensors import to_tensor
 from tests.codec.conftest import TINY, network
 from tests.conftest import SKIMAGE
@@ -393,3 +395,45 @@ def test_the_shipped_bank_on_kodak() -> None:
         output = model(pixels, torch.tensor([6]))
         estimate = sum(float(-part.double().log2().sum()) for part in output.likelihoods) / 8
         assert len(codec.encode(image, 6)) <= 1.005 * estimate + 24
+
+
+@pytest.mark.parametrize("tail", [b"\0", b"\0" * 4, b"\1", b"\xff" * 400])
+def test_bytes_behind_a_payload_are_refused(codec: LearnedCodec, photo: RGBImage, tail: bytes) -> None:
+    stream = unpack(codec.encode(photo, 1))
+    with pytest.raises(BitstreamError):
+        codec.decode(pack(stream._replace(payload=stream.payload + tail)))
+
+
+def test_a_thin_image_counts_as_what_it_is_padded_to(codec: LearnedCodec, photo: RGBImage) -> None:
+    stream = unpack(codec.encode(photo, 1))
+    for width, height in ((1 << 22, 1), (1, 1 << 26), (3000, 3)):
+        with pytest.raises(BitstreamError, match="over the limit" if width * height > 9000 else "too short|damaged"):
+            codec.decode(pack(stream._replace(width=width, height=height)))
+    thin = np.broadcast_to(np.uint8(7), (1, 1 << 22, 3))
+    with pytest.raises(CodecError, match="can't encode 4194304x1 pixels"):
+        codec.encode(thin, 0)
+
+
+def test_a_claimed_size_is_refused_before_the_transform_back(
+    codec: LearnedCodec, photo: RGBImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hyper-latents as cheap as can be, and nothing behind them."""
+    monkeypatch.setattr("codec.entropy.latent_coder._CHECKS", 1)  # not only by the check over all latents
+    _, hyper_size = LatentSizes.of_image(2048, 2048)
+    tables = coder(codec).hyper_tables[0]
+    encoder = SymbolEncoder()
+    channels = np.repeat(np.arange(len(tables.tables)), hyper_size[0] * hyper_size[1])
+    likely = np.array([table.first + int(np.argmax(table.frequencies[:-1])) for table in tables.tables], np.int32)
+    encoder.encode(likely[channels], channels, tables)
+    stream = unpack(codec.encode(photo, 0))
+    for noise in (b"", random.Random(0).randbytes(64)):
+        claim = pack(stream._replace(width=2048, height=2048, payload=encoder.finish() + noise))
+        with pytest.raises(BitstreamError, match=r"ends before its image does|bits are impossible"):
+            codec.decode(claim)
+
+
+def test_a_header_has_one_spelling(codec: LearnedCodec, photo: RGBImage) -> None:
+    data = bytearray(codec.encode(photo, 1))
+    data[3:4] = bytes([data[3] | 0x80, 0])  # a step of nothing
+    with pytest.raises(BitstreamError, match="checksum"):
+        codec.decode(bytes(data))

@@ -1,3 +1,5 @@
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -45,3 +47,21 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
             read_tensors(path)
     with pytest.raises(WeightsError, match="no such file"):
         read_tensors(tmp_path / "nothing")
+
+
+def test_tensors_that_share_bytes_are_refused(tmp_path: Path) -> None:
+    """16 MB that become gigabytes."""
+    path = tmp_path / "w.safetensors"
+    entry = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
+    header = json.dumps({str(i): entry for i in range(1000)}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+    with pytest.raises(WeightsError, match="damaged"):
+        read_tensors(path)
+
+
+def test_what_is_no_plain_file_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("endless", "pipe"):
+        with pytest.raises(WeightsError, match="is no plain file"):
+            read_tensors(tmp_path / name)
