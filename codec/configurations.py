@@ -1,5 +1,7 @@
 """The networks that have names, and the families that manifests speak of."""
 
+from codec.bank import Bank
+from codec.bank_folders import BANK_MANIFEST, bank_folder
 from codec.dkic import COMPACT, REFERENCE
 from codec.llic import LLIC_ELIC, LLIC_STF, LLIC_TCM, compact
 from codec.network import NetworkConfig
@@ -17,11 +19,14 @@ CONFIGURATIONS: dict[str, NetworkConfig] = {
 
 
 def find_configuration(name: str) -> NetworkConfig:
-    """The configuration of a name.
+    """The configuration of a name, or that of a bank (its name or folder).
 
     Raises:
         ValueError: there is none.
+        BankError: the bank is damaged.
     """
-    if name not in CONFIGURATIONS:
-        raise ValueError(f"There is no configuration {name!r}; there are {', '.join(CONFIGURATIONS)}.")
-    return CONFIGURATIONS[name]
+    if name in CONFIGURATIONS:
+        return CONFIGURATIONS[name]
+    if not (folder := bank_folder(name)).joinpath(BANK_MANIFEST).exists():
+        raise ValueError(f"There is no configuration {name!r}; there are {', '.join(CONFIGURATIONS)}, and banks.")
+    return Bank.load(folder).config

@@ -11,9 +11,14 @@ from codec.layers.blocks import (
     NormPlacement,
     ResidualBottleneck,
     down,
+    fold,
+    unfold,
     up,
 )
 from codec.network import Gains, NetworkConfig, later
+
+_SKIPPED = {2: 0, 4: 1, 8: 2}
+"""Sizes that a stem leaves out."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,11 @@ class DKICConfig(NetworkConfig):
     """Channels that share positions and weights in the dynamic kernel."""
     mlp_ratio: float = 2
     norm: NormPlacement = "after"
+    stem: int = later(2, absent=2)
+    """Pixels along each side that the first layer folds into channels: 2 as in the paper; 4 or 8 leave out the
+    features at 1/2, or at 1/2 and 1/4, of the image's size, which cost a processor most of its time."""
+    resampling_kernel: int = later(5, absent=5)
+    """Side of the convolutions that halve and double the size."""
     offset_norm: bool = later(True, absent=False)
     """Whether the dynamic kernel's offsets and modulation are normalised ahead of their projection, as in DCNv3."""
 
@@ -45,8 +55,10 @@ class DKICConfig(NetworkConfig):
         super().__post_init__()
         if len(self.blocks) != 3 or not 0 < self.mlp_ratio <= 64:
             raise ValueError("blocks have three values, and mlp_ratio is positive.")
-        if self.kernel % 2 == 0:
+        if self.kernel % 2 == 0 or self.resampling_kernel % 2 == 0:
             raise ValueError("Kernels have odd sides.")
+        if self.stem not in _SKIPPED:
+            raise ValueError(f"There is no stem of {self.stem}; there are 2, 4 and 8.")
         if self.block not in ("drb", "rbb"):
             raise ValueError(f"There is no block {self.block!r}.")
         if self.norm not in get_args(NormPlacement) or self.aggregation not in get_args(Aggregation):
@@ -54,6 +66,11 @@ class DKICConfig(NetworkConfig):
         for channels in (*self.channels, self.hyper):
             if channels % self.group_channels:
                 raise ValueError(f"{channels} channels don't divide into groups of {self.group_channels}.")
+
+    @property
+    def groups(self) -> list[tuple[int, int]]:
+        """Channels and blocks of the groups, the largest size first."""
+        return list(zip(self.channels, self.blocks, strict=True))[_SKIPPED[self.stem] :]
 
     def analysis(self) -> nn.Module:
         return Analysis(self)
@@ -92,10 +109,11 @@ class Analysis(nn.Sequential):
     def __init__(self, config: DKICConfig) -> None:
         layers: list[nn.Module] = []
         before = 3
-        for channels, blocks in zip(config.channels, config.blocks, strict=True):
-            layers += [down(before, channels), DynamicGroup(config, channels, blocks)]
+        for channels, blocks in config.groups:
+            enter = down(before, channels, config.resampling_kernel) if layers else fold(channels, config.stem)
+            layers += [enter, DynamicGroup(config, channels, blocks)]
             before = channels
-        super().__init__(*layers, down(before, config.latent))
+        super().__init__(*layers, down(before, config.latent, config.resampling_kernel))
 
 
 class Synthesis(nn.Module):
@@ -105,12 +123,12 @@ class Synthesis(nn.Module):
         super().__init__()
         self.ups, self.gains, self.groups = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         before = config.latent
-        for channels, blocks in zip(reversed(config.channels), reversed(config.blocks), strict=True):
-            self.ups.append(up(before, channels))
+        for channels, blocks in reversed(config.groups):
+            self.ups.append(up(before, channels, config.resampling_kernel))
             self.gains.append(Gains(config.levels, channels))
             self.groups.append(DynamicGroup(config, channels, blocks))
             before = channels
-        self.last = up(before, 3)
+        self.last = unfold(before, config.stem)
 
     def forward(self, latents: Tensor, level: Tensor) -> Tensor:
         features = latents
@@ -121,13 +139,16 @@ class Synthesis(nn.Module):
 
 REFERENCE = DKICConfig()
 COMPACT = DKICConfig(
-    channels=(48, 96, 144),
-    latent=192,
-    blocks=(0, 1, 2),
-    hyper=96,
-    global_channels=192,
-    slices=(16, 16, 32, 64, 64),
-    channel_widths=(64,),
-    parameter_widths=(192, 128),
+    channels=(48, 96, 256),
+    latent=256,
+    blocks=(0, 0, 1),
+    stem=4,
+    resampling_kernel=3,
+    hyper=128,
+    global_channels=256,
+    slices=(16, 16, 32, 64, 128),
+    channel_widths=(96,),
+    parameter_widths=(256, 192),
     context_kernel=3,
 )
+"""For processors: most of its work is done at an eighth of the image's size."""

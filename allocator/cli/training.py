@@ -9,6 +9,8 @@ from allocator.cli import completion
 from allocator.cli.app import Json, Weights, app, console, emit, grid, use_weights
 
 if TYPE_CHECKING:
+    from codec.training.losses import PerceptualLoss
+    from codec.training.recipe import Recipe
     from codec.training.trainer import Report, Trainer
 
 
@@ -33,21 +35,27 @@ def train(
         ),
     ] = None,
     hours: Annotated[float | None, typer.Option(min=0.0, help="Stop, saved, after so long.")] = None,
+    core_hours: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Stop, saved, when the run has used this many processor hours in all."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="By default torch's.")] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="Try the whole way in under a minute.")] = False,
     metric_weights: Weights = None,
     as_json: Json = False,
 ) -> None:
-    """Train a learned codec by a recipe, and make a bank of it; the same command goes on after a stop.
+    """Train a learned codec by a recipe and make a bank of it; the same command resumes a stopped run.
 
+    A recipe whose levels have separate networks trains them one after the other, each in a folder of its own.
     On several GPUs: torchrun --standalone --nproc-per-node N -m allocator train ...
     """
+    import dataclasses
     import functools
     import math
+    import time
 
     import torch
 
-    from allocator.metrics.lpips import alex
     from codec.bank_builder import create_bank
     from codec.base import CodecError
     from codec.checkpoints import read_network
@@ -63,28 +71,43 @@ def train(
     if recipe is None or photos is None:
         raise CodecError(f"Give a recipe ({', '.join(recipe_names())}, or a TOML file) and --photos, or --smoke.")
     found = find_recipe(recipe)
-    trainer = Trainer(found, photos, out, alex().model)
-    speaks = not trainer.processes.rank
-    if start and not trainer.step:
-        trainer.start_from(read_network(start)[0])
-    if speaks:
-        for sentence in trainer.photos.left_out:
-            typer.echo(f"left out: {sentence}", err=True)
-        place = (
-            f"{trainer.processes.count} x {trainer.device.type}" if trainer.processes.count > 1 else trainer.device
-        )
-        say(f"{out}: {found.name}, step {trainer.step:,} of {found.steps:,}, on {place}")
-        if has_tensorboard():
-            say(f"Watch it: tensorboard --logdir {out / EVENTS}")
-    finished = _run(trainer, math.inf if hours is None else 3600 * hours)
+    perceptual = _perceptual(found)
+    end = time.monotonic() + (math.inf if hours is None else 3600 * hours)
+    core_seconds = math.inf if core_hours is None else 3600 * core_hours
+    runs = [(found, out)]
+    if found.network.separate:
+        runs = [(found.of_level(i), out / f"level-{i}") for i in range(len(found.rate.targets))]
+    networks = []
+    for one, folder in runs:
+        trainer = Trainer(one, photos, folder, perceptual)
+        speaks = not trainer.processes.rank
+        if start and not trainer.step:
+            trainer.start_from(*read_network(start))
+        if speaks:
+            for sentence in trainer.photos.left_out:
+                typer.echo(f"left out: {sentence}", err=True)
+            place = trainer.device.type
+            if trainer.processes.count > 1:
+                place = f"{trainer.processes.count} x {place}"
+            say(f"{folder}: {found.name}, step {trainer.step:,} of {found.steps:,}, on {place}")
+            if has_tensorboard():
+                say(f"Watch it: tensorboard --logdir {folder / EVENTS}")
+        finished = trainer.step >= one.steps or _run(trainer, end - time.monotonic(), core_seconds)
+        if not finished:
+            break
+        networks.append(trainer.average)
     if not speaks:
         raise typer.Exit(130 if trainer.interrupted and not finished else 0)
     if trainer.interrupted and not finished:
-        typer.echo(f"Interrupted at step {trainer.step:,}, saved; the same command goes on.", err=True)
+        typer.echo(f"Interrupted at step {trainer.step:,}, saved; the same command resumes the run.", err=True)
         raise typer.Exit(130)
     if not finished:
-        say(f"Stopped at step {trainer.step:,}, saved; the same command goes on.")
-    bank = create_bank(out / "bank", found.name, [trainer.average], notes=trainer.notes())
+        say(f"Stopped at step {trainer.step:,}, saved; the same command resumes the run.")
+        if found.network.separate:
+            say(f"{len(networks)} of {len(runs)} levels are trained; the bank is made when all are.")
+            return
+    notes = trainer.notes() | {"recipe": dataclasses.asdict(found)}
+    bank = create_bank(out / "bank", found.name, networks or [trainer.average], notes=notes)
     levels = trainer.evaluate(bank)
     rows = [
         [str(one.level), f"{one.bpp:.4f}", f"{one.estimated_bpp:.4f}", f"{one.psnr:.2f}", f"{one.lpips:.4f}"]
@@ -95,7 +118,29 @@ def train(
     emit(result, text, f"{bank.folder}: bank {bank.name}; give it as --codec {bank.folder}", as_json=as_json)
 
 
-def _run(trainer: "Trainer", seconds: float) -> bool:
+def _perceptual(recipe: "Recipe") -> "PerceptualLoss | None":
+    """The LPIPS nets that a recipe names; None where their term has no weight."""
+    from allocator.metrics.backbones import NETS, find_backbone
+    from allocator.metrics.lpips import LPIPS
+    from codec.training.losses import PerceptualLoss
+    from codec.training.recipe import RecipeError
+
+    if not any((stage.loss or recipe.loss).lpips for stage in recipe.stages):
+        return None
+    if unknown := recipe.perceptual.keys() - NETS.keys():
+        raise RecipeError(
+            f"The recipe {recipe.name} names the perceptual nets {', '.join(sorted(unknown))}; "
+            f"LPIPS has {', '.join(NETS)}."
+        )
+    metrics = [LPIPS(net, find_backbone(net)) for net in recipe.perceptual]
+    return PerceptualLoss(
+        {metric.name: metric.model for metric in metrics},
+        {metric.name: recipe.perceptual[metric.net] for metric in metrics},
+        {metric.name: metric.sha256 for metric in metrics},
+    )
+
+
+def _run(trainer: "Trainer", seconds: float, core_seconds: float) -> bool:
     from datetime import timedelta
 
     from rich.progress import BarColumn, Progress, TextColumn
@@ -110,7 +155,7 @@ def _run(trainer: "Trainer", seconds: float) -> bool:
             text = f"step {report.step:,} {losses}, {left} left"
             bars.update(task, completed=report.step, description=text)
 
-        return trainer.run(show, stop_after_seconds=seconds)
+        return trainer.run(show, stop_after_seconds=seconds, stop_at_core_seconds=core_seconds)
 
 
 def _photos() -> Path:

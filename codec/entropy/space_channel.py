@@ -30,10 +30,10 @@ def stage_map(height: int, width: int, stages: int) -> Tensor:
 
 
 @functools.lru_cache(maxsize=32)
-def _positions(height: int, width: int, stages: int) -> tuple[Tensor, ...]:
+def _positions(height: int, width: int, stages: int, device: torch.device) -> tuple[Tensor, ...]:
     with torch.inference_mode(False):  # kept for training, too
         order = stage_map(height, width, stages).flatten()
-        return tuple((order == stage).nonzero()[:, 0] for stage in range(stages))
+        return tuple((order == stage).nonzero()[:, 0].to(device) for stage in range(stages))
 
 
 class _GuidedContext(nn.Module):
@@ -148,8 +148,7 @@ class SpaceChannelModel(nn.Module):
                 contexts.append(self._see(self.channel_contexts[i], torch.cat(decoded, 1), context).flatten(2))
             known = torch.cat(contexts, 1)
             current = flat.new_zeros(batch, channels, height * width)
-            for stage, positions in enumerate(_positions(height, width, number)):
-                positions = positions.to(flat.device)
+            for stage, positions in enumerate(_positions(height, width, number, flat.device)):
                 seen = known[:, :, positions]
                 if number > 1:
                     around = current.view(batch, channels, height, width)

@@ -23,6 +23,20 @@ def up(channels: int, out: int, kernel: int = 5) -> nn.ConvTranspose2d:
     return nn.ConvTranspose2d(channels, out, kernel, stride=2, padding=kernel // 2, output_padding=1)
 
 
+def fold(out: int, side: int) -> nn.Module:
+    """From an image (B, 3, H, W) to features (B, out, H / side, W / side)."""
+    if side == 2:
+        return down(3, out)
+    return nn.Sequential(nn.PixelUnshuffle(side), nn.Conv2d(3 * side**2, out, 3, padding=1))
+
+
+def unfold(channels: int, side: int) -> nn.Module:
+    """From features (B, channels, h, w) to an image (B, 3, side h, side w)."""
+    if side == 2:
+        return up(channels, 3)
+    return nn.Sequential(nn.Conv2d(channels, 3 * side**2, 3, padding=1), nn.PixelShuffle(side))
+
+
 SMALL = 0.1
 """What residual branches start with, so that a deep network starts near the identity and learns at once."""
 

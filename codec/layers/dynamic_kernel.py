@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from codec.layers.compiled import CompiledKernel, load_library
 from codec.layers.norm import ChannelNorm
 
 _BAND = 6144
@@ -36,6 +37,10 @@ def dynamic_kernel(features: Tensor, offsets: Tensor, modulation: Tensor) -> Ten
             return fused
         except Exception:  # no compiler on this machine: whatever kind of error that is
             _compiled.clear()
+    if features.device.type == "cpu" and torch.is_grad_enabled():  # decoding doesn't depend on a compiler
+        channels = features.shape[1] // modulation.shape[1]
+        if load_library(channels, features.dtype):
+            return CompiledKernel.apply(features, offsets, modulation)  # type: ignore[no-any-return]
     result: Tensor = _DynamicKernel.apply(features, offsets, modulation)
     return result
 

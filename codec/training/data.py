@@ -1,9 +1,13 @@
-"""Random crops of photos, the same for the same seed and step."""
+"""Random crops of photos, the same for the same seed and step, decoded ahead in the background."""
 
 import hashlib
 import os
-from collections.abc import Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,63 +15,160 @@ from PIL import Image
 from torch import Tensor
 
 from codec.base import CodecError, ImageError, RGBImage
-from codec.image import SUFFIXES, read_image
+from codec.formats import register_formats
+from codec.image import FORMATS, SUFFIXES, read_image
+
+_ORIENTATION = 274  # of EXIF
+_SIDEWAYS = range(5, 9)
+_DRAWS = 1000
+"""Crops in a row that may fail before training stops."""
+
+
+class Photo(NamedTuple):
+    """A photo that crops are taken from."""
+
+    path: Path
+    halved: bool
+    """Whether it is read at half its size."""
 
 
 class Photos:
-    """The photos of a folder in memory, some kept aside for validation.
+    """The photos in a tree of folders; those used last stay in memory, some are kept aside for validation.
 
     Args:
-        folder: searched for images, not its subfolders.
+        folder: searched to the bottom for images.
         crop: side of the largest crops; smaller images are left out.
-        validation: so many images, evenly by name, are never cropped.
-        half_size_over: images with a longer side than this are there at half size, too.
+        validation: this many images, evenly by name, are never cropped.
+        half_size_over: images with a longer side than this are there at half size, too; 0 for none.
+        uniform: choose all photos equally often; otherwise in proportion to the square root of their area.
+        memory: bytes of decoded photos that are kept.
 
     Raises:
         CodecError: there is no such folder, or it holds no image that fits.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], crop: int, validation: int, half_size_over: int) -> None:
-        try:
-            paths = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES)
-        except OSError as error:
-            raise CodecError(f"{folder}: can't be read as a folder ({error.strerror}).") from error
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        crop: int,
+        validation: int,
+        half_size_over: int,
+        uniform: bool = False,
+        memory: int = 2 << 30,
+    ) -> None:
+        if not Path(folder).is_dir():
+            raise CodecError(f"{folder}: can't be read as a folder.")
         self.left_out: list[str] = []
         """One sentence for each image that can't be read."""
-        readable: dict[Path, RGBImage] = {}
-        for path in paths:
+        sizes: dict[Path, tuple[int, int]] = {}
+        for path in sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES):
             try:
-                readable[path] = read_image(path)
-            except ImageError as error:
-                self.left_out.append(str(error))
-        every = max(1, len(readable) // validation) if validation else len(readable) + 1
-        self.validation = list(readable)[every // 2 :: every][:validation]
+                sizes[path] = _read_size(path)
+            except Exception as error:  # of Pillow, about damaged files
+                self.left_out.append(f"{path}: can't be read ({error}).")
+        every = max(1, len(sizes) // validation) if validation else len(sizes) + 1
+        self.validation = list(sizes)[every // 2 :: every][:validation]
         digest = hashlib.sha256()
-        self.images: list[RGBImage] = []
-        for path, image in readable.items():
-            if path not in self.validation:
-                digest.update(image.tobytes())
-                self.images += [one for one in self._sizes(image, half_size_over) if min(one.shape[:2]) >= crop]
-        if not self.images:
+        self.photos: list[Photo] = []
+        areas: list[int] = []
+        for path, (width, height) in sizes.items():
+            if path in self.validation:
+                continue
+            digest.update(f"{path.relative_to(folder)} {path.stat().st_size} {width} {height}\n".encode())
+            for halved in (False, True) if 0 < half_size_over < max(width, height) else (False,):
+                sides = (-(-width // 2), -(-height // 2)) if halved else (width, height)
+                if min(sides) >= crop:
+                    self.photos.append(Photo(path, halved))
+                    areas.append(sides[0] * sides[1])
+        if not self.photos:
             raise CodecError(f"{folder}: holds no images of at least {crop} pixels a side to train on.")
         self.fingerprint = digest.hexdigest()
-        """SHA-256 of all pixels that are trained on."""
-        areas = np.array([image.shape[0] * image.shape[1] for image in self.images], np.float64)
-        self._chances = np.sqrt(areas) / np.sqrt(areas).sum()  # large images more often, but not by their area
-
-    @staticmethod
-    def _sizes(image: RGBImage, half_size_over: int) -> Sequence[RGBImage]:
-        if max(image.shape[:2]) <= half_size_over:
-            return [image]
-        return [image, np.asarray(Image.fromarray(image).reduce(2))]
+        """SHA-256 of the names and sizes of all files that are trained on."""
+        chances = np.ones(len(areas)) if uniform else np.sqrt(areas)
+        self._chances = np.cumsum(chances / chances.sum())
+        self._memory, self._held = memory, 0
+        self._kept: OrderedDict[Photo, RGBImage] = OrderedDict()
+        self._lock = threading.Lock()
 
     def batch(self, size: int, crop: int, seed: int, step: int) -> Tensor:
-        """Crops (size, 3, crop, crop), 0 to 1, flipped at random; ``crop`` at most the photos' own."""
+        """Crops, uint8 (size, 3, crop, crop) with channels last in memory, flipped at random.
+
+        Raises:
+            CodecError: too many photos in a row can't be decoded.
+        """
         random = np.random.default_rng((seed, step))
-        crops = []
-        for index in random.choice(len(self.images), size, p=self._chances):
-            image = self.images[index]
-            top, left = (random.integers(side - crop + 1) for side in image.shape[:2])
+        crops: list[RGBImage] = []
+        failures = 0
+        while len(crops) < size:
+            photo = self.photos[min(int(np.searchsorted(self._chances, random.random())), len(self.photos) - 1)]
+            y, x, flip = random.random(3)
+            try:
+                image = self._read(photo)
+            except ImageError as error:
+                failures += 1
+                if failures > _DRAWS:
+                    raise CodecError(f"{failures} photos in a row can't be decoded: {error}") from error
+                continue
+            top, left = (int(at * (side - crop + 1)) for at, side in zip((y, x), image.shape[:2], strict=True))
             part = image[top : top + crop, left : left + crop]
-            crops.append(part[:, ::-1] if random.random() < 0.5 else part)
-        return torch.from_numpy(np.stack(crops)).movedim(3, 1).float() / 255
+            crops.append(part[:, ::-1] if flip < 0.5 else part)
+        return torch.from_numpy(np.stack(crops)).movedim(3, 1)
+
+    def _read(self, photo: Photo) -> RGBImage:
+        with self._lock:
+            if (kept := self._kept.get(photo)) is not None:
+                self._kept.move_to_end(photo)
+                return kept
+        try:
+            image = read_image(photo.path)
+        except ImageError as error:
+            with self._lock:
+                if str(error) not in self.left_out:
+                    self.left_out.append(str(error))
+            raise
+        if photo.halved:
+            image = np.asarray(Image.fromarray(image).reduce(2))
+        with self._lock:
+            if photo not in self._kept:
+                self._kept[photo] = image
+                self._held += image.nbytes
+            while self._held > self._memory and len(self._kept) > 1:
+                self._held -= self._kept.popitem(last=False)[1].nbytes
+        return image
+
+
+class Ahead:
+    """Makes the values of the next steps in the background.
+
+    Args:
+        make: of a step.
+        end: the step at which there is no more to make.
+        ahead: steps that are made before they are asked for.
+    """
+
+    def __init__(self, make: Callable[[int], Tensor], end: int, ahead: int = 4) -> None:
+        self._make, self._end, self._ahead = make, end, ahead
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="photos")
+        self._made: dict[int, Future[Tensor]] = {}
+
+    def get(self, step: int) -> Tensor:
+        """The value of a step; raises what making it raised."""
+        for later in range(step, min(step + self._ahead, self._end)):
+            if later not in self._made:
+                self._made[later] = self._pool.submit(self._make, later)
+        self._made = {at: value for at, value in self._made.items() if at >= step}
+        return self._made[step].result()
+
+    def close(self) -> None:
+        """End the background work."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _read_size(path: Path) -> tuple[int, int]:
+    """Width and height as :func:`read_image` gives them, without decoding."""
+    register_formats()
+    with Image.open(path, formats=FORMATS) as image:
+        width, height = image.size
+        # getexif() would decode a PNG that has none
+        tags = image.getexif() if "exif" in image.info else getattr(image, "tag_v2", {})
+        return (height, width) if tags.get(_ORIENTATION) in _SIDEWAYS else (width, height)

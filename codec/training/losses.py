@@ -1,5 +1,7 @@
 """The terms of the training loss (PO-DKIC, section 2.2)."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -10,6 +12,33 @@ from codec.network import Likelihoods
 def bits_per_pixel(likelihoods: Likelihoods, pixels: int) -> Tensor:
     """Estimated rate of each sample, (B,), from likelihoods whose first dimension is the batch."""
     return sum(-part.float().log2().flatten(1).sum(1) for part in likelihoods) / pixels  # type: ignore[return-value]
+
+
+class PerceptualLoss(nn.Module):
+    """A weighted sum of perceptual distances.
+
+    Args:
+        nets: by the names of the metrics that they are; each takes two batches (B, 3, H, W), -1 to 1, and gives B
+            distances.
+        weights: of each net.
+        sha256: of each net's weights, for the run's notes.
+    """
+
+    def __init__(
+        self, nets: Mapping[str, nn.Module], weights: Mapping[str, float], sha256: Mapping[str, str]
+    ) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList(nets.values())
+        self.weights = [weights[name] for name in nets]
+        self.notes = {name: {"weight": weights[name], "sha256": sha256[name]} for name in nets}
+        """Which metrics a network was trained by, and how much each counted."""
+
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        """The sum for each sample, (B,)."""
+        total = one.new_zeros(len(one), dtype=torch.float32)
+        for net, weight in zip(self.nets, self.weights, strict=True):
+            total = total + weight * net(one, other).float().flatten()
+        return total
 
 
 class RatePrice(nn.Module):
@@ -37,10 +66,14 @@ class RatePrice(nn.Module):
         self.memory = memory
 
     def observe(self, level: Tensor, rates: Tensor) -> None:
-        """Let the rates (B,) of samples at levels (B,) enter their levels' means."""
-        for index, rate in zip(level.tolist(), rates, strict=True):
-            if torch.isfinite(rate):
-                self.rates[index] = self.memory * self.rates[index] + (1 - self.memory) * rate
+        """Let the rates (B,) of samples at levels (B,) enter their levels' means, one after the other."""
+        finite = rates.isfinite()
+        levels = torch.arange(len(self.rates), device=level.device)
+        of_level = ((level[:, None] == levels) & finite[:, None]).to(rates.dtype)  # (B, levels)
+        later = of_level.flip(0).cumsum(0).flip(0) - of_level
+        shares = of_level * (1 - self.memory) * self.memory**later
+        rates = rates.where(finite, 0)[:, None]
+        self.rates.copy_(self.memory ** of_level.sum(0) * self.rates + (shares * rates).sum(0))
 
     def forward(self, level: Tensor) -> Tensor:
         """The price for each sample (B,) of levels (B,)."""

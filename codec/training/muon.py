@@ -13,6 +13,8 @@ class Muon(torch.optim.Optimizer):
     A weight (out, in, h, w) counts as a matrix of ``out`` rows. Steps are scaled to the size of Adam's (Liu et al.
     2025, section 2.2), so that both take the same learning rate.
 
+    As torch's Adam, it leaves a step out where its attribute ``found_inf`` is set to a tensor of 1.
+
     Args:
         params: of at least two dimensions each.
         lr: learning rate, as Adam's.
@@ -21,6 +23,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0.95) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum})
+        self.found_inf: Tensor | None = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -33,9 +36,13 @@ class Muon(torch.optim.Optimizer):
                 state = self.state[parameter]
                 if not state:
                     state["mean"] = torch.zeros_like(parameter)
-                mean = state["mean"]
-                mean.lerp_(parameter.grad, 1 - momentum)
-                step = orthogonal(parameter.grad.lerp(mean, momentum).flatten(1))
+                mean, gradient = state["mean"], parameter.grad
+                if self.found_inf is not None:
+                    gradient = gradient.where(self.found_inf == 0, mean)
+                mean.lerp_(gradient, 1 - momentum)
+                step = orthogonal(gradient.lerp(mean, momentum).flatten(1))
+                if self.found_inf is not None:
+                    step = step * (1 - self.found_inf)
                 size = 0.2 * max(step.shape) ** 0.5
                 parameter.add_(step.reshape(parameter.shape).to(parameter.dtype), alpha=-group["lr"] * size)
 

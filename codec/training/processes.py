@@ -66,4 +66,6 @@ class Processes:
 
     def any(self, flag: bool) -> bool:
         """Whether one of the processes says so."""
+        if self.count == 1:
+            return flag
         return bool(self.gather(torch.tensor([flag], dtype=torch.uint8, device=self.device)).any())

@@ -20,6 +20,10 @@ class Network:
     """Which network is trained."""
 
     configuration: str = "compact"
+    """A name, or that of a bank, whose configuration is taken."""
+    separate: bool = False
+    """Whether each level has a network of its own, trained one after the other (the papers' banks); otherwise all
+    levels share one network and differ by gains."""
     changes: dict[str, Any] = field(default_factory=dict)
     """Fields that differ from the configuration's."""
 
@@ -32,7 +36,9 @@ class Data:
     """Side of the random crops, pixels."""
     batch: int = 16
     half_size_over: int = 1200
-    """Images with a longer side than this are cropped at half size, too."""
+    """Images with a longer side than this are cropped at half size, too; 0 for none."""
+    uniform: bool = False
+    """Whether all images are chosen equally often; otherwise in proportion to the square root of their area."""
     validation: int = 8
     """Images that are never trained on: every n-th by name, so many."""
 
@@ -56,6 +62,9 @@ class Rate:
     """lambda-alpha of each level: while its rate is at least the target."""
     below: tuple[float, ...] = (0.0625,)
     """lambda-beta of each level."""
+    weights: tuple[float, ...] = ()
+    """How much each level counts in the loss; all alike by default. Where the losses of levels that share a network
+    differ by orders of magnitude, the largest would be all that is learnt."""
     memory: float = 0.98
     """The rate that is compared is a running mean over samples of the level, which keeps so much of its past."""
 
@@ -69,9 +78,9 @@ class Optimizer:
     gain_factor: float = 10.0
     """Learning rate of the gains, over that of the weights."""
     clip: float = 1.0
-    """The largest norm that a gradient keeps."""
+    """The largest norm that a gradient keeps; 0 for any."""
     average: float = 0.999
-    """The exponential average of the weights, which is what a bank gets, keeps so much at each step."""
+    """The exponential average of the weights, which is what a bank gets, keeps so much at each step; 0 for none."""
     precision: str = "float32"
     """``float32``, or ``bfloat16`` for mixed precision."""
 
@@ -114,10 +123,18 @@ class Recipe:
     network: Network = field(default_factory=Network)
     data: Data = field(default_factory=Data)
     loss: Loss = field(default_factory=Loss)
+    perceptual: dict[str, float] = field(default_factory=lambda: {"alex": 1.0})
+    """Weights of the LPIPS nets whose sum is the term ``lpips`` of the loss; in these a bank flatters itself."""
     rate: Rate = field(default_factory=Rate)
     optimizer: Optimizer = field(default_factory=Optimizer)
 
     def __post_init__(self) -> None:
+        if self.rate.weights and len(self.rate.weights) != len(self.rate.targets):
+            raise RecipeError(f"The recipe {self.name} needs a weight for each level, or none.")
+        if any(weight < 0 for weight in self.perceptual.values()):
+            raise RecipeError(f"The recipe {self.name} has a perceptual net with a negative weight.")
+        if self.network.separate and self.level is not None:
+            raise RecipeError(f"The recipe {self.name} can't train a single level of separate networks.")
         if not self.stages or any(stage.steps < 1 for stage in self.stages):
             raise RecipeError(f"The recipe {self.name} has no steps.")
         if not len(self.rate.targets) == len(self.rate.above) == len(self.rate.below):
@@ -145,7 +162,7 @@ class Recipe:
         """
         try:
             base = find_configuration(self.network.configuration)
-            changes = {**self.network.changes, "levels": len(self.rate.targets)}
+            changes = {**self.network.changes, "levels": 1 if self.network.separate else len(self.rate.targets)}
             return base.from_dict({**dataclasses.asdict(base), **changes})
         except (ValueError, TypeError) as error:
             raise RecipeError(f"The recipe {self.name} makes no network: {error}") from error
@@ -154,6 +171,17 @@ class Recipe:
     def steps(self) -> int:
         """Of all stages."""
         return sum(stage.steps for stage in self.stages)
+
+    def of_level(self, level: int) -> "Recipe":
+        """The recipe of one level's network, where each level has its own."""
+        rate = dataclasses.replace(
+            self.rate,
+            targets=self.rate.targets[level : level + 1],
+            above=self.rate.above[level : level + 1],
+            below=self.rate.below[level : level + 1],
+            weights=(),
+        )
+        return dataclasses.replace(self, rate=rate)
 
     def stage_at(self, step: int) -> tuple[Stage, int]:
         """The stage of a step, and the step's number within it."""

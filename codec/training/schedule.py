@@ -25,7 +25,7 @@ def move_average(average: nn.Module, network: nn.Module, keep: float, step: int)
     Args:
         average: whose weights are moved.
         network: of the same shape.
-        keep: what stays of the average in a step, later on.
+        keep: what stays of the average in a step, later on; 0 for the network's own weights.
         step: from 0.
     """
     keep = min(keep, (1 + step) / (10 + step))

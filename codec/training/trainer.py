@@ -11,7 +11,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,9 +28,9 @@ from codec.image import read_image
 from codec.learned import LearnedCodec
 from codec.network import CompressionNetwork, Gains, Output
 from codec.tensors import to_tensor
-from codec.training.data import Photos
+from codec.training.data import Ahead, Photos
 from codec.training.discriminator import Discriminator
-from codec.training.losses import RatePrice, bits_per_pixel, discriminator_loss, generator_loss
+from codec.training.losses import PerceptualLoss, RatePrice, bits_per_pixel, discriminator_loss, generator_loss
 from codec.training.muon import Muon, mixes_channels
 from codec.training.processes import Processes
 from codec.training.recipe import Recipe, Stage
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 STATE, WEIGHTS, LOG, EVENTS = "state.pt", "weights.safetensors", "log.csv", "events"
+_TERMS = ("loss", "bpp", "mse", "lpips", "gan")
+"""What a step measures."""
 _PATIENCE = 20
 """Steps in a row without finite loss after which a run stops."""
 
@@ -76,13 +78,14 @@ class Trainer:
     """One run of a recipe in one folder.
 
     Each step's crops, levels and noise follow from the seed and the step's number alone, so that a run that was
-    killed goes on to the same weights as one that wasn't.
+    killed ends with the same weights as one that wasn't. No step waits for a GPU: crops are decoded and copied ahead,
+    and what a step measured is read when it is reported.
 
     Args:
         recipe: all numbers.
         photos: the folder of training images.
         folder: where state, weights and logs are kept; a run that is there is gone on with.
-        perceptual: LPIPS, which takes two batches of images (B, 3, H, W), -1 to 1.
+        perceptual: the loss's term ``lpips``; None where the recipe has none.
         processes: this process among those that share the run; by default those of torch's launcher.
 
     Raises:
@@ -90,7 +93,12 @@ class Trainer:
     """
 
     def __init__(
-        self, recipe: Recipe, photos: Path, folder: Path, perceptual: nn.Module, processes: Processes | None = None
+        self,
+        recipe: Recipe,
+        photos: Path,
+        folder: Path,
+        perceptual: PerceptualLoss | None,
+        processes: Processes | None = None,
     ) -> None:
         self.recipe, self.folder = recipe, folder
         self.processes = processes or Processes.joined()
@@ -99,8 +107,8 @@ class Trainer:
             self.processes.share(stage.batch or recipe.data.batch)
         data = recipe.data
         largest = max(stage.crop or data.crop for stage in recipe.stages)
-        self.photos = Photos(photos, largest, data.validation, data.half_size_over)
-        self.perceptual = perceptual.to(self.device).requires_grad_(False)
+        self.photos = Photos(photos, largest, data.validation, data.half_size_over, data.uniform)
+        self.perceptual = perceptual.to(self.device).requires_grad_(False) if perceptual else None
         torch.manual_seed(recipe.seed)
         self.network = CompressionNetwork(recipe.config)
         spread_gains(self.network)
@@ -108,15 +116,21 @@ class Trainer:
         self.discriminator = Discriminator(recipe.config.latent).to(self.device)
         self.price = RatePrice(recipe.rate.targets, recipe.rate.above, recipe.rate.below, recipe.rate.memory)
         self.price = self.price.to(self.device)
+        weights = recipe.rate.weights or [1.0] * len(recipe.rate.targets)
+        self.level_weights = torch.tensor(weights, device=self.device)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.optimizers = self._optimizers(self.network)
         self.discriminator_optimizers = self._optimizers(self.discriminator)
         self.step = 0
-        self.seconds = 0.0
+        self.seconds = self.core_seconds = 0.0
+        self.core_hours_before = 0.0
+        """Of the run whose weights this one began with."""
         self.interrupted = False
         """Whether the last :meth:`run` ended by an interrupt."""
         self._board: SummaryWriter | None = None
-        self._skipped = {id(self.network): 0, id(self.discriminator): 0}
+        self._skipped = torch.zeros(2, dtype=torch.int64, device=self.device)
+        """Steps in a row without finite gradients, of network and discriminator."""
+        self._ahead: Ahead | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -154,6 +168,9 @@ class Trainer:
             "recipe": dataclasses.asdict(self.recipe),
             "steps": self.step,
             "hours": round(self.seconds / 3600, 3),
+            "core_hours": round(self.core_seconds / 3600, 4),
+            "core_hours_in_all": round(self.core_hours_before + self.core_seconds / 3600, 4),
+            "perceptual": self.perceptual.notes if self.perceptual else {},
             "hardware": gpu or f"{torch.get_num_threads()} threads, {platform.machine()}",
             "processes": self.processes.count,
             "versions": {name: version(name) for name in ("torch", "numpy")} | {"python": platform.python_version()},
@@ -167,10 +184,13 @@ class Trainer:
         report_every: int = 50,
         save_every_seconds: float = 180.0,
         stop_after_seconds: float = math.inf,
+        stop_at_core_seconds: float = math.inf,
     ) -> bool:
         """Train until the recipe ends, the time is over or Ctrl-C is pressed; save now and then and at the end.
 
-        An interrupt waits for the end of the step, so that what is saved is exactly what a run without it has then.
+        The time is over ``stop_after_seconds`` from now, or when the run has used ``stop_at_core_seconds`` of
+        processors in all, earlier calls included. An interrupt waits for the end of the step, so that what is saved
+        is exactly what a run without it has then.
 
         Returns:
             Whether the recipe has come to its end.
@@ -178,8 +198,10 @@ class Trainer:
         Raises:
             TrainingError: the loss stays infinite; the last saved state is from before.
         """
-        with _interrupts_noted() as interrupts, self._tensorboard():
-            return self._run(report, report_every, save_every_seconds, stop_after_seconds, interrupts)
+        self._ahead = Ahead(self._crops, self.recipe.steps)
+        with contextlib.closing(self._ahead), _interrupts_noted() as interrupts, self._tensorboard():
+            limits = stop_after_seconds, stop_at_core_seconds
+            return self._run(report, report_every, save_every_seconds, limits, interrupts)
 
     @contextlib.contextmanager
     def _tensorboard(self) -> Iterator[None]:
@@ -201,50 +223,66 @@ class Trainer:
         report: Callable[[Report], None],
         report_every: int,
         save_every_seconds: float,
-        stop_after_seconds: float,
+        limits: tuple[float, float],
         interrupts: list[int],
     ) -> bool:
         begin = saved = time.monotonic()
-        done_before, seen = self.step, list[dict[str, float]]()
+        cores_saved = time.process_time()
+        done_before, seen = self.step, list[Tensor]()
+
+        def save() -> None:
+            nonlocal saved, cores_saved
+            self._check_finite()
+            now, cores = time.monotonic(), time.process_time()
+            self.seconds, saved = self.seconds + now - saved, now
+            self.core_seconds, cores_saved = self.core_seconds + cores - cores_saved, cores
+            self.save()
+
         while self.step < self.recipe.steps:
             stage, number = self.recipe.stage_at(self.step)
             seen.append(self._train_step(stage, number))
             self.step += 1
             now = time.monotonic()
             self.interrupted = self.processes.any(bool(interrupts))
-            over = self.interrupted or self.processes.any(now - begin >= stop_after_seconds)
+            used = self.core_seconds + time.process_time() - cores_saved
+            over = self.interrupted or self.processes.any(now - begin >= limits[0] or used >= limits[1])
             if self.step % report_every == 0 or self.step == self.recipe.steps or over:
+                self._check_finite()
                 self._log(seen, (now - begin) / (self.step - done_before), report)
                 seen = []
             if now - saved >= save_every_seconds or over:
-                self.seconds += now - saved
-                saved = now
-                self.save()
+                save()
             if over:
                 break
         else:
-            self.seconds += time.monotonic() - saved
-            self.save()
+            save()
         return self.step >= self.recipe.steps
 
-    def _train_step(self, stage: Stage, number: int) -> dict[str, float]:
+    def _crops(self, step: int) -> Tensor:
+        stage, _ = self.recipe.stage_at(step)
+        data = self.recipe.data
+        batch = self.photos.batch(stage.batch or data.batch, stage.crop or data.crop, self.recipe.seed, step)
+        share = batch[self.processes.share(len(batch))]
+        return share.pin_memory() if self.device.type == "cuda" else share
+
+    def _train_step(self, stage: Stage, number: int) -> Tensor:
+        """Move the weights once. Gives :data:`_TERMS`, still on the device."""
         recipe, weights = self.recipe, stage.loss or self.recipe.loss
         torch.manual_seed(recipe.seed * 1_000_003 + self.step)
         rate = learning_rate(stage, number)
         for optimizer in (*self.optimizers, *self.discriminator_optimizers):
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
-        batch = self.photos.batch(
-            stage.batch or recipe.data.batch, stage.crop or recipe.data.crop, recipe.seed, self.step
-        )
-        level = torch.randint(len(recipe.rate.targets), (len(batch),))
+        assert self._ahead
+        crops = self._ahead.get(self.step)
+        image = crops.to(self.device, non_blocking=True).float() / 255
+        size = stage.batch or recipe.data.batch
+        level = torch.randint(len(recipe.rate.targets), (size,))
         if recipe.level is not None:
             level.fill_(recipe.level)
-        share = self.processes.share(len(batch))
+        level = level[self.processes.share(size)].to(self.device, non_blocking=True)
         if self.processes.rank:
             torch.manual_seed((self.processes.rank << 40) + recipe.seed * 1_000_003 + self.step)  # noise of its own
-        image, level = batch[share].to(self.device), level[share].to(self.device)
-        image = image.contiguous(memory_format=torch.channels_last)
         self.network.train()
         with self._mixed_precision():
             output: Output = self.network(image, level)
@@ -254,53 +292,57 @@ class Trainer:
         actual = bits_per_pixel(output.rounded, pixels)
         self.price.observe(self.processes.gather(level), self.processes.gather(actual))
         price = stage.rate_factor * self.price(level)
-        mse = (decoded - image).square().mean()
-        with self._mixed_precision():
-            lpips = self.perceptual(decoded * 2 - 1, image * 2 - 1).float().mean()
-        loss = weights.mse * mse + weights.lpips * lpips + (price * rates).mean()
-        gan = torch.zeros(())
+        mse = (decoded - image).square().mean((1, 2, 3))
+        lpips = torch.zeros_like(mse)
+        if self.perceptual and weights.lpips:
+            with self._mixed_precision():
+                lpips = self.perceptual(decoded * 2 - 1, image * 2 - 1)
+        loss = weights.mse * mse + weights.lpips * lpips + price * rates
+        loss = (self.level_weights[level] * loss).mean()
+        gan = torch.zeros_like(loss)
         if stage.adversarial:
             condition = output.y_hat.float().detach()
             self.discriminator.requires_grad_(False)
             gan = generator_loss(self.discriminator(image, condition), self.discriminator(decoded, condition))
             self.discriminator.requires_grad_(True)
             loss = loss + weights.gan * gan
-        if self._apply(loss, self.network, self.optimizers):
-            move_average(self.average, self.network, self.recipe.optimizer.average, self.step)
+        self._apply(loss, self.network, self.optimizers)
+        move_average(self.average, self.network, self.recipe.optimizer.average, self.step)
         if stage.adversarial:
             real = self.discriminator(image, condition)
             fake = self.discriminator(decoded.detach(), condition)
             self._apply(discriminator_loss(real, fake), self.discriminator, self.discriminator_optimizers)
-        terms = torch.stack([value.detach().to(self.device) for value in (loss, actual.mean(), mse, lpips, gan)])
-        means = self.processes.gather(terms[None]).mean(0).tolist()
-        return {**dict(zip(("loss", "bpp", "mse", "lpips", "gan"), means, strict=True)), "learning_rate": rate}
+        terms = torch.stack([value.detach() for value in (loss, actual.mean(), mse.mean(), lpips.mean(), gan)])
+        return self.processes.gather(terms[None]).mean(0)
 
     def _mixed_precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.optimizer.precision == "bfloat16")
 
-    def _apply(self, loss: Tensor, module: nn.Module, optimizers: list[torch.optim.Optimizer]) -> bool:
-        """One step down the gradient; left out where that isn't finite, and the run ends if that goes on."""
+    def _apply(self, loss: Tensor, module: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
+        """One step down the gradient; left out, by the optimizers themselves, where that isn't finite."""
         module.zero_grad(set_to_none=True)
-        norm = torch.tensor(math.nan)
-        if not self.processes.any(not bool(torch.isfinite(loss))):
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.processes.average_gradients(module)
-            norm = nn.utils.clip_grad_norm_(module.parameters(), self.recipe.optimizer.clip)
-        if not torch.isfinite(norm):
-            self._skipped[id(module)] += 1
-            if self._skipped[id(module)] >= _PATIENCE:
-                raise TrainingError(
-                    f"The loss wasn't finite for {_PATIENCE} steps before step {self.step}; {self.folder} holds the "
-                    "last good state. Lower the learning rate or the GAN's weight, then go on."
-                )
-            return False
-        self._skipped[id(module)] = 0
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.processes.average_gradients(module)
+        norm = nn.utils.clip_grad_norm_(module.parameters(), self.recipe.optimizer.clip or math.inf)
+        bad = norm.isfinite().logical_not()
+        skipped = self._skipped[int(module is self.discriminator)]
+        skipped.add_(1).mul_(bad)
         for optimizer in optimizers:
+            optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
             optimizer.step()
-        return True
 
-    def _log(self, seen: list[dict[str, float]], seconds_a_step: float, report: Callable[[Report], None]) -> None:
-        means = {key: sum(one[key] for one in seen) / len(seen) for key in seen[0]}
+    def _check_finite(self) -> None:
+        """Waits for the device, so it is called now and then."""
+        if int(self._skipped.max()) >= _PATIENCE:
+            raise TrainingError(
+                f"The loss wasn't finite for {_PATIENCE} steps before step {self.step}; {self.folder} holds the "
+                "last good state. Lower the learning rate or the GAN's weight, then resume."
+            )
+
+    def _log(self, seen: list[Tensor], seconds_a_step: float, report: Callable[[Report], None]) -> None:
+        means = dict(zip(_TERMS, torch.stack(seen).mean(0).tolist(), strict=True))
+        stage, number = self.recipe.stage_at(self.step - 1)
+        means["learning_rate"] = learning_rate(stage, number)
         left = (self.recipe.steps - self.step) * seconds_a_step
         line = Report(step=self.step, steps=self.recipe.steps, seconds_left=left, **means)
         report(line)
@@ -328,6 +370,8 @@ class Trainer:
             "data": self.photos.fingerprint,
             "step": self.step,
             "seconds": self.seconds,
+            "core_seconds": self.core_seconds,
+            "core_hours_before": self.core_hours_before,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "discriminator": self.discriminator.state_dict(),
@@ -366,14 +410,19 @@ class Trainer:
             optimizer.load_state_dict(kept)
         self.price.rates.copy_(state["price"]["rates"])
         self.step, self.seconds = state["step"], state["seconds"]
+        self.core_seconds, self.core_hours_before = state["core_seconds"], state["core_hours_before"]
         log = self.folder / LOG
         if log.exists():  # what was done after the last save is done again
             head, *rows = log.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [row for row in rows if int(row.partition(",")[0]) <= self.step]
             write_file(log, "".join([head, *kept]).encode())
 
-    def start_from(self, network: CompressionNetwork) -> None:
+    def start_from(self, network: CompressionNetwork, notes: Mapping[str, Any] | None = None) -> None:
         """Begin with the weights of a network of the same configuration instead of random ones.
+
+        Args:
+            network: whose weights are copied.
+            notes: of the run that trained it, whose hours are added to this one's.
 
         Raises:
             TrainingError: its configuration differs, or the run has begun.
@@ -382,25 +431,26 @@ class Trainer:
             raise TrainingError("Only a run that hasn't begun can start from weights, of its own configuration.")
         self.network.load_state_dict(network.state_dict())
         self.average.load_state_dict(network.state_dict())
+        self.core_hours_before = float((notes or {}).get("core_hours_in_all", 0))
 
     def evaluate(self, bank: Bank) -> Iterator[Evaluation]:
-        """Each level of a bank with one network on the validation images, by real bitstreams."""
+        """Each level of a bank on the validation images, by real bitstreams."""
         codec = LearnedCodec(bank)
         images = [read_image(path) for path in self.photos.validation]
         if not images:
             return
-        network = bank.network(bank.levels[0].weights)
+        networks = {level.weights: bank.network(level.weights) for level in bank.levels}
         encoders = [codec.encoder(image) for image in images]
-        for level in range(len(bank.levels)):
+        for level, setting in enumerate(bank.levels):
             bits = estimated = pixels = 0.0
             errors, distances = [], []
             for image, encode in zip(images, encoders, strict=True):
                 data = encode(level)
                 original, decoded = to_tensor(image), to_tensor(codec.decode(data))
                 with torch.no_grad():
-                    output = network(original, torch.tensor([level]))
+                    output = networks[setting.weights](original, torch.tensor([setting.gain]))
                     pair = (2 * one.to(self.device) - 1 for one in (original, decoded))
-                    distances.append(float(self.perceptual(*pair)))
+                    distances.append(float(self.perceptual(*pair)) if self.perceptual else math.nan)
                 area = image.shape[0] * image.shape[1]
                 estimated += float(bits_per_pixel(output.likelihoods, area)) * area
                 bits, pixels = bits + 8 * len(data), pixels + area

@@ -52,7 +52,7 @@ def fit(made: CompressionNetwork, photos: Path, steps: int) -> CompressionNetwor
     made = made.train().requires_grad_(True)
     optimizer = torch.optim.Adam(made.parameters(), 2e-3)
     for step in range(steps):
-        image = crops.batch(4, 64, 0, step)
+        image = crops.batch(4, 64, 0, step).float() / 255
         output = made(image, torch.randint(made.config.levels, (4,)))
         rate = bits_per_pixel(output.likelihoods, 64 * 64).mean()
         loss = 100 * (output.x_hat - image).square().mean() + 0.3 * rate

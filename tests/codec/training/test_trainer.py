@@ -1,23 +1,27 @@
 """Training as a person meets it: killed, gone on with, run away, and turned into a bank."""
 
+import contextlib
 import csv
 import dataclasses
 import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from codec import CodecError, RGBImage
 from codec.bank import Bank
 from codec.bank_builder import check_bank, create_bank
 from codec.checkpoints import read_checkpoint, read_network
 from codec.learned import LearnedCodec
-from codec.training.data import Photos
+from codec.training.data import Ahead
+from codec.training.losses import PerceptualLoss
 from codec.training.recipe import Loss, Recipe, find_recipe, read_recipe
 from codec.training.trainer import EVENTS, LOG, STATE, WEIGHTS, Report, Trainer, TrainingError
 from tests.conftest import run, started
@@ -30,13 +34,22 @@ class Blurred(nn.Module):
         return nn.functional.avg_pool2d(one - other, 4).square().mean((1, 2, 3))
 
 
+class Undefined(nn.Module):
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        return (one - other).sum((1, 2, 3)) * torch.nan
+
+
+def of_net(net: nn.Module) -> PerceptualLoss:
+    return PerceptualLoss({"net": net}, {"net": 1.0}, {"net": "0" * 64})
+
+
 @pytest.fixture
 def recipe() -> Recipe:
     return find_recipe("smoke")
 
 
 def trainer(recipe: Recipe, photos: Path, folder: Path) -> Trainer:
-    return Trainer(recipe, photos, folder, Blurred())
+    return Trainer(recipe, photos, folder, of_net(Blurred()))
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -115,7 +128,7 @@ def test_a_loss_that_runs_away_stops_the_run_and_spares_the_weights(
     first.run(stop_after_seconds=0.0)
     before = weights(tmp_path)
     with pytest.raises(TrainingError, match="wasn't finite for 20 steps"):
-        Trainer(long, photos, tmp_path, Infinite()).run()
+        Trainer(long, photos, tmp_path, of_net(Infinite())).run()
     after = weights(tmp_path)
     assert all(torch.equal(before[key], after[key]) for key in before)
 
@@ -197,11 +210,10 @@ def test_evaluation_uses_the_bytes_of_a_bank(recipe: Recipe, photos: Path, tmp_p
 def test_one_network_that_never_learns_stops_the_run(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
     """The discriminator's steps succeed all the while."""
     stages = (dataclasses.replace(recipe.stages[1], steps=60),)
-    wrong = trainer(dataclasses.replace(recipe, stages=stages), photos, tmp_path)
-    wrong.perceptual.forward = lambda one, other: one.sum() * torch.nan
+    wrong = Trainer(dataclasses.replace(recipe, stages=stages), photos, tmp_path, of_net(Undefined()))
     with pytest.raises(TrainingError, match="wasn't finite"):
-        wrong.run()
-    assert wrong.step == 19
+        wrong.run(report_every=25)
+    assert wrong.step == 25
 
 
 def test_mixed_precision_trains(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
@@ -247,19 +259,52 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
         assert says in ran.err
 
 
-def test_crops_follow_from_seed_and_step(photos: Path) -> None:
-    one, two = (Photos(photos, crop=64, validation=1, half_size_over=100) for _ in range(2))
-    assert torch.equal(one.batch(4, 64, 7, 3), two.batch(4, 64, 7, 3))
-    assert not torch.equal(one.batch(4, 64, 7, 3), one.batch(4, 64, 7, 4))
-    assert one.batch(2, 48, 7, 3).shape == (2, 3, 48, 48)
-    assert len(one.validation) == 1
-    with pytest.raises(CodecError, match="at least 4000 pixels"):
-        Photos(photos, crop=4000, validation=0, half_size_over=10_000)
+def test_a_step_reads_nothing_back_from_the_device(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
+    """A GPU would wait at each such operation; reports and saves alone may."""
+
+    class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+                reads.append(str(function))
+            return function(*args, **kwargs or {})
+
+    reads: list[str] = []
+    made = trainer(dataclasses.replace(recipe, stages=recipe.stages[1:]), photos, tmp_path)  # the adversarial stage
+    made.run(stop_after_seconds=0.0)  # state that the first step makes
+    made._ahead = Ahead(made._crops, made.recipe.steps)
+    with contextlib.closing(made._ahead), Reads():  # type: ignore[no-untyped-call]
+        made._train_step(made.recipe.stages[0], 1)
+        assert reads == []
+        float(torch.ones(()))
+    assert len(reads) == 1
 
 
-def test_unreadable_images_are_left_out_and_named(photos: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(photos, tmp_path / "photos"))
-    (folder / "broken.png").write_bytes(b"no image")
-    found = Photos(folder, crop=64, validation=0, half_size_over=10_000)
-    assert len(found.left_out) == 1
-    assert "broken.png" in found.left_out[0]
+def test_separate_networks_are_trained_one_after_the_other(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "codec/training/recipes/smoke.toml").read_text()
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace("[network]", "[network]\nseparate = true") + "\n[loss]\nlpips = 0.0\n")
+    arguments = ("train", path, "--photos", photos, "--threads", 1, "-o", tmp_path / "run")
+    stopped = run(*arguments, "--hours", 0.0)
+    assert "0 of 2 levels are trained" in stopped.out
+    ran = run(*arguments)
+    assert ran.code == 0, ran.err
+    bank = Bank.load(tmp_path / "run" / "bank")
+    assert [level.weights for level in bank.levels] == ["weights-00.safetensors", "weights-01.safetensors"]
+    assert check_bank(bank) == []
+    assert run(*arguments).code == 0  # all are trained: the bank is made again
+
+
+def test_a_bank_says_which_nets_it_was_trained_by(photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    text = (Path(__file__).parents[3] / "codec/training/recipes/smoke.toml").read_text()
+    path.write_text(
+        "perceptual = {alex = 0.25}\n" + text.replace("steps = 12", "steps = 1").replace("steps = 8", "steps = 1")
+    )
+    ran = run("train", path, "--photos", photos, "--threads", 1, "-o", tmp_path / "run")
+    assert ran.code == 0, ran.err
+    notes = Bank.load(tmp_path / "run" / "bank").notes
+    assert notes["perceptual"]["lpips-alex"]["weight"] == 0.25
+    assert len(notes["perceptual"]["lpips-alex"]["sha256"]) == 64
+    assert notes["core_hours"] > 0
+    path.write_text("perceptual = {resnet = 1.0}\n" + text)
+    assert "names the perceptual nets resnet" in run("train", path, "--photos", photos, "-o", tmp_path / "other").err
