@@ -1,11 +1,11 @@
 """The dynamic kernel: every group of channels samples where its own learned offsets point (DKIC, equation 4)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from codec.layers.compiled import CompiledKernel, load_library
 from codec.layers.norm import ChannelNorm
 
 _BAND = 6144
@@ -37,10 +37,10 @@ def dynamic_kernel(features: Tensor, offsets: Tensor, modulation: Tensor) -> Ten
             return fused
         except Exception:  # no compiler on this machine: whatever kind of error that is
             _compiled.clear()
-    if features.device.type == "cpu" and torch.is_grad_enabled():  # decoding doesn't depend on a compiler
-        channels = features.shape[1] // modulation.shape[1]
-        if load_library(channels, features.dtype):
-            return CompiledKernel.apply(features, offsets, modulation)  # type: ignore[no-any-return]
+    if features.device.type == "cpu" and torch.is_grad_enabled():
+        for kernel in training_kernels:
+            if (found := kernel(features, offsets, modulation)) is not None:
+                return found
     result: Tensor = _DynamicKernel.apply(features, offsets, modulation)
     return result
 
@@ -67,6 +67,10 @@ def dynamic_kernel_gathered(features: Tensor, offsets: Tensor, modulation: Tenso
             out = out + (samples * weight).sum(3)
     return out.reshape(features.shape)
 
+
+training_kernels: list[Callable[[Tensor, Tensor, Tensor], Tensor | None]] = []
+"""Faster forms for gradients on a processor, which give None where they can't be used. Training adds its own;
+decoding doesn't depend on any."""
 
 _compiled: list[Any] = [torch.compile(dynamic_kernel_gathered, dynamic=True)]
 """The fused form; emptied where it can't be compiled."""

@@ -28,6 +28,7 @@ from codec.image import read_image
 from codec.learned import LearnedCodec
 from codec.network import CompressionNetwork, Gains, Output
 from codec.tensors import to_tensor
+from codec.training import compiled_kernel
 from codec.training.data import Ahead, Photos
 from codec.training.discriminator import Discriminator
 from codec.training.losses import PerceptualLoss, RatePrice, bits_per_pixel, discriminator_loss, generator_loss
@@ -100,6 +101,7 @@ class Trainer:
         perceptual: PerceptualLoss | None,
         processes: Processes | None = None,
     ) -> None:
+        compiled_kernel.install()
         self.recipe, self.folder = recipe, folder
         self.processes = processes or Processes.joined()
         self.device = self.processes.device

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from codec.layers.dynamic_kernel import LiteDCN, dynamic_kernel, dynamic_kernel_gathered
+from codec.training.compiled_kernel import compiled_kernel
 
 
 def formula(features: Tensor, offsets: Tensor, modulation: Tensor) -> Tensor:
@@ -38,7 +39,14 @@ def example(kernel: int, spread: float, size: tuple[int, int] = (4, 5)) -> tuple
     return features, offsets, modulation
 
 
-@pytest.mark.parametrize("operation", [dynamic_kernel, dynamic_kernel_gathered])
+def compiled(features: Tensor, offsets: Tensor, modulation: Tensor) -> Tensor:
+    found = compiled_kernel(features, offsets, modulation)
+    if found is None:
+        pytest.skip("there is no C compiler")
+    return found
+
+
+@pytest.mark.parametrize("operation", [dynamic_kernel, dynamic_kernel_gathered, compiled])
 @pytest.mark.parametrize("kernel", [1, 9, 25])
 @pytest.mark.parametrize("spread", [0.4, 6.0])  # 6 positions lead far outside
 def test_values_and_gradients_are_the_formulas(operation, kernel: int, spread: float) -> None:  # type: ignore[no-untyped-def]
@@ -72,3 +80,20 @@ def test_compiled_for_a_gpu_it_is_the_same() -> None:
     with torch.no_grad():
         fused = dynamic_kernel(*example_)
     torch.testing.assert_close(fused.cpu(), dynamic_kernel(*(t.cpu() for t in example_)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_and_far_positions_change_nothing_in_the_compiled_kernel(threads: int) -> None:
+    features, offsets, modulation = example(9, 40.0, (12, 7))
+    offsets[0, 0, 0, 0, 0, 0], offsets[0, 0, 0, 1, 1, 1] = 1e30, -1e30
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        ours, theirs = ([t.clone().requires_grad_() for t in (features, offsets, modulation)] for _ in range(2))
+        out, expected = compiled(*ours), dynamic_kernel(*theirs)
+        torch.testing.assert_close(out, expected, rtol=1e-11, atol=1e-11)
+        (out.sum() + expected.sum()).backward()
+        for mine, right in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(mine.grad, right.grad, rtol=1e-9, atol=1e-9)
+    finally:
+        torch.set_num_threads(before)

@@ -1,4 +1,4 @@
-"""The dynamic kernel in C, compiled where training finds a compiler: ten times as fast as its samples one by one."""
+"""The dynamic kernel in C, compiled where there is a compiler: four times as fast, forward and backward."""
 
 import ctypes
 import functools
@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from codec.layers.dynamic_kernel import training_kernels
 
 _SOURCE = Path(__file__).with_name("dynamic_kernel.c")
 _TYPES = {torch.float32: "float", torch.float64: "double"}
@@ -48,9 +50,20 @@ def load_library(channels: int, dtype: torch.dtype) -> ctypes.CDLL | None:
             return None
 
 
-class CompiledKernel(torch.autograd.Function):
-    """:func:`codec.layers.dynamic_kernel.dynamic_kernel` by the compiled library, forth and back."""
+def compiled_kernel(features: Tensor, offsets: Tensor, modulation: Tensor) -> Tensor | None:
+    """:func:`codec.layers.dynamic_kernel.dynamic_kernel`, or None where the library isn't available."""
+    if load_library(features.shape[1] // modulation.shape[1], features.dtype) is None:
+        return None
+    return _CompiledKernel.apply(features, offsets, modulation)  # type: ignore[no-any-return]
 
+
+def install() -> None:
+    """Let the dynamic kernel use the library wherever gradients are wanted."""
+    if compiled_kernel not in training_kernels:
+        training_kernels.append(compiled_kernel)
+
+
+class _CompiledKernel(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, features: Tensor, offsets: Tensor, modulation: Tensor) -> Tensor:
         inputs = [_channels_last(part) for part in (features, offsets, modulation)]
