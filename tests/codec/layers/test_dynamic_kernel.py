@@ -92,7 +92,7 @@ def test_threads_and_far_positions_change_nothing_in_the_compiled_kernel(threads
         ours, theirs = ([t.clone().requires_grad_() for t in (features, offsets, modulation)] for _ in range(2))
         out, expected = compiled(*ours), dynamic_kernel(*theirs)
         torch.testing.assert_close(out, expected, rtol=1e-11, atol=1e-11)
-        (out.sum() + expected.sum()).backward()
+        (out.sum() + expected.sum()).backward()  # type: ignore[no-untyped-call]
         for mine, right in zip(ours, theirs, strict=True):
             torch.testing.assert_close(mine.grad, right.grad, rtol=1e-9, atol=1e-9)
     finally:
