@@ -29,11 +29,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--codec", action="append")
     parser.add_argument("--table", type=Path)
+    parser.add_argument("--metric", default="lpips")
     arguments = parser.parse_args()
     codecs = arguments.codec or ["hevc", "avif"]
     with tempfile.TemporaryDirectory() as scratch:
         path = arguments.table or Path(scratch, "run.db")
-        metric = get_metric("lpips")
+        metric = get_metric(arguments.metric)
         build(path, [arguments.folder], [get_codec(name) for name in codecs], [metric])
         print(f"{arguments.folder}, {metric.name}, pooled; in brackets: the allocation against it\n")
         print(f"{'codecs':<12}{'target':>7}{'slack':>7}{'allocated':>11}  {'best single level':<20}  equal rate")

@@ -22,6 +22,7 @@ from allocator.images import find_images
 from allocator.lazy import Needed, Wanted
 from allocator.metrics import get_metric
 from allocator.objective import Objective, find_objective
+from allocator.provenance import FOOTNOTE, marked
 from allocator.tables import Table
 from codec import get_codec
 
@@ -33,17 +34,22 @@ DECIMALS = {"psnr": 2, "ssimulacra2": 2}
 
 
 def budgets(points: pd.DataFrame) -> list[Budget]:
-    return [make_budget(points, "pooled", target=Fraction(target)) for target in TARGETS]
+    """Those that can be met, as far as the lightest levels are known."""
+    every = [make_budget(points, "pooled", target=Fraction(target)) for target in TARGETS]
+    lightest = points[points["level"] == 0]
+    if len(lightest) < points["image"].nunique():
+        return every
+    return [budget for budget in every if lightest["bytes"].sum() <= budget.limit]
 
 
 def objective(table: Table) -> Objective:
     return find_objective(table, [OBJECTIVE])
 
 
-def chosen(table: Table, codec: str) -> list[pd.DataFrame]:
-    """What is allocated to each image at each target."""
+def chosen(table: Table, codec: str) -> dict[float, pd.DataFrame]:
+    """What is allocated to each image at each target that can be reached."""
     points = read_points(table, [codec])
-    return [allocate(points, budget, objective(table)).chosen for budget in budgets(points)]
+    return {budget.bpp: allocate(points, budget, objective(table)).chosen for budget in budgets(points)}
 
 
 def measure(path: Path, images: Sequence[str], codecs: Sequence[str], judges: Sequence[str], engine: Engine) -> None:
@@ -56,7 +62,7 @@ def measure(path: Path, images: Sequence[str], codecs: Sequence[str], judges: Se
     def wanted(table: Table) -> Wanted:
         found: Wanted = {}
         for codec in codecs:
-            for row in pd.concat(chosen(table, codec)).itertuples():
+            for row in pd.concat(chosen(table, codec).values()).itertuples():
                 found.setdefault((str(row.image), codec), set()).add(int(row.level))
         return found
 
@@ -69,13 +75,20 @@ def show(path: Path, codecs: Sequence[str], judges: Sequence[str]) -> None:
     with Table(path) as table:
         rows = {codec: chosen(table, codec) for codec in codecs}
         names = [name for name in (OBJECTIVE, *judges) if name in table.metrics()]
-    frames = [frame for of_codec in rows.values() for frame in of_codec]
+    frames = [frame for of_codec in rows.values() for frame in of_codec.values()]
     complete = [name for name in names if all(name in frame and frame[name].notna().all() for frame in frames)]
     print(f"\n| bpp | codec | {' | '.join(complete)} |\n{'| --- ' * (len(complete) + 2)}|")
-    for i, target in enumerate(TARGETS):
+    for target in TARGETS:
         for codec in codecs:
-            means = [f"{rows[codec][i][name].mean():.{DECIMALS.get(name, 4)}f}" for name in complete]
+            means = ["out of reach"] * len(complete)
+            if (frame := rows[codec].get(float(target))) is not None:
+                signs = [marked(name, [codec]) for name in complete]
+                means = [
+                    f"{frame[name].mean():.{DECIMALS.get(name, 4)}f}{sign}"
+                    for name, sign in zip(complete, signs, strict=True)
+                ]
             print(f"| {target} | {codec} | {' | '.join(means)} |")
+    print(f"\n{FOOTNOTE}")
 
 
 def main() -> None:

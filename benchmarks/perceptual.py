@@ -131,13 +131,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--bank", default="po-dkic")
     parser.add_argument("--table", type=Path)
+    parser.add_argument("--metric", default="lpips")
     parser.add_argument("--pictures", type=Path)
     parser.add_argument("--levels", action="store_true")
     parser.add_argument("--rival", action="append", help=f"by default {RIVAL} and {', '.join(OTHERS)}")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         path = arguments.table or Path(scratch, "run.db")
-        metric = get_metric("lpips")
+        metric = get_metric(arguments.metric)
         rivals = arguments.rival or [RIVAL, *OTHERS]
         bank = get_codec(arguments.bank)
         build(path, [arguments.folder], [get_codec(name) for name in rivals] + [bank], [metric])

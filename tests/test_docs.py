@@ -168,7 +168,7 @@ class Reader:
             self.install(tomllib.loads(block.text)["project"])
         elif block.language == "toml":
             tomllib.loads(block.text)
-        else:
+        elif block.language == "python":
             compile(block.text, block.title, "exec")
 
     def install(self, project: dict[str, Any]) -> None:
