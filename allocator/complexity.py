@@ -13,6 +13,7 @@ import numpy as np
 
 from allocator.errors import AllocatorError
 from codec import CodecError, get_codec, read_image
+from codec.base import foreign_errors
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,16 @@ def _measure_here(name: str, images: Sequence[str], level: int | None, threads: 
     if not 0 <= level < len(codec.levels):
         raise AllocatorError(f"it has the levels 0 to {len(codec.levels) - 1}, not {level}.")
     first = read_image(images[0])
-    codec.decode(codec.encode(first, level))
+    with foreign_errors(f"it fails on {images[0]}"):
+        codec.decode(codec.encode(first, level))
     encoding, decoding, bits, pixels = [], [], 0, 0
     for path in images:
         image = read_image(path)
         start = time.perf_counter()
-        data = codec.encode(image, level)
-        middle = time.perf_counter()
-        codec.decode(data)
+        with foreign_errors(f"it fails on {path}"):
+            data = codec.encode(image, level)
+            middle = time.perf_counter()
+            codec.decode(data)
         encoding.append(middle - start)
         decoding.append(time.perf_counter() - middle)
         bits, pixels = bits + 8 * len(data), pixels + image.shape[0] * image.shape[1]

@@ -15,6 +15,7 @@ from allocator.images import ImageFile
 from allocator.metrics import Metric
 from allocator.tables import Member, Point
 from codec import Codec, CodecError, ImageError, RGBImage, pixels_sha256
+from codec.base import foreign_errors
 from codec.picture import Colour, Picture, read_picture
 from codec.remote import is_address
 
@@ -108,26 +109,32 @@ def _points(task: Task) -> list[Point]:
     picture, references = _original(task.member.path, task.member.sha256, task.colour)
     points = []
     start = time.perf_counter()
-    encode = codec.picture_encoder(picture) if any(wanted.bitstream is None for wanted in task.levels) else None
+    encode = None
+    if any(wanted.bitstream is None for wanted in task.levels):
+        with foreign_errors(f"{codec.name} can't encode it"):
+            encode = codec.picture_encoder(picture)
     shared = time.perf_counter() - start
     for wanted in task.levels:
+        setting = codec.levels[wanted.level]
         start = time.perf_counter()
         data = wanted.bitstream
         if data is None:
             assert encode is not None
-            data = encode(wanted.level)
+            with foreign_errors(f"{codec.name} can't encode it at {setting}"):
+                data = bytes(encode(wanted.level))
         encoded = time.perf_counter()
-        decoded = codec.decode_picture(data)
-        finished = time.perf_counter()
-        height, width = decoded.pixels.shape[:2]
-        if (height, width) != picture.pixels.shape[:2]:
-            raise CodecError(f"{codec.name} decoded it to another size, {width}x{height}.")
-        at = f"at level {codec.levels[wanted.level]} of {codec.name}"
-        seen = [decoded.over(background) for background in picture.backgrounds]
+        with foreign_errors(f"{codec.name} can't decode it at {setting}"):
+            decoded = codec.decode_picture(data)
+            finished = time.perf_counter()
+            height, width = decoded.pixels.shape[:2]
+            if (height, width) != picture.pixels.shape[:2]:
+                raise CodecError(f"{codec.name} decoded it to another size at {setting}, {width}x{height}.")
+            seen = [decoded.over(background) for background in picture.backgrounds]
+        at = f"at level {setting} of {codec.name}"
         points.append(
             Point(
                 level=wanted.level,
-                setting=codec.levels[wanted.level],
+                setting=setting,
                 fingerprint=codec.fingerprint(wanted.level),
                 bytes=len(data),
                 encode_seconds=shared + encoded - start,
@@ -152,10 +159,8 @@ def _values(
     """
     values = {}
     for metric, references in metrics:
-        try:
+        with foreign_errors(f"{metric.name} fails {at}"):
             found = [float(metric.compare(*pair)) for pair in zip(references(), seen, strict=True)]
-        except Exception as error:  # of anyone's metric
-            raise CodecError(f"{metric.name} fails {at} ({type(error).__name__}: {error}).") from error
         value = min(found) if metric.higher_is_better else max(found)
         if not all(map(math.isfinite, found)):
             raise CodecError(f"{metric.name} is {value} {at}, which is not a finite number.")

@@ -21,6 +21,7 @@ from allocator.metrics.features import FeatureMetric
 from allocator.provenance import FOOTNOTE, MARK, flatters
 from allocator.tables import Table
 from codec import CodecError, RGBImage
+from codec.base import foreign_errors
 from codec.picture import read_stored_picture
 from codec.registry import stored_codec
 
@@ -149,7 +150,8 @@ def _image(
             data = table.bitstream(one["sha256"], one["fingerprint"])
             if data is None:
                 raise AllocatorError(f"{table.path}: holds no bitstream of {name}; build it without --no-bitstreams.")
-            decoded = stored_codec(one["codec"]).decode_picture(data).over(picture.backgrounds[-1])
+            with foreign_errors(f"{name}: {one['codec']} can't decode it at {one['setting']}"):
+                decoded = stored_codec(one["codec"]).decode_picture(data).over(picture.backgrounds[-1])
             entry["picture"] = _picture(decoded, side)
             entry["heat"] = _heat(metric.map(reference, decoded), side // 4)
         found["chosen"].append(entry)

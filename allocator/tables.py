@@ -563,6 +563,11 @@ class Table:
             row: tuple[Any, ...] | None = found.fetchone()
             return row
 
+    def codecs(self) -> list[str]:
+        """The names of the codecs that were measured somewhere, sorted."""
+        with self._errors():
+            return [row[0] for row in self._connection.execute("SELECT DISTINCT codec FROM point ORDER BY codec")]
+
     def metrics(self) -> dict[str, bool]:
         """Name of each metric that was measured somewhere to whether higher is better."""
         with self._errors():

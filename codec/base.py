@@ -1,11 +1,12 @@
 """What a codec is. Subclass :class:`Codec`, register it as an entry point, and every table can hold it."""
 
+import contextlib
 import functools
 import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -35,6 +36,26 @@ class ImageError(CodecError):
     """An image file can't be read or written; the message names the file and the reason."""
 
 
+@contextlib.contextmanager
+def foreign_errors(what: str) -> Iterator[None]:
+    """Turn whatever someone's codec or metric raises into one sentence that begins with ``what``.
+
+    Raises:
+        CodecError: instead of any other exception but a lack of memory; that one is its cause.
+    """
+    try:
+        yield
+    except (CodecError, MemoryError):
+        raise
+    except Exception as error:
+        raise CodecError(f"{what} ({reason(error)}).") from error
+
+
+def reason(error: BaseException) -> str:
+    """An exception in a few words: its type and its first line."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".rstrip(".: ")
+
+
 class Codec(ABC):
     """An image coder with an ordered bank of quality levels.
 
@@ -51,6 +72,8 @@ class Codec(ABC):
     """The setting of each level, fewest bytes first: ``("crf50", "crf48", ...)``."""
     exact_pixels: bool = True
     """Whether every machine decodes a bitstream to the very same pixels; else a few may differ by a step."""
+    portable: bool = True
+    """Whether other machines decode its bitstreams to (nearly) these pixels; else they may read other symbols."""
     keeps_alpha: bool = False
     """Whether :meth:`picture_encoder` keeps transparency."""
     keeps_profile: bool = False

@@ -1,4 +1,4 @@
-"""Codecs that are programs: an entry in a TOML file says how to call them, and no shell is in between."""
+"""Codecs that are programs: an entry of a TOML file (:mod:`codec.entries`) says how, and no shell is in between."""
 
 import contextlib
 import ctypes
@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -18,17 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from codec.base import BitstreamError, Codec, CodecError, ImageError, RGBImage, is_codec_name
+from codec.base import BitstreamError, Codec, CodecError, ImageError, RGBImage
 from codec.files import write_file
 from codec.formats import write_png
 from codec.image import read_image
-from codec.toml import read_toml
 
-COMMANDS = "ALLOCATOR_COMMANDS"
-"""Environment variable: TOML files of entries, separated as in ``PATH``; they come before those that ship."""
-SHIPPED = Path(__file__).with_name("commands.toml")
 _PREFIX = f"clic-allocator-{platform.node()}-"
-_MOST = 16
+_INTERPRETER = 3
+"""The segment of an ELF file that names what loads shared libraries."""
 _LIBC: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -57,65 +55,18 @@ class Command:
     """Sides must be multiples of it: images are padded, and a byte ahead of the stream says how much to cut off."""
     seconds: float = 600.0
     """After which a program is stopped."""
+    static: str = ""
+    """A static binary in the place of the program that decodes: a submission's decoder can bring it along."""
+
+    @property
+    def decoding(self) -> tuple[str, ...]:
+        """What is called to decode."""
+        return (self.static, *self.decode[1:]) if self.static else self.decode
 
     @property
     def programs(self) -> set[str]:
         """What must be on the PATH."""
-        return {self.encode[0], self.decode[0]}
-
-
-def read_commands(path: Path) -> dict[str, Command]:
-    """The entries of a file.
-
-    Raises:
-        CommandError: it can't be read, or an entry makes no sense.
-    """
-    return {name: _command(path, name, entry) for name, entry in read_toml(path, CommandError).items()}
-
-
-def _command(path: Path, name: str, entry: Any) -> Command:
-    try:
-        lists = {key: value for key, value in entry.items() if isinstance(value, list)}
-        command = Command(**{**entry, **{key: tuple(map(str, value)) for key, value in lists.items()}})
-        lines = (command.encode, command.decode, command.version, command.qualities)
-        sound = (
-            is_codec_name(name)
-            and all(isinstance(line, tuple) for line in lines)
-            and len(set(command.qualities)) == len(command.qualities) > 0
-            and command.suffix.startswith(".")
-            and is_codec_name(command.suffix[1:])
-            and isinstance(command.multiple, int)
-            and 1 <= command.multiple <= _MOST
-            and 0 < command.seconds < 1e6
-        )
-        wanted = ("{input}", "{output}", "{quality}")
-        complete = all(place in " ".join(command.encode) for place in wanted) and all(
-            place in " ".join(command.decode) for place in wanted[:2]
-        )
-        if not (sound and complete):
-            raise ValueError("a setting is missing or out of range")
-        return command
-    except (TypeError, ValueError, AttributeError) as error:
-        raise CommandError(f"{path}: the entry {name!r} describes no codec ({error}).") from error
-
-
-def known_commands() -> dict[str, Command]:
-    """All entries by name; the first of a name counts.
-
-    Raises:
-        CommandError: a file can't be read.
-    """
-    files = [Path(part) for part in os.environ.get(COMMANDS, "").split(os.pathsep) if part]
-    found: dict[str, Command] = {}
-    for file in [*files, SHIPPED]:
-        for name, command in _cached(file, file.stat().st_mtime_ns if file.is_file() else 0).items():
-            found.setdefault(name, command)
-    return found
-
-
-@functools.lru_cache(maxsize=8)
-def _cached(file: Path, changed: int) -> dict[str, Command]:
-    return read_commands(file)
+        return {self.encode[0], self.decoding[0]}
 
 
 def find_program(name: str) -> str | None:
@@ -135,17 +86,23 @@ class CommandCodec(Codec):
 
     name: str
     command: Command
+    version: str = ""
+    """By default made of what the program tells of itself, and of how it is called."""
     suffix: str = field(init=False)
-    version: str = field(init=False)
     levels: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.suffix = self.command.suffix
         self.levels = tuple(f"q{quality}" for quality in self.command.qualities)
+        if self.version:
+            return
         if missing := sorted(program for program in self.command.programs if not find_program(program)):
             raise CommandError(f"{self.name} needs {' and '.join(missing)}, not found on the PATH.")
         lines = repr((self.command.encode, self.command.decode, self.command.multiple))
-        self.version = f"{self._asked()}, call {hashlib.sha256(lines.encode()).hexdigest()[:8]}"
+        digest = hashlib.sha256(lines.encode())
+        if self.command.static:
+            digest.update(read_static(self.command.static))
+        self.version = f"{self._asked()}, call {digest.hexdigest()[:8]}"
 
     def _asked(self) -> str:
         if not self.command.version:
@@ -181,7 +138,7 @@ class CommandCodec(Codec):
             source, target = folder / f"stream{self.suffix}", folder / "image.png"
             write_file(source, data)
             try:
-                self._run(self.command.decode, source, target, "")
+                self._run(self.command.decoding, source, target, "")
                 image = read_image(target)
             except (_Failure, ImageError) as error:
                 raise BitstreamError(f"not a whole {self.name} bitstream ({_reason(error, folder)}).") from error
@@ -257,3 +214,41 @@ def _runs(process: int) -> bool:
     except OSError:  # it's another user's
         return True
     return True
+
+
+def packed_command(folder: Path, *, name: str, version: str, program: str, **call: Any) -> CommandCodec:
+    """The codec of a program that a decoder brings.
+
+    Args:
+        folder: of the decoder.
+        name: of the codec.
+        version: of the codec.
+        program: its file within the folder.
+        call: the fields of :class:`Command` that decoding needs.
+    """
+    lists = {key: tuple(value) for key, value in call.items() if isinstance(value, list)}
+    command = Command(encode=("",), qualities=(), static=str(folder / program), **{**call, **lists})
+    return CommandCodec(name, command, version)
+
+
+def read_static(path: str) -> bytes:
+    """A static binary.
+
+    Raises:
+        CommandError: it can't be read, or isn't one for Linux.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise CommandError(f"{path}: can't be read ({error.strerror}).") from error
+    try:
+        if data[:6] != b"\x7fELF\x02\x01":  # 64 bits, lowest byte first
+            raise ValueError
+        start, size, count = struct.unpack_from("<Q", data, 32)[0], *struct.unpack_from("<HH", data, 54)
+        if any(struct.unpack_from("<I", data, start + i * size)[0] == _INTERPRETER for i in range(count)):
+            raise CommandError(
+                f"{path}: is linked with shared libraries, which a decoder doesn't bring; link it statically."
+            )
+    except (ValueError, struct.error):
+        raise CommandError(f"{path}: is no program for 64-bit Linux.") from None
+    return data

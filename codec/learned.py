@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -170,6 +171,11 @@ class LearnedCodec(Codec):
     def _tables(self) -> tuple[list[Tables], Tables]:
         hyper, latent = self.bank.tables()
         return [Tables(tables) for tables in hyper], Tables(latent)
+
+
+def packed_bank(folder: Path, *, bank: str) -> LearnedCodec:
+    """The codec of a bank that a decoder brings, in a folder within its own."""
+    return LearnedCodec(Bank.load(folder / bank))
 
 
 class _memory_named:

@@ -2,7 +2,8 @@
 
 Learned codecs are data: a bank's folder (see :mod:`codec.bank`) is one, by its path, or by its name where
 :mod:`codec.bank_folders` finds it. Programs (:mod:`codec.command`) and other people's models
-(:mod:`codec.compressai_codec`) have names, too.
+(:mod:`codec.compressai_codec`) have names that files of entries give (:mod:`codec.entries`); a model also gets one
+by ``NAME=SPECIFICATION``, for as long as the process lasts.
 """
 
 import contextlib
@@ -13,14 +14,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codec.bank_folders import BANK_MANIFEST, SEARCH_PATH, bank_folder, bank_folders
-from codec.base import Codec, CodecError
+from codec.base import Codec, CodecError, foreign_errors, is_codec_name, reason
 from codec.trust import check_name, note_typed
 
 if TYPE_CHECKING:
-    from codec.command import Command
+    from codec.entries import Entry
 
 CODECS = "clic_allocator.codecs"
 """The entry-point group of codecs; each entry is called without arguments and returns a :class:`Codec`."""
+
+
+_MODELS = ("compressai:", "module:")
+
+
+def is_specification(name: str) -> bool:
+    """Whether a name is the specification of a model, see :mod:`codec.compressai_codec`."""
+    return name.startswith(_MODELS)
 
 
 class UnknownName(CodecError):
@@ -28,16 +37,22 @@ class UnknownName(CodecError):
 
 
 def names(group: str = CODECS) -> list[str]:
-    """The registered names of a group, sorted; of codecs also the known banks and the programs that are installed."""
+    """The registered names of a group, sorted; of codecs also the known banks, and the
+    models and installed programs of files of entries.
+    """
     others = {*bank_folders(), *_installed_commands()} if group == CODECS else set()
     return sorted({*importlib.metadata.entry_points(group=group).names, *others})
 
 
 def _installed_commands() -> list[str]:
-    from codec.command import find_program, known_commands
+    from codec.command import Command, find_program
+    from codec.entries import known_entries
 
-    known = known_commands().items()
-    return [name for name, command in known if all(find_program(program) for program in command.programs)]
+    return [
+        name
+        for name, entry in known_entries().items()
+        if not isinstance(entry, Command) or all(find_program(program) for program in entry.programs)
+    ]
 
 
 def create(group: str, name: str, passing: type[Exception] = CodecError) -> Any:
@@ -58,12 +73,15 @@ def create(group: str, name: str, passing: type[Exception] = CodecError) -> Any:
         return found[0].load()()
     except passing:
         raise
-    except Exception as error:  # of a stranger's package
-        raise UnknownName(f"The {kind} {name!r} can't be loaded from {found[0].value}: {error}.") from error
+    except (Exception, SystemExit) as error:  # of a stranger's package
+        raise UnknownName(f"The {kind} {name!r} can't be loaded from {found[0].value} ({reason(error)}).") from error
 
 
 def get_codec(name: str) -> Codec:
     """The codec called ``name``: an entry point, a known bank, a bank's folder, a program, or a CompressAI model.
+
+    A model's specification may have a name in front, ``mine=module:package.Class@a.pth``; from then on, and without
+    it by the name that it has itself, the model is known by that name in this process.
 
     Raises:
         UnknownName: there is no such codec, or importing it fails.
@@ -71,23 +89,49 @@ def get_codec(name: str) -> Codec:
         CommandError: the program is missing.
         ModelError: the model or its weights are missing.
     """
+    alias, _, specification = name.partition("=")
+    if not is_codec_name(alias) or not specification:
+        alias, specification = "", name
+    if is_specification(specification):
+        if alias and alias in names():
+            raise UnknownName(f"{alias!r} is the name of another codec; choose another for {specification}.")
+        codec = _of_model(specification, alias)
+        _models[codec.name] = codec
+        note_typed(specification)
+        return codec
+    if alias:
+        raise UnknownName(
+            f"{name}: only models (compressai:, module:) are given a name; a bank's is in its manifest."
+        )
     note_typed(name)
     return _find_codec(name)
 
 
+_models: dict[str, Codec] = {}
+"""Models that were typed in this process, by name."""
+
+
 def _find_codec(name: str) -> Codec:
-    if name.partition(":")[0] in ("compressai", "module"):
-        return _of_model(name)
+    if name in _models:
+        return _models[name]
     if name not in importlib.metadata.entry_points(group=CODECS).names:
         folder = bank_folder(name)
         if (folder / BANK_MANIFEST).is_file():
             return _of_bank(folder.resolve(), (folder / BANK_MANIFEST).stat().st_mtime_ns)
-        from codec.command import known_commands
+        from codec.entries import known_entries
 
-        if command := known_commands().get(name):
-            return _of_command(name, command)
+        if entry := known_entries().get(name):
+            return _of_entry(name, entry)
     codec: Codec = create(CODECS, name)
+    with foreign_errors(f"The codec {name!r} has no sound name, suffix, version and levels"):
+        _check(codec)
     return codec
+
+
+def _check(codec: Codec) -> None:
+    texts = (codec.name, codec.suffix, codec.version, *codec.levels)
+    if not (isinstance(codec, Codec) and codec.levels and all(isinstance(text, str) for text in texts)):
+        raise TypeError(f"{codec!r} is no Codec")
 
 
 def stored_codec(name: str) -> Codec:
@@ -98,6 +142,8 @@ def stored_codec(name: str) -> Codec:
     """
     if name not in importlib.metadata.entry_points(group=CODECS).names:
         check_name(name)
+    if is_specification(name):
+        return _of_model(name, "", as_stored=True)
     return _find_codec(name)
 
 
@@ -111,17 +157,17 @@ def _of_bank(folder: Path, changed: int) -> Codec:
 
 
 @functools.lru_cache(maxsize=8)
-def _of_model(name: str) -> Codec:
+def _of_model(specification: str, name: str, as_stored: bool = False) -> Codec:
     from codec.compressai_codec import CompressAICodec
 
-    return CompressAICodec(name)
+    return CompressAICodec(specification, name or None, as_stored=as_stored)
 
 
 @functools.lru_cache(maxsize=32)
-def _of_command(name: str, command: "Command") -> Codec:
-    from codec.command import CommandCodec
+def _of_entry(name: str, entry: "Entry") -> Codec:
+    from codec.command import Command, CommandCodec
 
-    return CommandCodec(name, command)
+    return CommandCodec(name, entry) if isinstance(entry, Command) else _of_model(entry.specification, name)
 
 
 def codec_for_file(name: str) -> Codec:
@@ -130,11 +176,12 @@ def codec_for_file(name: str) -> Codec:
     Raises:
         UnknownName: no registered codec has that suffix.
     """
-    from codec.command import known_commands
+    from codec.command import Command
+    from codec.entries import known_entries
 
     others = {f".{bank}": bank for bank in bank_folders()}
-    for one, command in known_commands().items():
-        others.setdefault(command.suffix, one)
+    for one, entry in known_entries().items():
+        others.setdefault(entry.suffix if isinstance(entry, Command) else f".{one}", one)
     endings = [suffix for suffix in others.keys() | _by_suffix().keys() if name.endswith(suffix)]
     if not endings:
         known = ", ".join(sorted(others.keys() | _by_suffix().keys()))

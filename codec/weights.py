@@ -22,8 +22,11 @@ _TYPES = {
     "BF16": torch.bfloat16,
     "I64": torch.int64,
     "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
     "U16": torch.uint16,
     "U8": torch.uint8,
+    "BOOL": torch.bool,
 }
 MOST_HEADER_BYTES = 1 << 24
 _MOST_BYTES = 1 << 34
@@ -42,6 +45,11 @@ def write_tensors(
     Raises:
         ImageError: the file can't be written.
     """
+    write_file(path, tensors_to_bytes(tensors, notes))
+
+
+def tensors_to_bytes(tensors: dict[str, Tensor], notes: dict[str, str] | None = None) -> bytes:
+    """The bytes of a file of tensors."""
     header: dict[str, Any] = {"__metadata__": notes} if notes else {}
     blobs, position = [], 0
     for name, tensor in sorted(tensors.items()):
@@ -55,7 +63,7 @@ def write_tensors(
         position += len(blob)
     text = json.dumps(header, separators=(",", ":"), sort_keys=True).encode()
     text += b" " * (-len(text) % 8)
-    write_file(path, len(text).to_bytes(8, "little") + text + b"".join(blobs))
+    return len(text).to_bytes(8, "little") + text + b"".join(blobs)
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -1,203 +1,28 @@
-"""Decode a data archive to PNG files: ``python -m submissions.decode ARCHIVE FOLDER [CODEC ...]``."""
+"""Decode a data archive with what is installed: ``python -m submissions.decode ARCHIVE FOLDER [CODEC ...]``."""
 
-import functools
-import importlib
-import json
-import multiprocessing
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
-from codec.base import Codec, CodecError
-from codec.formats import write_png
-from codec.workers import container_limit, cores, leave_with_parent
-from submissions.archive import unpack
-from submissions.errors import SubmissionError
-
-DECODER_FILE = "decoder.json"
-_WORKER = 768 << 20
-"""Bytes of a process with its libraries and a network loaded."""
-_MEMORY = 12 << 30
-"""The challenge's machine; less where there is less."""
-_USED = 0.8
+from codec.base import Codec
+from codec.registry import codec_for_file, get_codec
+from submissions import decoding
 
 
-class Source(NamedTuple):
-    """Where a decoder's codecs are: in its folder, or (None) what is installed."""
+class Installed(NamedTuple):
+    """The codecs that are installed here."""
 
-    folder: Path | None = None
     names: tuple[str, ...] = ()
-    """Installed codecs that come before all that are registered."""
+    """Of codecs that come before all that are registered."""
 
     def codec(self, member: str) -> Codec:
-        """The codec of a bitstream's file name.
-
-        Raises:
-            CodecError: there is none.
-        """
-        if self.folder is None:
-            from codec.registry import codec_for_file, get_codec
-
-            fitting = [codec for codec in map(get_codec, self.names) if member.endswith(codec.suffix)]
-            return max(fitting, key=lambda codec: len(codec.suffix)) if fitting else codec_for_file(member)
-        return _brought(self.folder, member)
+        fitting = [codec for codec in map(get_codec, self.names) if member.endswith(codec.suffix)]
+        return max(fitting, key=lambda codec: len(codec.suffix)) if fitting else codec_for_file(member)
 
 
-def _brought(folder: Path, member: str) -> Codec:
-    endings = [ending for ending in _codecs(folder) if member.endswith(ending)]
-    if not endings:
-        raise CodecError("this decoder has no codec for it.")
-    return _load(folder, max(endings, key=len))
-
-
-@functools.cache
-def _codecs(folder: Path) -> dict[str, str]:
-    """Ending to what makes the codec: a bank's folder, or ``module:function``."""
-    content = json.loads((folder / DECODER_FILE).read_bytes())
-    return {str(codec["suffix"]): str(codec["source"]) for codec in content["codecs"]}
-
-
-@functools.cache
-def _load(folder: Path, ending: str) -> Codec:
-    module, _, function = _codecs(folder)[ending].partition(":")
-    if function:
-        codec: Codec = getattr(importlib.import_module(module), function)()
-        return codec
-    from codec.bank import Bank
-    from codec.learned import LearnedCodec
-
-    return LearnedCodec(Bank.load(folder / module))
-
-
-class _Task(NamedTuple):
-    member: str
-    image: str
-    data: bytes
-
-
-def decode(archive: Path, folder: Path, source: Source | None = None, jobs: int | None = None) -> list[str]:
-    """Write every bitstream's image as ``folder/NAME.png``; one that fails doesn't keep the others back.
-
-    As many images are decoded at once as there are cores, and as memory allows. Where a process dies or memory is
-    short, what is left is tried again with half as many, at last one by one.
-
-    Args:
-        archive: the data archive.
-        folder: made if missing; each file is written whole or not at all.
-        source: of the codecs.
-        jobs: at most so many processes.
-
-    Returns:
-        One sentence for each bitstream that can't be decoded.
-
-    Raises:
-        SubmissionError: the archive itself can't be read.
-    """
-    source = source or Source()
-    failures: list[str] = []
-    tasks: list[_Task] = []
-    written: dict[str, str] = {}
-    most = 0
-    for member, data in unpack(archive).items():
-        try:
-            codec = source.codec(member)
-            image = member.removesuffix(codec.suffix)
-            if (other := written.setdefault(image, member)) != member:
-                failures.append(f"{member}: would give the same image as {other}.")
-                continue
-            most = max(most, codec.decode_memory(data))
-            jobs = jobs if codec.shares_cores else 1
-            tasks.append(_Task(member, image, data))
-        except CodecError as error:
-            failures.append(f"{member}: {error}")
-        except Exception as error:  # of a codec that can't be loaded here
-            failures.append(f"{member}: its codec fails with {type(error).__name__} ({error}).")
-    jobs = max(1, min(jobs or cores(), len(tasks), int(_memory() * _USED) // (_WORKER + most)))
-    return failures + list(_in_processes(tasks, folder, source, jobs))
-
-
-def _in_processes(tasks: Sequence[_Task], folder: Path, source: Source, jobs: int) -> Iterator[str]:
-    """Sentences about what fails; where memory is short, with fewer processes, at last one by one."""
-    suspect: _Task | None = None
-    while tasks:
-        left: list[_Task] = []
-        died = False
-        for task, future in _completed(tasks, folder, source, jobs):
-            try:
-                yield from future.result()
-            except (BrokenProcessPool, MemoryError) as error:
-                died = died or isinstance(error, BrokenProcessPool)
-                left.append(task)
-        tasks = left
-        if left and jobs == 1:  # the first has failed alone: it gets a second chance
-            if suspect == left[0] or not died:
-                yield f"{left[0].member}: its process {'died' if died else 'had too little memory'}, twice."
-                tasks = left[1:]
-            suspect = left[0]
-        jobs = max(1, jobs // 2)
-
-
-def _completed(
-    tasks: Sequence[_Task], folder: Path, source: Source, jobs: int
-) -> Iterator[tuple[_Task, "Future[list[str]]"]]:
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // jobs))  # of the processes that start now
-    try:
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), leave_with_parent) as pool:
-            futures: list[Future[list[str]]] = []
-            for task in tasks:
-                try:
-                    futures.append(pool.submit(_decode_one, task, folder, source))
-                except BrokenProcessPool as error:
-                    futures.append(Future())
-                    futures[-1].set_exception(error)
-            yield from zip(tasks, futures, strict=True)
-    finally:
-        os.environ.pop("OMP_NUM_THREADS")
-        if before is not None:
-            os.environ["OMP_NUM_THREADS"] = before
-
-
-def _decode_one(task: _Task, folder: Path, source: Source) -> list[str]:
-    try:
-        write_png(folder / f"{task.image}.png", source.codec(task.member).decode(task.data))
-    except CodecError as error:
-        if isinstance(error.__cause__, (MemoryError, RuntimeError)) and "memory" in str(error):
-            raise MemoryError(str(error)) from error
-        return [f"{task.member}: {error}"]
-    except MemoryError:
-        raise
-    except Exception as error:  # one image's fault, whatever it is, is not the others'
-        return [f"{task.member}: fails with {type(error).__name__} ({error})."]
-    return []
-
-
-def _memory() -> int:
-    """Bytes that may be used: what the machine has free, no more than a container's share or the challenge gives."""
-    least = _MEMORY
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                least = min(least, int(line.split()[1]) << 10)
-    except (OSError, ValueError):
-        pass
-    limit = container_limit("memory.max")
-    return min(least, int(limit)) if limit.isdecimal() else least
-
-
-def run(archive: Path, folder: Path, source: Source | None = None) -> int:
-    """Decode for the command line: sentences on stderr, status 0 if all went well, else 1."""
-    try:
-        failures = decode(archive, folder, source)
-    except SubmissionError as error:
-        failures = [str(error)]
-    for failure in failures:
-        print(failure, file=sys.stderr)
-    return 1 if failures else 0
+def decode(archive: Path, folder: Path, names: tuple[str, ...] = ()) -> list[str]:
+    """As :func:`submissions.decoding.decode`, by codecs that are installed."""
+    return decoding.decode(archive, folder, Installed(names))
 
 
 def main() -> int:
@@ -205,7 +30,7 @@ def main() -> int:
     if len(sys.argv) < 3:
         print("usage: python -m submissions.decode ARCHIVE FOLDER [CODEC ...]", file=sys.stderr)
         return 2
-    return run(Path(sys.argv[1]), Path(sys.argv[2]), Source(names=tuple(sys.argv[3:])))
+    return decoding.run(Path(sys.argv[1]), Path(sys.argv[2]), Installed(tuple(sys.argv[3:])))
 
 
 if __name__ == "__main__":

@@ -3,15 +3,16 @@
 ::
 
     decode            started without arguments: bs.zip in the working directory to images/NAME.png
-    decoder.json      which codecs and Pythons it is for
-    modules/          the modules of this project that decoding imports
-    banks/NAME/       weights and tables of learned codecs
+    decoder.json      which codecs and Pythons it is for, and what packed it
+    modules/          the modules that decoding imports, and data of the codecs' own packages
+    banks/NAME/       weights and tables of this project's learned codecs
+    models/NAME/      weights of other models
+    programs/NAME/    static binaries
     wheels/cp312/     what the codecs require, unpacked, for each Python
 """
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
@@ -20,17 +21,25 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from modulefinder import ModuleFinder
 from pathlib import Path
+from typing import Any, NamedTuple
+
+from packaging.utils import canonicalize_name
 
 from codec.base import Codec
+from codec.command import CommandCodec, read_static
+from codec.compressai_codec import CompressAICodec
 from codec.files import write_file
 from codec.learned import LearnedCodec
 from codec.registry import CODECS
+from codec.weights import tensors_to_bytes
 from submissions.archive import pack, read_member
-from submissions.decode import DECODER_FILE
+from submissions.closure import OWN, Closure, data_files, distributions, follow_imports
+from submissions.decoding import DECODER_FILE
+from submissions.devkit import PYTHON as DEVKIT_PYTHON
+from submissions.devkit import server_modules
 from submissions.errors import SubmissionError
 
 DECODER = "decoder.zip"
@@ -38,10 +47,15 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 """That a decoder runs under unless it is asked otherwise."""
 MACHINE = "x86_64"
 """The challenge's processor."""
-FORMAT = 1
+FORMAT = 2
+"""2 names the project's version, and says of each codec what is called to make it."""
+_READ = (1, 2)
+_NEWEST_GLIBC = 39
+"""That of the devkit's Ubuntu 24.04: 2.39."""
+_NOT_DECODED = "codec.picture"
+"""Transparency and colour profiles are for files to deploy; a decoder writes RGB."""
 _MOST_INDEX = 1 << 20
 """Bytes of what says which codecs a decoder is for."""
-_OWN = ("codec", "submissions")
 _LAUNCHER = b"""#!/usr/bin/env python3
 import sys
 from pathlib import Path
@@ -51,9 +65,9 @@ sys.dont_write_bytecode = True
 sys.path[:0] = [str(here / "modules"), str(here / "wheels" / "cp{}{}".format(*sys.version_info))]
 
 if __name__ == "__main__":
-    from submissions.decode import Source, run
+    from submissions.decoding import Brought, run
 
-    sys.exit(run(Path("bs.zip"), Path("images"), Source(here)))
+    sys.exit(run(Path("bs.zip"), Path("images"), Brought(here)))
 """
 
 
@@ -65,6 +79,8 @@ class Decoder:
     versions: dict[str, str]
     """Each codec's name to the version that it had."""
     pythons: tuple[str, ...]
+    project: str = ""
+    """The version of this project that packed it; empty where it didn't say so yet."""
 
     @property
     def sha256(self) -> str:
@@ -97,95 +113,199 @@ def read_decoder(path: Path) -> Decoder:
         raise SubmissionError(f"{path}: there is no such decoder.")
     try:
         content = json.loads(read_member(path, DECODER_FILE, _MOST_INDEX))
-        known, codecs, pythons = content["format"], content["codecs"], content["pythons"]
+        known, codecs, pythons = content["format"], content["codecs"], tuple(map(str, content["pythons"]))
         versions = {str(codec["name"]): str(codec["version"]) for codec in codecs}
-        decoder = Decoder(path.read_bytes(), versions, tuple(map(str, pythons)))
+        decoder = Decoder(path.read_bytes(), versions, pythons, str(content.get("project", "")))
     except (SubmissionError, OSError, LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise SubmissionError(f"{path}: is no decoder archive, or a damaged one.") from error
-    if known != FORMAT:
-        raise SubmissionError(f"{path}: is of format {known!r}; this version reads {FORMAT}.")
+    if known not in _READ:
+        raise SubmissionError(f"{path}: is of format {known!r}; this version reads up to {FORMAT}.")
     return decoder
 
 
 def make_decoder(
-    codecs: Sequence[Codec], pythons: Sequence[str], wheelhouse: Path | None = None, machine: str = MACHINE
+    codecs: Sequence[Codec],
+    pythons: Sequence[str] | None = None,
+    wheelhouse: Path | None = None,
+    machine: str = MACHINE,
+    *,
+    programs: bool = True,
+    report: Callable[[str], None] = lambda line: None,
 ) -> Decoder:
     """Pack a decoder; the same codecs, Pythons and versions give the same bytes.
 
     Args:
         codecs: that it is to decode, all levels.
-        pythons: the versions that it is to run under: ``3.12``.
+        pythons: the versions that it is to run under: ``3.12``. By default :data:`PYTHONS`, without those (but the
+            devkit's) for which a compiled module can't be had.
         wheelhouse: a folder of wheels, in place of the package registry.
         machine: the server's processor, as Linux names it.
+        programs: whether the rules allow a decoder to bring programs.
+        report: told which Pythons are left out, and why.
 
     Raises:
-        SubmissionError: a wheel can't be had, or a codec is no entry point.
+        SubmissionError: a wheel can't be had, a codec's package can't be found, or the rules don't allow a program.
+        CodecError: the weights of a model can't be had.
     """
-    members: dict[str, bytes] = {"decode": _LAUNCHER}
-    entries: list[dict[str, str]] = []
-    modules = {"submissions.decode"}
-    for codec in sorted(codecs, key=lambda codec: codec.name):
-        if isinstance(codec, LearnedCodec):
-            source = f"banks/{codec.name}"
-            modules |= {"codec.learned", type(codec.bank.config).__module__}
-            for file in ("manifest.json", *sorted(codec.bank.files)):
-                members[f"{source}/{file}"] = (codec.bank.folder / file).read_bytes()
-        else:
-            source = _entry_point(codec)
-            modules.add(source.partition(":")[0])
-        entries.append({"name": codec.name, "suffix": codec.suffix, "version": codec.version, "source": source})
-    for name, data in _imported(modules).items():
-        members[f"modules/{name}"] = data
-    required = sorted({name for codec in codecs for name in codec.requirements})
-    for python in pythons:
+    for python in pythons or ():
         if not re.fullmatch(r"3\.\d+", python):
             raise SubmissionError(f"A Python is named like 3.12, not {python!r}.")
-        for name, data in _required(required, python, wheelhouse, machine).items():
-            members[f"wheels/cp{python.replace('.', '')}/{name}"] = data
-    content = {"format": FORMAT, "pythons": sorted(pythons), "codecs": entries}
+    parts = [_part(codec, programs) for codec in sorted(codecs, key=lambda codec: codec.name)]
+    members: dict[str, bytes] = {"decode": _LAUNCHER}
+    members |= {name: data for part in parts for name, data in part.members.items()}
+    required = sorted({name for codec in codecs for name in codec.requirements})
+    whole = {part.package for part in parts if part.package}
+    required = [name for name in required if not whole & _tops(name)]  # a codec's own package is there already
+    provided = {_NOT_DECODED, *server_modules(), *(top for name in required for top in _tops(name))}
+    modules = {"submissions.decoding", *(module for part in parts for module in part.modules)}
+    closure = follow_imports(modules, provided, whole)
+    required += sorted(one.metadata["Name"] for top in closure.required for one in distributions(top))
+    members |= {f"modules/{name}": data for name, data in closure.files.items()}
+    for package in sorted(closure.packages):
+        members |= {f"modules/{name}": data for name, data in _about(package).items()}
+    given = {path for codec in codecs for path in getattr(codec, "files", ())}  # checkpoints go as weights alone
+    for package in sorted(whole):
+        files = {name: path for name, path in data_files(package).items() if path not in given}
+        members |= {f"modules/{name}": path.read_bytes() for name, path in files.items()}
+    packed: list[str] = []
+    for python in sorted(pythons or PYTHONS):
+        try:
+            compiled = {f"modules/{name}": data for name, data in _compiled(closure, python, wheelhouse, machine)}
+            wheels = _required(required, python, wheelhouse, machine)
+        except SubmissionError as error:
+            if pythons or python == DEVKIT_PYTHON:
+                raise
+            report(f"The decoder isn't for Python {python}: {error}")
+            continue
+        members |= compiled | {f"wheels/cp{python.replace('.', '')}/{name}": data for name, data in wheels.items()}
+        packed.append(python)
+    entries = [part.entry for part in parts]
+    project = importlib.metadata.version("clic-allocator")
+    content = {"format": FORMAT, "project": project, "pythons": packed, "codecs": entries}
     members[DECODER_FILE] = (json.dumps(content, indent=1) + "\n").encode()
+    modes = {name: 0o755 for name in members if name == "decode" or name.startswith("programs/")}
     versions = {codec.name: codec.version for codec in codecs}
-    return Decoder(pack(members, {"decode": 0o755}), versions, tuple(sorted(pythons)))
+    return Decoder(pack(members, modes), versions, tuple(packed), project)
 
 
-def _entry_point(codec: Codec) -> str:
+class _Part(NamedTuple):
+    """What a decoder brings for one codec."""
+
+    entry: dict[str, Any]
+    """In ``decoder.json``."""
+    modules: tuple[str, ...]
+    members: dict[str, bytes]
+    package: str = ""
+    """The top-level package that the codec is of, if it isn't this project's."""
+
+
+def _part(codec: Codec, programs: bool) -> _Part:
+    entry: dict[str, Any] = {"name": codec.name, "suffix": codec.suffix, "version": codec.version}
+    named = {key: entry[key] for key in ("name", "version")}
+    if isinstance(codec, LearnedCodec):
+        folder = f"banks/{codec.name}"
+        files = ("manifest.json", *sorted(codec.bank.files))
+        members = {f"{folder}/{file}": (codec.bank.folder / file).read_bytes() for file in files}
+        entry |= {"source": "codec.learned:packed_bank", "arguments": {"bank": folder}}
+        return _Part(entry, ("codec.learned", type(codec.bank.config).__module__), members)
+    if isinstance(codec, CompressAICodec):
+        weights = [f"models/{_folder_of(codec.name)}/q{i + 1}.safetensors" for i in range(len(codec.levels))]
+        members = {file: _packed_weights(codec, i) for i, file in enumerate(weights)}
+        model = {"source": codec.source, "weights": weights, "mark": codec.mark.hex(), "suffix": codec.suffix}
+        entry |= {"source": "codec.model_codec:PackedModel", "arguments": named | model}
+        module = codec.source.partition(":")[0]
+        package = "" if codec.specification.startswith("compressai:") else module.partition(".")[0]
+        return _Part(entry, ("codec.model_codec", module), members, package)
+    if isinstance(codec, CommandCodec):
+        if not (codec.command.static and programs):
+            why = "the rules don't allow programs" if codec.command.static else "its entry names no static binary"
+            raise SubmissionError(f"{codec.name} is a program that a decoder can't bring: {why}; use --no-decoder.")
+        program = f"programs/{codec.name}/{Path(codec.command.static).name}"
+        call = {key: getattr(codec.command, key) for key in ("decode", "suffix", "multiple", "seconds")}
+        entry |= {"source": "codec.command:packed_command", "arguments": named | call | {"program": program}}
+        return _Part(entry, ("codec.command",), {program: read_static(codec.command.static)})
     found = list(importlib.metadata.entry_points(group=CODECS, name=codec.name))
     if not found:
         raise SubmissionError(f"{codec.name} is no registered codec, so that a decoder can't bring it.")
-    return found[0].value
+    module = found[0].value.partition(":")[0]
+    top = module.partition(".")[0]
+    return _Part(entry | {"source": found[0].value}, (module,), {}, "" if top in OWN else top)
 
 
-def _imported(modules: Iterable[str]) -> dict[str, bytes]:
-    """The files that modules import, at once or later, of their own packages: name to content."""
-    with tempfile.TemporaryDirectory() as only:  # installed, these packages lie beside torch's and all others
-        for package in sorted({module.partition(".")[0] for module in [*modules, *_OWN]}):
-            found = importlib.util.find_spec(package)
-            if found is None or found.origin is None:
-                raise SubmissionError(f"{package} can't be found as a package of files, so a decoder can't bring it.")
-            origin = Path(found.origin)
-            place = origin.parent if found.submodule_search_locations else origin
-            Path(only, place.name).symlink_to(place)
-        finder = ModuleFinder(path=[only])
-        for module in sorted(modules):
-            finder.import_hook(module, None, ["*"])
-        files = [Path(file) for module in finder.modules.values() if (file := getattr(module, "__file__", None))]
-        return {path.relative_to(only).as_posix(): path.read_bytes() for path in files}
+def _folder_of(name: str) -> str:
+    """A codec's name as that of a folder."""
+    return re.sub(r"[^\w.+-]", "-", name)
+
+
+def _packed_weights(codec: CompressAICodec, level: int) -> bytes:
+    """A level's weights with all that the model made of them: tables of integers, above all."""
+    return tensors_to_bytes(codec.network(level).state_dict())
+
+
+def _tops(distribution: str) -> set[str]:
+    """The top-level packages of a distribution."""
+    wanted = canonicalize_name(distribution)
+    return {
+        top
+        for top, names in importlib.metadata.packages_distributions().items()
+        if wanted in map(canonicalize_name, names)
+    }
+
+
+def _about(package: str) -> dict[str, bytes]:
+    """Version and licences of what installed a package that isn't this project's."""
+    found: dict[str, bytes] = {}
+    for distribution in distributions(package) if package not in OWN else ():
+        for file in distribution.files or ():
+            if ".dist-info/" in file.as_posix() and (file.name == "METADATA" or "LICEN" in file.name.upper()):
+                found[file.as_posix()] = Path(str(distribution.locate_file(file))).read_bytes()
+    return found
+
+
+def _compiled(closure: Closure, python: str, wheelhouse: Path | None, machine: str) -> Iterator[tuple[str, bytes]]:
+    """The compiled modules of a closure for one Python, and the libraries that came with them."""
+    if _is_here(python, machine):
+        yield from ((name, path.read_bytes()) for name, path in sorted(closure.extensions.items()))
+    packages = sorted({name.partition("/")[0].partition(".")[0] for name in closure.extensions})
+    stems = {name.partition(".")[0] for name in closure.extensions}
+    for package in packages:
+        if not _is_here(python, machine) and not distributions(package):
+            raise SubmissionError(f"{package} has compiled modules, and of no known wheel for Python {python}.")
+        for distribution in distributions(package):
+            if _is_here(python, machine):
+                for file in distribution.files or ():
+                    if ".libs/" in file.as_posix():
+                        yield file.as_posix(), Path(str(distribution.locate_file(file))).read_bytes()
+                continue
+            wanted = f"{distribution.metadata['Name']}=={distribution.version}"
+            for name, data in _of_wheels([wanted], python, wheelhouse, machine).items():
+                if ".libs/" in name or (name.partition(".")[0] in stems and not name.endswith((".py", ".pyi"))):
+                    yield name, data
+
+
+def _is_here(python: str, machine: str) -> bool:
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return (python, machine) == (here, platform.machine()) and sys.platform == "linux"
 
 
 def _required(names: Sequence[str], python: str, wheelhouse: Path | None, machine: str) -> dict[str, bytes]:
     """The files of distributions for one Python, in the versions that are installed here."""
     if not names:
         return {}
-    here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if (python, machine) == (here, platform.machine()) and sys.platform == "linux" and wheelhouse is None:
+    if _is_here(python, machine) and wheelhouse is None:
         return {name: data for one in names for name, data in _installed(one).items()}
     wanted = [f"{name}=={importlib.metadata.version(name)}" for name in names]
+    files = _of_wheels(wanted, python, wheelhouse, machine)
+    return {name: data for name, data in files.items() if _needed(name)}
+
+
+def _of_wheels(wanted: Sequence[str], python: str, wheelhouse: Path | None, machine: str) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     with tempfile.TemporaryDirectory() as scratch:
         _download(wanted, python, wheelhouse, machine, Path(scratch))
         for wheel in sorted(Path(scratch).glob("*.whl")):
             with zipfile.ZipFile(wheel) as archive:
-                files |= {name: archive.read(name) for name in archive.namelist() if _needed(name)}
+                files |= {name: archive.read(name) for name in archive.namelist()}
     return files
 
 
@@ -208,7 +328,8 @@ def _needed(name: str) -> bool:
 def _download(wanted: Sequence[str], python: str, wheelhouse: Path | None, machine: str, folder: Path) -> None:
     """Wheels from the wheelhouse, the cache or the registry; what the registry gave is kept."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "clic-allocator", "wheels")
-    platforms = [f"--platform=manylinux{tag}_{machine}" for tag in ("_2_28", "_2_27", "_2_17", "2014")]
+    tags = ["_2_28", "_2_27", "_2_17", "2014", *(f"_2_{minor}" for minor in range(29, _NEWEST_GLIBC + 1))]
+    platforms = [f"--platform=manylinux{tag}_{machine}" for tag in tags]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary=:all:", f"--python-version={python}", "--implementation=cp", *platforms]
     places = [place for place in (wheelhouse, None if wheelhouse else cache) if place and place.is_dir()]
@@ -233,9 +354,13 @@ def _download(wanted: Sequence[str], python: str, wheelhouse: Path | None, machi
 
 
 def summary(decoder: Decoder, limit: int) -> str:
-    """Size and SHA-256 in a line."""
+    """Size, SHA-256 and what it holds, in lines."""
     size = f"{len(decoder.data):,} bytes" + (f" of {limit:,} allowed" if limit else "")
-    return f"decoder for Python {', '.join(decoder.pythons)}: {size}, SHA-256 {decoder.sha256}"
+    lines = [f"decoder for Python {', '.join(decoder.pythons)}: {size}, SHA-256 {decoder.sha256}"]
+    lines += [f"  decodes {name} of {version}" for name, version in sorted(decoder.versions.items())]
+    if decoder.project:
+        lines.append(f"  packed by version {decoder.project} of this project")
+    return "\n".join(lines)
 
 
 def check_size(decoder: Decoder, limit: int) -> None:

@@ -67,6 +67,11 @@ def filtered(folder: Path) -> dict[str, str]:
     return _environment(binaries, folder) | {"PYTHONPATH": str(packages)}
 
 
+def server_modules() -> set[str]:
+    """The top-level modules that the devkit's packages install, as far as they are installed here."""
+    return {name.partition(".")[0] for name in _places() if not name.endswith(("-info", ".libs"))}
+
+
 @functools.cache
 def _places() -> dict[str, Path]:
     """Where what the devkit's packages install lies here, by name."""

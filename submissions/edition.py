@@ -31,10 +31,16 @@ class Edition:
     cpus: int = 2
     memory_gib: float = 12.0
     hours: float = 5.0
+    programs: bool = True
+    """Whether a decoder may bring programs."""
 
     def __post_init__(self) -> None:
         numbers = (self.cpus, self.memory_gib, self.hours, self.decoder_bytes + 1, *self.caps.values())
-        if self.count not in ("streams", "archive") or not all(_is_positive(number) for number in numbers):
+        if (
+            self.count not in ("streams", "archive")
+            or not all(_is_positive(number) for number in numbers)
+            or not isinstance(self.programs, bool)
+        ):
             raise ValueError("a value that makes no sense")
 
     def has_target(self, bpp: float) -> bool:

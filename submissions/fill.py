@@ -9,6 +9,7 @@ import pandas as pd
 from allocator.allocation import Allocation
 from allocator.metrics import Metric
 from codec import Codec, CodecError, pixels_sha256
+from codec.base import foreign_errors
 from codec.image import read_stored_image
 from codec.registry import stored_codec
 
@@ -68,7 +69,8 @@ def fill(
             break
         row = chosen.loc[index]
         codec = stored_codec(row["codec"])
-        found = _finest(codec, row, spare, metrics)
+        with foreign_errors(f"{row['image']}: {codec.name} can't refine {row['setting']}"):
+            found = _finest(codec, row, spare, metrics)
         if found is None:
             continue
         before, after = objective.costs(pd.DataFrame([row.to_dict(), {**row.to_dict(), **found.metrics}]))

@@ -50,6 +50,8 @@ class Entry:
     metrics: dict[str, float]
     stream_sha256: str = ""
     """Of the bitstream; empty before version 3."""
+    suffix: str = ""
+    """Of the bitstream's name in the data archive; empty where the codec tells it."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class Manifest:
             sums.append(self.decoder_sha256)
         if not all(map(_SHA256.fullmatch, sums)):
             raise ValueError("what is no SHA-256")
-        for name in names:
+        for name in (*names, *(entry.name + entry.suffix for entry in self.entries)):
             if not is_safe_name(name):
                 raise ValueError("a name that leads elsewhere")
             name.encode()  # not halves of surrogate pairs, which no file can be called

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from allocator.allocation import Allocation
 from allocator.tables import Table
 from codec import Codec, CodecError, pixels_sha256
+from codec.base import foreign_errors
 from codec.files import write_file
 from codec.image import read_stored_image
 from codec.registry import stored_codec
@@ -87,6 +88,7 @@ def submit(
                 f"and {row['bytes']} were measured; build the table again."
             )
         streams[row["image"]] = codec.suffix, data
+        fields["suffix"] = codec.suffix
         fields["stream_sha256"] = hashlib.sha256(data).hexdigest()
         entries.append(Entry(name=row["image"], metrics=values, **fields))
         report(done, len(rows))
@@ -171,6 +173,7 @@ def _encode_again(codec: Codec, row: dict[str, Any]) -> bytes:
                 f"{row['path']}: has changed since it was measured, and its bitstream isn't in the table; "
                 "build the table again."
             )
-        return codec.encode(image, row["level"])
+        with foreign_errors(f"{codec.name} can't encode it"):
+            return codec.encode(image, row["level"])
     except CodecError as error:
         raise SubmissionError(f"{row['image']}: its bitstream isn't in the table, and {error}") from error

@@ -38,6 +38,7 @@ from submissions.devkit import Watched, filtered, watch
 from submissions.edition import CUSTOM, Edition, edition_names, find_edition
 from submissions.errors import SubmissionError
 from submissions.manifest import ARCHIVE, MANIFEST, Entry, Manifest
+from submissions.perturbation import CONDITIONS, difference, write_script
 
 _TOLERANCE = 1e-4  # of metric values, relative: other processors sum in another order
 _MOST_STEPS = 1  # between machines, of pixels whose codec doesn't promise exact ones
@@ -68,6 +69,8 @@ class Verdict:
     """What was compared with something else than the manifest, for every image, and is as the manifest says."""
     from_table: bool = False
     """Whether that is what the table holds, and so what was measured."""
+    perturbed: list[str] = field(default_factory=list)
+    """What became of the images under each of the other conditions."""
     unchecked: list[str] = field(default_factory=list)
     """What couldn't be checked, and why."""
     failures: list[str] = field(default_factory=list)
@@ -95,6 +98,8 @@ class _Sources(NamedTuple):
     images: dict[str, str | None] | None
     """The target list: name to where its original is, if anywhere."""
     edition: Edition | None
+    perturb: bool
+    """Whether the decoder is also run under other conditions."""
 
 
 def find_submissions(folder: Path) -> list[Path]:
@@ -141,6 +146,7 @@ def verify(
     table: Path | None = None,
     images: Sequence[str] = (),
     edition: Edition | None = None,
+    perturb: bool = False,
 ) -> Verdict:
     """Decode a submission as the server would, and compare it with what was measured.
 
@@ -156,14 +162,15 @@ def verify(
         table: that the submission was made from; by default the one that the manifest names, if it is still there.
         images: the target list, see :func:`target_list`.
         edition: whose rules are to be kept; by default the one that the manifest names, if it is known.
+        perturb: decode once more under each of :data:`submissions.perturbation.CONDITIONS`.
 
     Raises:
         SubmissionError: the folder holds no submission, or an archive that can't be read.
-        UnknownName: the manifest names a codec that isn't installed.
+        CodecError: data without a decoder, or of an older version, is of a codec that isn't known here.
         TableError: ``table`` can't be read.
     """
     manifest = Manifest.read(folder / MANIFEST)
-    sources = _Sources(table, target_list(images) if images else None, edition)
+    sources = _Sources(table, target_list(images) if images else None, edition, perturb)
     verdict = Verdict(
         images=len(manifest.entries),
         bytes=manifest.bytes,
@@ -185,7 +192,7 @@ def _verify(
     sources: _Sources,
     verdict: Verdict,
 ) -> None:
-    codecs = {name: stored_codec(name) for name in sorted({entry.codec for entry in manifest.entries})}
+    codecs = _find_codecs(manifest)
     rules = _check_rules(manifest, sources.edition, verdict)
     archive = _copy_archive(folder, manifest, scratch, verdict)
     decoder = _copy_decoder(folder, manifest, rules, scratch, verdict)
@@ -202,12 +209,39 @@ def _verify(
         _run_decoder(decoder, archive, scratch / SERVER, rules, environment, verdict)
     else:
         verdict.unchecked.append("the decoder: there is none, and this project decoded the data.")
-        _decode_here(archive, scratch / SERVER / "images", list(codecs), rules, verdict)
+        _decode_here(archive, scratch / SERVER / "images", _in_full(codecs, codecs), rules, verdict)
     _check_images(manifest, streams, codecs, scratch, rules, sources, known, verdict)
+    if sources.perturb and decoder:
+        _check_perturbed(manifest, decoder, archive, scratch, rules, environment, verdict)
+    elif sources.perturb:
+        verdict.unchecked.append("other conditions: there is no decoder to run under them.")
 
 
-def _file_name(entry: Entry, codecs: dict[str, Codec]) -> str:
-    return entry.name + codecs[entry.codec].suffix
+Codecs = dict[str, Codec | None]
+"""The codecs of a manifest by name; None for those that aren't known here, such as an entrant's model."""
+
+
+def _find_codecs(manifest: Manifest) -> Codecs:
+    codecs: Codecs = {}
+    for name in sorted({entry.codec for entry in manifest.entries}):
+        try:
+            codecs[name] = stored_codec(name)
+        except CodecError:
+            if not (manifest.decoder_sha256 and all(entry.suffix for entry in manifest.entries)):
+                raise
+            codecs[name] = None
+    return codecs
+
+
+def _file_name(entry: Entry, codecs: Codecs) -> str:
+    codec = codecs[entry.codec]
+    return entry.name + (entry.suffix or (codec.suffix if codec else ""))
+
+
+def _in_full(codecs: Codecs, names: Iterable[str]) -> list[str]:
+    """Names as another process understands them: models with their specifications."""
+    models = {name: getattr(codec, "specification", None) for name, codec in codecs.items()}
+    return [f"{name}={models[name]}" if models[name] and models[name] != name else name for name in names]
 
 
 def _named(names: Iterable[str]) -> str:
@@ -331,7 +365,7 @@ def _copy_decoder(folder: Path, manifest: Manifest, rules: Edition, scratch: Pat
     return decoder
 
 
-def _check_streams(manifest: Manifest, streams: Streams, codecs: dict[str, Codec], verdict: Verdict) -> None:
+def _check_streams(manifest: Manifest, streams: Streams, codecs: Codecs, verdict: Verdict) -> None:
     if streams.spare:
         verdict.failures.append(f"{ARCHIVE}: has {streams.spare:,} bytes that belong to no bitstream.")
     expected = {_file_name(entry, codecs): entry for entry in manifest.entries}
@@ -359,7 +393,7 @@ def _check_names(manifest: Manifest, names: Iterable[str], of: str, verdict: Ver
 
 
 def _check_table(
-    manifest: Manifest, streams: Streams, codecs: dict[str, Codec], given: Path | None, verdict: Verdict
+    manifest: Manifest, streams: Streams, codecs: Codecs, given: Path | None, verdict: Verdict
 ) -> set[str]:
     """The names of the images whose bitstream is the table's."""
     path = given or (Path(manifest.table) if manifest.table else None)
@@ -507,7 +541,7 @@ def _decode_here(archive: Path, folder: Path, codecs: Sequence[str], rules: Edit
 def _check_images(
     manifest: Manifest,
     streams: Streams,
-    codecs: dict[str, Codec],
+    codecs: Codecs,
     scratch: Path,
     rules: Edition,
     sources: _Sources,
@@ -517,6 +551,7 @@ def _check_images(
     """Compare every pixel and, where originals are at hand, metrics."""
     metrics = _metrics(manifest, verdict)
     near: list[Entry] = []
+    unknown: list[Entry] = []
     remeasured: set[str] = set()
     complete = bool(metrics)
     absent: list[str] = []
@@ -526,10 +561,11 @@ def _check_images(
             complete = False
             continue
         if pixels_sha256(decoded) != entry.decoded_sha256:
-            if codecs[entry.codec].exact_pixels:
+            codec = codecs[entry.codec]
+            if codec and codec.exact_pixels:
                 verdict.failures.append(f"{entry.name}: decodes to other pixels than were measured.")
                 continue
-            near.append(entry)
+            (near if codec else unknown).append(entry)
         original = _original(entry, sources.images, verdict)
         if original is None:
             absent.append(entry.name)
@@ -548,9 +584,67 @@ def _check_images(
             f"pixels of {_named(unsure)}: they aren't exactly those that were measured, and a manifest of version "
             f"{manifest.version} doesn't say whether the bitstream is."
         )
-    verdict.confirmed = ["bytes", *([] if unsure else ["pixels"])]
+    if unknown:
+        verdict.unchecked.append(
+            f"pixels of {_named(entry.name for entry in unknown)}: they aren't exactly those that were measured, and "
+            f"{_named({entry.codec for entry in unknown})} isn't known here to say whether they may (give --codec)."
+        )
+    verdict.confirmed = ["bytes", *([] if unsure or unknown else ["pixels"])]
     if complete and not absent:
         verdict.confirmed += [name for name in sorted(metrics) if all(name in e.metrics for e in manifest.entries)]
+
+
+def _check_perturbed(
+    manifest: Manifest,
+    decoder: Path,
+    archive: Path,
+    scratch: Path,
+    rules: Edition,
+    environment: Callable[[Path], dict[str, str]],
+    verdict: Verdict,
+) -> None:
+    """Whether images are decoded to (nearly) the same pixels where floating-point sums end otherwise."""
+    for i, condition in enumerate(CONDITIONS):
+        folder = scratch / f"perturbed-{i}"
+        folder.mkdir()
+        extract(decoder, folder)
+        shutil.copyfile(archive, folder / ARCHIVE)
+        write_script(folder)
+        run = watch(
+            folder,
+            environment(scratch / f"environment-{i}") | condition.variables,
+            cpus=rules.cpus,
+            memory=int(rules.memory_gib * 2**30),
+            seconds=3600 * rules.hours,
+            command=condition.command,
+        )
+        if run.code not in (0, 1):
+            said = (run.errors or ["it was killed."])[-1]
+            verdict.failures.append(f"{condition.name}: the decoder failed: {said}")
+            continue
+        apart: list[int] = []
+        for entry in manifest.entries:
+            before = _read_decoded(scratch / SERVER, entry, verdict)
+            if before is None:
+                continue
+            if not (folder / "images" / f"{entry.name}.png").exists():
+                verdict.failures.append(f"{entry.name}: isn't decoded {condition.name}.")
+                continue
+            after = _read_decoded(folder, entry, verdict)
+            if after is None:
+                continue
+            steps, share = difference(before, after)
+            apart.append(steps)
+            if steps > _MOST_STEPS:
+                verdict.failures.append(
+                    f"{entry.name}: decodes to other pixels {condition.name}, up to {steps} steps off, in "
+                    f"{share:.1%} of them."
+                )
+        verdict.perturbed.append(
+            f"{condition.name}: {apart.count(0)} of {len(manifest.entries)} images equal, "
+            f"{sum(0 < steps <= _MOST_STEPS for steps in apart)} a step off, "
+            f"{sum(steps > _MOST_STEPS for steps in apart)} further off"
+        )
 
 
 def _metrics(manifest: Manifest, verdict: Verdict) -> dict[str, Metric]:
@@ -617,7 +711,7 @@ def _check_metrics(
 def _check_near(
     entries: Sequence[Entry],
     streams: Streams,
-    codecs: dict[str, Codec],
+    codecs: Codecs,
     scratch: Path,
     rules: Edition,
     verdict: Verdict,
@@ -627,7 +721,13 @@ def _check_near(
         return
     archive = scratch / "near.zip"
     archive.write_bytes(pack({_file_name(entry, codecs): streams[_file_name(entry, codecs)] for entry in entries}))
-    _decode_here(archive, scratch / HERE / "images", sorted({entry.codec for entry in entries}), rules, verdict)
+    _decode_here(
+        archive,
+        scratch / HERE / "images",
+        _in_full(codecs, sorted({entry.codec for entry in entries})),
+        rules,
+        verdict,
+    )
     for entry in entries:
         theirs, ours = (_read_decoded(scratch / place, entry, verdict) for place in (SERVER, HERE))
         if theirs is None or ours is None:

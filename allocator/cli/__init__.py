@@ -2,6 +2,7 @@
 
 import errno
 import sys
+import traceback
 
 from allocator.cli import (  # noqa: F401  (they register their commands)
     banks,
@@ -16,7 +17,7 @@ from allocator.cli import (  # noqa: F401  (they register their commands)
     tables,
     training,
 )
-from allocator.cli.app import app
+from allocator.cli.app import DEBUG, app
 
 __all__ = ["app", "main"]
 
@@ -27,6 +28,8 @@ def main() -> None:
     A mistake is one sentence on stderr. An interrupt is 130, and a closed pipe 141, as shells count the signals.
     """
     code: str | int | None
+    debug = DEBUG in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != DEBUG]
     try:
         code = app(standalone_mode=True)
     except SystemExit as left:
@@ -36,6 +39,8 @@ def main() -> None:
         print("Interrupted.", file=sys.stderr)
         code = 130
     except Exception as error:
+        if debug:
+            traceback.print_exception(error)
         print(_sentence(error), file=sys.stderr)
         code = 2
     sys.exit(code)

@@ -1,6 +1,6 @@
 """The command-line application and what its commands share."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -64,6 +64,39 @@ Trust = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+
+
+DEBUG = "--debug"
+
+
+@app.callback()
+def main_options(
+    debug: Annotated[
+        bool, typer.Option(DEBUG, help="Print the traceback of what ends a command; at any place.")
+    ] = False,
+) -> None:
+    """Options of all commands; `main` takes this one out before commands see it."""
+
+
+def codec_names(typed: Sequence[str] | None, held: Collection[str] = ()) -> list[str]:
+    """The names, as tables hold them, of codecs that somebody typed; whole specifications become known by them.
+
+    Args:
+        typed: names, or `NAME=SPECIFICATION`.
+        held: names in a table, among which those of older versions are whole specifications.
+    """
+    from codec.registry import get_codec, is_specification
+    from codec.trust import note_typed
+
+    names = []
+    for name in typed or ():
+        in_full = is_specification(name) or "=" in name
+        if in_full and name not in held:
+            names.append(get_codec(name).name)
+        else:
+            note_typed(name)
+            names.append(name)
+    return names
 
 
 def console(*, stderr: bool = False) -> "Console":

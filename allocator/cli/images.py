@@ -13,12 +13,14 @@ from allocator.cli.app import Json, app, emit, grid
 def list_codecs(as_json: Json = False) -> None:
     """List the codecs and their levels."""
     import codec
+    from codec.base import foreign_errors
 
     found: list[dict[str, Any]] = []
     rows = []
     for name in codec.names():
         try:
-            one = codec.get_codec(name)
+            with foreign_errors(f"The codec {name!r} fails"):
+                one = codec.get_codec(name)
         except codec.CodecError as error:
             found.append({"codec": name, "levels": [], "suffix": None, "version": None, "error": str(error)})
             rows.append([name, "", str(error), "", ""])
@@ -41,18 +43,25 @@ def encode(
 ) -> None:
     """Encode one image to a bitstream."""
     from codec import CodecError, get_codec, read_image
+    from codec.base import foreign_errors
     from codec.files import write_file
 
     coder = get_codec(codec)
+    codec = coder.name
     if (level is None) == (bpp is None):
         raise CodecError("Give either --level or --bpp.")
     pixels = read_image(image)
     area = pixels.shape[0] * pixels.shape[1]
+
+    def encoded(index: int) -> bytes:
+        with foreign_errors(f"{image}: {codec} can't encode it at {coder.levels[index]}"):
+            return coder.encode(pixels, index)
+
     if bpp is not None:
         from allocator.allocation import parse_target
 
         cap = parse_target(bpp) * area / 8
-        fitting = ((i, coder.encode(pixels, i)) for i in reversed(range(len(coder.levels))))
+        fitting = ((i, encoded(i)) for i in reversed(range(len(coder.levels))))
         level, data = next(((i, data) for i, data in fitting if len(data) <= cap), (None, b""))
         if level is None:
             raise CodecError(f"{image}: {codec} has no level of at most {bpp} bpp for it.")
@@ -60,7 +69,7 @@ def encode(
         assert level is not None
         if not 0 <= level < len(coder.levels):
             raise CodecError(f"{codec} has the levels 0 to {len(coder.levels) - 1}, not {level}.")
-        data = coder.encode(pixels, level)
+        data = encoded(level)
     target = out or Path(image.name + coder.suffix)
     write_file(target, data)
     rate, setting = 8 * len(data) / area, coder.levels[level]
@@ -86,12 +95,16 @@ def decode(
 ) -> None:
     """Decode a bitstream to a PNG file."""
     from codec import CodecError, codec_for_file, get_codec, write_png
+    from codec.base import foreign_errors
 
     coder = get_codec(codec) if codec else codec_for_file(bitstream.name)
     try:
-        image = coder.decode(bitstream.read_bytes())
+        data = bitstream.read_bytes()
     except OSError as error:
         raise CodecError(f"{bitstream}: can't be read ({error.strerror}).") from error
+    try:
+        with foreign_errors(f"{coder.name} can't decode it"):
+            image = coder.decode(data)
     except CodecError as error:
         raise CodecError(f"{bitstream}: {error}") from error
     target = out or Path(bitstream.name + ".png")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from allocator.cli import completion
-from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, emit, note
+from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, codec_names, emit, note
 from allocator.cli.comparing import Decibels, With, read_curves
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _points(
     if least_bpp and most_bpp and least_bpp >= most_bpp:
         raise AllocatorError(f"The axis of rates can't begin at {least_bpp:g} and end at {most_bpp:g} bpp.")
     with Table(table) as opened:
-        points = read_points(opened, codecs or ())
+        points = read_points(opened, codec_names(codecs, opened.codecs()))
         order = tuple(sorted(read_points(opened)["codec"].unique())) if codecs else ()
     return points, Look(columns, serif, font_size, least_bpp, most_bpp, order)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from allocator.cli import completion
-from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, emit, write_frame
+from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, codec_names, emit, write_frame
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -109,12 +109,9 @@ class Problem:
         from allocator.constraints import Choice, Constraints, Floor
         from allocator.objective import find_objective
         from allocator.tables import Table
-        from codec.trust import note_typed
 
-        for name in self.codec or ():
-            note_typed(name)
         with Table(self.table) as opened:
-            points = read_points(opened, self.codec or ())
+            points = read_points(opened, codec_names(self.codec, opened.codecs()))
             objective = find_objective(opened, self.objective or (), self.aggregate, self.weights)
             self._originals = opened.original_bytes()
             constraints = Constraints(
@@ -306,7 +303,7 @@ def frontier(
 
     rates = [parse_target(text) for text in target or []]
     with Table(table) as opened:
-        points = read_points(opened, codec or ())
+        points = read_points(opened, codec_names(codec, opened.codecs()))
         goal = find_objective(opened, objective or ())
     curve = Curve(points, goal, rule.value)
     frame = curve.frame(budgets)

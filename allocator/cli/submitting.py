@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from allocator.cli import completion
-from allocator.cli.app import Json, Trust, Weights, app, emit, marked, use_weights
+from allocator.cli.app import Json, Trust, Weights, app, codec_names, emit, marked, note, use_weights
 from allocator.cli.solving import Problem, record, summary, takes_problem
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def submit(
     from allocator.errors import AllocatorError
     from allocator.tables import Table
     from codec.files import write_file
+    from codec.registry import stored_codec
     from submissions.decoder import DECODER, check_size, read_decoder
     from submissions.decoder import summary as of_decoder
     from submissions.edition import CUSTOM, Edition, find_edition
@@ -96,7 +97,7 @@ def submit(
         if no_decoder
         else read_decoder(decoder)
         if decoder
-        else _pack(allocations[0], python, wheelhouse, machine)
+        else _pack(allocations[0], python, wheelhouse, machine, rules)
     )
     if packed:
         check_size(packed, rules.decoder_bytes)
@@ -104,8 +105,19 @@ def submit(
     rows, entries = [], []
     folders = [out / f"{one.budget.bpp:g}" for one in allocations] if len(allocations) > 1 else [out]
     _refuse_others(out, folders)
+    chosen = {name: stored_codec(name) for one in allocations for name in sorted(one.chosen["codec"].unique())}
+    if packed:
+        packed.refuse_unknown(chosen.values())
+    for name, one in chosen.items():
+        if not one.portable:
+            note(
+                f"{name} isn't exact across machines: another one may read other symbols and decode noise. "
+                "`allocator verify --perturb` shows how near that is, and the docs how a model becomes exact."
+            )
     for i, (allocation, folder) in enumerate(zip(allocations, folders, strict=True)):
         cap = caps.get(i)
+        if fill:
+            say(_heading(folder, allocation, cap, rules))
         with Table(problem.table) as opened:
             refilled = _fill(problem, allocation, say) if fill else None
             manifest = submit(opened, allocation, folder, edition=rules, cap=cap, decoder=packed, refilled=refilled)
@@ -173,13 +185,15 @@ def _budgets(
     return reduced
 
 
-def _pack(allocation: "Allocation", pythons: list[str] | None, wheelhouse: Path | None, machine: str) -> "Decoder":
+def _pack(
+    allocation: "Allocation", pythons: list[str] | None, wheelhouse: Path | None, machine: str, rules: "Edition"
+) -> "Decoder":
     """For all codecs of the table, so that another allocation gets the same decoder."""
     from codec.registry import stored_codec
-    from submissions.decoder import PYTHONS, make_decoder
+    from submissions.decoder import make_decoder
 
     codecs = [stored_codec(name) for name in sorted(allocation.points["codec"].unique())]
-    return make_decoder(codecs, pythons or PYTHONS, wheelhouse, machine)
+    return make_decoder(codecs, pythons, wheelhouse, machine, programs=rules.programs, report=note)
 
 
 def _refuse_others(out: Path, folders: list[Path]) -> None:
@@ -190,6 +204,15 @@ def _refuse_others(out: Path, folders: list[Path]) -> None:
     for manifest in [out / MANIFEST, *out.glob(f"*/{MANIFEST}")]:
         if manifest.is_file() and manifest.parent not in folders:
             raise AllocatorError(f"{manifest.parent}: holds another submission; delete it, or choose another --out.")
+
+
+def _heading(folder: Path, allocation: "Allocation", cap: int | None, rules: "Edition") -> str:
+    """What is filled, and why that isn't all of what is allowed."""
+    limit = int(allocation.budget.limit)
+    words = f"{folder}: {allocation.budget.bpp:g} bpp, {int(allocation.slack):,} of {limit:,} bytes to be filled"
+    if cap is not None and cap != limit and rules.count == "archive":
+        words += f" (the cap is {cap:,}, of which the archive's own bytes take up to {cap - limit:,})"
+    return words + ":"
 
 
 def _fill(problem: Problem, allocation: "Allocation", say: Callable[[str], None]) -> "dict[str, Refilled]":
@@ -207,7 +230,7 @@ def _fill(problem: Problem, allocation: "Allocation", say: Callable[[str], None]
         name for name in measured if any(name.startswith(text.partition("=")[0]) for text in problem.floor or ())
     ]
     metrics = [get_metric(name) for name in measured]
-    return fill(allocation, int(allocation.slack), metrics, keep=floors, report=say)
+    return fill(allocation, int(allocation.slack), metrics, keep=floors, report=lambda line: say(f"  {line}"))
 
 
 @app.command()
@@ -234,6 +257,13 @@ def verify(
         str | None,
         typer.Option(help="Whose rules are to be kept; by default those of the year that the manifest names."),
     ] = None,
+    codec: Annotated[
+        list[str] | None,
+        typer.Option("--codec", "-c", metavar="NAME=MODEL", help="A model that the manifest names."),
+    ] = None,
+    perturb: Annotated[
+        bool, typer.Option("--perturb", help="Decode again as other machines might, and say which images differ.")
+    ] = False,
     metric_weights: Weights = None,
     trust: Trust = False,
     as_json: Json = False,
@@ -246,6 +276,7 @@ def verify(
     from submissions.verify import find_submissions, verify
 
     use_weights(metric_weights)
+    codec_names(codec)
 
     def environment(empty: Path) -> dict[str, str]:
         if not (as_devkit or python):
@@ -257,7 +288,7 @@ def verify(
     rules = find_edition(edition) if edition else None
     verdicts = []
     for one in found:
-        verdict = verify(one, environment, table=table, images=images or (), edition=rules)
+        verdict = verify(one, environment, table=table, images=images or (), edition=rules, perturb=perturb)
         more = {"passed": verdict.passed, "counted_bytes": verdict.counted, "unenforced": verdict.unenforced}
         verdicts.append({"folder": one, **more, **vars(verdict)})
         if not as_json:
@@ -275,6 +306,7 @@ def _told(verdict: "Verdict") -> "list[RenderableType]":
             f"decode: {run.seconds:.1f} s ({run.seconds / max(verdict.megapixels, 1e-6):.2f} s a megapixel), "
             f"{run.peak_bytes / 2**30:.2f} GiB at most"
         )
+    lines += [f"decoded {line}" for line in verdict.perturbed]
     lines += [marked("not checked", f": {what}", "yellow") for what in verdict.unchecked]
     lines += [marked("not enforced", f": {what}", "yellow") for what in verdict.unenforced]
     lines += [marked("FAIL", f": {failure}", "bold red") for failure in verdict.failures]

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from codec import BitstreamError, CodecError, RGBImage, codec_for_file, get_codec, names
-from codec.command import COMMANDS, CommandError, read_commands
+from codec.command import CommandError
+from codec.entries import COMMAND_FILES as COMMANDS
+from codec.entries import EntryError, read_entries
 from tests.conftest import run, started
 
 FFMPEG = """
@@ -190,7 +192,7 @@ def test_a_program_that_takes_too_long_takes_its_own_programs_along(
 )
 def test_entries_that_make_no_codec_are_refused(text: str, says: str, tmp_path: Path) -> None:
     (tmp_path / "commands.toml").write_text(text)
-    with pytest.raises(CommandError, match=says):
-        read_commands(tmp_path / "commands.toml")
+    with pytest.raises(EntryError, match=says):
+        read_entries(tmp_path / "commands.toml")
     with pytest.raises(CodecError, match="can't be read"):
-        read_commands(tmp_path / "none.toml")
+        read_entries(tmp_path / "none.toml")

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from codec import BitstreamError, Codec, CodecError, RGBImage, get_codec
-from codec.compressai_codec import ModelError, read_state
+from codec.compressai_codec import read_state
+from codec.model_codec import ModelError
 from tests.conftest import run
 
 

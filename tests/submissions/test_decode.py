@@ -13,22 +13,22 @@ import pytest
 
 from codec import read_image
 from submissions.archive import pack
-from submissions.decode import Source, decode
+from submissions.decoding import Brought, decode
 
 SCRIPT = """
 import sys
 from pathlib import Path
-from submissions.decode import Source, run
+from submissions.decoding import Brought, run
 if __name__ == "__main__":
-    sys.exit(run(Path("bs.zip"), Path("images"), Source(Path("."))))
+    sys.exit(run(Path("bs.zip"), Path("images"), Brought(Path("."))))
 """
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Source:
+def source(tmp_path: Path) -> Brought:
     content = {"codecs": [{"suffix": ".fragile", "source": "tests.submissions.fragile:Fragile"}]}
     (tmp_path / "decoder.json").write_text(json.dumps(content))
-    return Source(tmp_path)
+    return Brought(tmp_path)
 
 
 def archive(folder: Path, **images: str) -> Path:
@@ -51,7 +51,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.stem for path in (folder / "images").iterdir())
 
 
-def test_what_fails_is_reported_and_the_rest_is_written(source: Source, tmp_path: Path) -> None:
+def test_what_fails_is_reported_and_the_rest_is_written(source: Brought, tmp_path: Path) -> None:
     data = archive(
         tmp_path, a="fine", b="die", c="damaged", d="fine", g="wrong", e=f"die-once {tmp_path / 'died'}", f="fine"
     )
@@ -63,7 +63,7 @@ def test_what_fails_is_reported_and_the_rest_is_written(source: Source, tmp_path
     assert "g.fragile: fails with KeyError ('wrong')." in failures
 
 
-def test_a_bitstream_of_no_known_codec_is_named(source: Source, tmp_path: Path) -> None:
+def test_a_bitstream_of_no_known_codec_is_named(source: Brought, tmp_path: Path) -> None:
     path = tmp_path / "bs.zip"
     path.write_bytes(pack({"a.fragile": b"fine", "b.other": b""}))
     [failure] = decode(path, tmp_path / "images", source)
@@ -71,7 +71,7 @@ def test_a_bitstream_of_no_known_codec_is_named(source: Source, tmp_path: Path) 
     assert names(tmp_path) == ["a"]
 
 
-def test_a_full_disk_is_said_and_the_rest_is_written(source: Source, tmp_path: Path) -> None:
+def test_a_full_disk_is_said_and_the_rest_is_written(source: Brought, tmp_path: Path) -> None:
     archive(tmp_path, a="fine", b="large", c="fine")
     (tmp_path / "run.py").write_text(SCRIPT)
     (tmp_path / "images").mkdir()
@@ -91,7 +91,7 @@ def test_a_full_disk_is_said_and_the_rest_is_written(source: Source, tmp_path: P
     assert "can't be written (No space left on device)" in done.stderr
 
 
-def test_killed_and_started_again_it_writes_the_rest(source: Source, tmp_path: Path) -> None:
+def test_killed_and_started_again_it_writes_the_rest(source: Brought, tmp_path: Path) -> None:
     (tmp_path / "run.py").write_text(SCRIPT)
     archive(tmp_path, a="fine", b="fine", c="slow 60", d="slow 60", e="slow 60")
     command = [sys.executable, str(tmp_path / "run.py")]

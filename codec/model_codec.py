@@ -1,0 +1,180 @@
+"""A network in CompressAI's conventions as a codec: what encoding and decoding with it need.
+
+The class has ``compress``, ``decompress`` and ``update``, and ``from_state_dict`` or a constructor without arguments.
+Such models decode what the same machine and versions encoded; they don't promise it between machines unless their
+class says so by ``portable = True`` (:mod:`codec.entropy.exact` shows how that is reached).
+"""
+
+import importlib
+import json
+import zlib
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from codec.base import BitstreamError, Codec, CodecError, RGBImage, reason
+from codec.bitstream import MAX_PIXELS, read_varint, varint
+from codec.tensors import edge_pad, to_tensor
+from codec.weights import read_tensors
+
+_PADDED_TO = 64
+"""Sides are padded to multiples of it, as by CompressAI's own evaluation; every model of its zoo takes that."""
+_DEEPEST = 4
+Strings = bytes | list["Strings"]
+
+
+class ModelError(CodecError):
+    """A model or its weights can't be had, or don't fit each other."""
+
+
+class ModelCodec(Codec):
+    """The codec of one class and its weights, a set for each level.
+
+    Args:
+        name: of the codec.
+        suffix: of its bitstreams.
+        version: of class and weights.
+        levels: fewest bytes first.
+        mark: what streams begin with behind their checksum, two bytes.
+        model_class: as above.
+    """
+
+    exact_pixels = False
+
+    def __init__(
+        self,
+        name: str,
+        suffix: str,
+        version: str,
+        levels: tuple[str, ...],
+        mark: bytes,
+        model_class: Any,
+    ) -> None:
+        self.name, self.suffix, self.version, self.levels = name, suffix, version, levels
+        self.mark, self.model_class = mark, model_class
+        self.portable = bool(getattr(model_class, "portable", False))
+        self._models: dict[int, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_models": {}}
+
+    @abstractmethod
+    def read_weights(self, level: int) -> dict[str, Tensor]:
+        """The state of a level's model.
+
+        Raises:
+            CodecError: it can't be had.
+        """
+
+    def encode(self, image: RGBImage, level: int) -> bytes:
+        height, width = image.shape[:2]
+        model = self.network(level)
+        try:
+            with torch.inference_mode():
+                coded = model.compress(edge_pad(to_tensor(image), _PADDED_TO).contiguous())
+            shape = json.dumps(coded["shape"], separators=(",", ":")).encode()
+            body = self.mark + bytes([level]) + b"".join(map(varint, (width - 1, height - 1, len(shape))))
+            body += shape + _packed(coded["strings"])
+        except Exception as error:  # of anyone's model
+            raise CodecError(f"{self.name} can't encode {width}x{height} pixels ({reason(error)}).") from error
+        return zlib.crc32(body).to_bytes(4, "big") + body
+
+    def decode(self, data: bytes) -> RGBImage:
+        body = data[4:]
+        if len(body) < 4 or zlib.crc32(body).to_bytes(4, "big") != data[:4]:
+            raise BitstreamError("is damaged or truncated (its checksum doesn't fit).")
+        if body[:2] != self.mark or body[2] >= len(self.levels):
+            raise BitstreamError(f"is of another model than {self.name}, or of other weights.")
+        try:
+            width, position = read_varint(body, 3)
+            height, position = read_varint(body, position)
+            length, position = read_varint(body, position)
+            width, height = width + 1, height + 1
+            shape = json.loads(body[position : position + length])
+            strings, _ = _unpacked(body, position + length, _DEEPEST)
+            if width * height > MAX_PIXELS or not _is_shape(shape, max(width, height) + _PADDED_TO):
+                raise ValueError("sizes")
+        except (IndexError, ValueError, RecursionError) as error:
+            raise BitstreamError("is no stream of such a model.") from error
+        model = self.network(body[2])
+        try:
+            with torch.inference_mode():
+                decoded: Tensor = model.decompress(strings, shape)["x_hat"]
+            pixels = (decoded[0, :, :height, :width].clamp(0, 1) * 255).round().to(torch.uint8)
+            return np.ascontiguousarray(pixels.movedim(0, 2).cpu().numpy())
+        except Exception as error:  # of anyone's model
+            raise BitstreamError(f"isn't decoded by {self.name} ({reason(error)}).") from error
+
+    def network(self, level: int) -> Any:
+        """The model of a level.
+
+        Raises:
+            ModelError: its weights can't be had, or don't fit.
+        """
+        if level not in self._models:
+            self._models[level] = _with_weights(self.model_class, self.read_weights(level), self.name)
+        return self._models[level]
+
+
+class PackedModel(ModelCodec):
+    """A model that a decoder brings, with its weights in safetensors files."""
+
+    def __init__(
+        self, folder: Path, name: str, suffix: str, version: str, source: str, weights: list[str], mark: str
+    ):
+        module, _, path = source.partition(":")
+        model_class: Any = importlib.import_module(module)
+        for part in path.split("."):
+            model_class = getattr(model_class, part)
+        levels = tuple(f"q{i + 1}" for i in range(len(weights)))
+        super().__init__(name, suffix, version, levels, bytes.fromhex(mark), model_class)
+        self.files = [folder / file for file in weights]
+
+    def read_weights(self, level: int) -> dict[str, Tensor]:
+        return read_tensors(self.files[level])[0]
+
+
+def _with_weights(model_class: Any, state: dict[str, Tensor], name: str) -> Any:
+    try:
+        if hasattr(model_class, "from_state_dict"):
+            made = model_class.from_state_dict(state)
+        else:
+            made = model_class()
+            made.load_state_dict(state)
+        made.update()
+        return made.eval()
+    except Exception as error:  # of anyone's model
+        raise ModelError(f"{name}: its weights don't fit it ({reason(error)}).") from error
+
+
+def _packed(strings: Strings) -> bytes:
+    if isinstance(strings, bytes):
+        return varint(2 * len(strings) + 1) + strings
+    return varint(2 * len(strings)) + b"".join(map(_packed, strings))
+
+
+def _unpacked(data: bytes, position: int, deepest: int) -> tuple[Strings, int]:
+    head, position = read_varint(data, position)
+    count = head >> 1
+    if head & 1:
+        if position + count > len(data):
+            raise ValueError("a string's end")
+        return data[position : position + count], position + count
+    if not deepest or count > len(data):
+        raise ValueError("too many lists")
+    items: list[Strings] = []
+    for _ in range(count):
+        item, position = _unpacked(data, position, deepest - 1)
+        items.append(item)
+    return items, position
+
+
+def _is_shape(shape: Any, most: int) -> bool:
+    """Whether it is made of sizes only, in lists or by names."""
+    if isinstance(shape, dict | list):
+        return all(_is_shape(one, most) for one in (shape.values() if isinstance(shape, dict) else shape))
+    return isinstance(shape, int) and 0 <= shape <= most

@@ -1,0 +1,352 @@
+"""Which files a set of modules imports, so that a decoder brings those and nothing else.
+
+Imports are followed in the source, at the top and inside functions. Three kinds of packages are told apart. What the
+server has and the standard library are left out. The package of a codec itself travels as it is. All others (this
+project, CompressAI) gather their modules in ``__init__``; such imports are put off until a name is used, so that what
+is never used need not be there: CompressAI's point clouds, for instance, which need torch-geometric.
+"""
+
+import ast
+import functools
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from submissions.errors import SubmissionError
+
+OWN = ("allocator", "codec", "submissions")
+"""This project's packages. What they import of others inside functions, codecs name in ``requirements``."""
+_LAZY = """
+
+_PUT_OFF = {table}
+
+
+def __getattr__(name):
+    import importlib
+
+    if name not in _PUT_OFF:
+        raise AttributeError(f"module {{__name__!r}} has no attribute {{name!r}}")
+    module, attribute = _PUT_OFF[name]
+    found = importlib.import_module(module)
+    value = globals()[name] = getattr(found, attribute) if attribute else found
+    return value
+"""
+
+
+@dataclass
+class Closure:
+    """The files that modules import."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Name below a folder of modules to content, of modules in Python."""
+    extensions: dict[str, Path] = field(default_factory=dict)
+    """The same of compiled modules, which each Python needs its own of."""
+    packages: set[str] = field(default_factory=set)
+    """What they belong to at the top."""
+    required: set[str] = field(default_factory=set)
+    """Packages that this project's modules import at the top, to be brought whole."""
+
+
+class _Provider(NamedTuple):
+    """Where a name of a package comes from."""
+
+    module: str
+    attribute: str
+    """Empty where it is the module itself."""
+
+
+def follow_imports(roots: Iterable[str], provided: Collection[str], whole: Collection[str] = ()) -> Closure:
+    """The closure of modules.
+
+    Args:
+        roots: the modules.
+        provided: top-level names that the server has, or that come in another way; and modules that aren't needed.
+        whole: top-level packages that travel as they are.
+
+    Raises:
+        SubmissionError: a root can't be found, or a file isn't Python.
+    """
+    walk = _Walk(frozenset(provided) | sys.stdlib_module_names, frozenset(whole))
+    for root in sorted(roots):
+        if walk.find(root) is None:
+            raise SubmissionError(f"{root} can't be found as a file, so that a decoder can't bring it.")
+        walk.add(root)
+    return walk.closure
+
+
+class _Walk:
+    def __init__(self, provided: frozenset[str], whole: frozenset[str]) -> None:
+        self.provided, self.whole = provided, whole
+        self.closure = Closure()
+        self.seen: set[str] = set()
+
+    @functools.cache  # noqa: B019  (as long as the walk)
+    def find(self, module: str) -> Path | None:
+        """A module's file, or a package's folder; None for what isn't followed or isn't there."""
+        top, *parts = module.split(".")
+        if top in self.provided or module in self.provided:
+            return None
+        try:
+            spec = importlib.util.find_spec(top)
+        except (ImportError, ValueError):
+            return None
+        if spec is None or (spec.origin is None and not spec.submodule_search_locations):
+            return None
+        place = place_of(spec)
+        for part in parts:
+            folder = place / part
+            files = [folder.with_name(part + ending) for ending in (".py", *importlib.machinery.EXTENSION_SUFFIXES)]
+            found = [folder] if folder.is_dir() else [file for file in files if file.is_file()]
+            if not place.is_dir() or not found:
+                return None
+            place = found[0]
+        return place
+
+    def name(self, module: str, place: Path) -> str:
+        """Of a module's file below a folder of modules."""
+        parts = module.split(".")
+        return "/".join([*parts, "__init__.py"] if place.is_dir() else [*parts[:-1], place.name])
+
+    def add(self, module: str) -> None:
+        """A module, the packages that it lies in, and what they import."""
+        for parent in ancestors(module):
+            place = self.find(parent)
+            if place is None or parent in self.seen:
+                continue
+            self.seen.add(parent)
+            self.closure.packages.add(parent.partition(".")[0])
+            if place.suffix not in ("", ".py") and not place.is_dir():
+                self.closure.extensions[self.name(parent, place)] = place
+                continue
+            source = self.source(parent)
+            if source is None:  # a folder without __init__
+                continue
+            tree, put_off = self.parse(parent)
+            self.closure.files[self.name(parent, place)] = _without(source, put_off.nodes, put_off.table)
+            self.follow(parent, tree, put_off.nodes)
+
+    def source(self, module: str) -> bytes | None:
+        place = self.find(module)
+        assert place is not None
+        file = place / "__init__.py" if place.is_dir() else place
+        return file.read_bytes() if file.is_file() else None
+
+    @functools.cache  # noqa: B019
+    def parse(self, module: str) -> "tuple[ast.Module, _PutOff]":
+        try:
+            tree = ast.parse(self.source(module) or b"")
+        except (SyntaxError, ValueError) as error:
+            raise SubmissionError(f"{module} isn't Python that can be read ({error}).") from error
+        place = self.find(module)
+        gathers = place is not None and place.is_dir() and module.partition(".")[0] not in self.whole
+        return tree, self.put_off(module, tree) if gathers else _PutOff([], {})
+
+    def put_off(self, package: str, tree: ast.Module) -> "_PutOff":
+        """The imports of a package's ``__init__`` from its own package whose names it doesn't use itself."""
+        own = package.partition(".")[0]
+        if any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body):
+            return _PutOff([], {})
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        lines = [line for node in tree.body for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)]
+        nodes: list[ast.ImportFrom] = []
+        table: dict[str, _Provider] = {}
+        for node in tree.body:
+            if not isinstance(node, ast.ImportFrom) or lines.count(node.lineno) > 1:
+                continue
+            source = absolute(package, node, is_package=True)
+            if source.partition(".")[0] != own:
+                continue
+            names = dict(self.names(source, node))
+            if not used & names.keys():
+                nodes.append(node)
+                table |= names
+        return _PutOff(nodes, table)
+
+    def names(self, source: str, node: ast.ImportFrom) -> Iterator[tuple[str, _Provider]]:
+        """What an import binds."""
+        for alias in node.names:
+            if alias.name == "*":
+                for name in self.exports(source):
+                    yield name, _Provider(source, name)
+            elif self.find(f"{source}.{alias.name}") is not None:
+                yield alias.asname or alias.name, _Provider(f"{source}.{alias.name}", "")
+            else:
+                yield alias.asname or alias.name, _Provider(source, alias.name)
+
+    def exports(self, module: str) -> list[str]:
+        """The names that ``from module import *`` binds."""
+        if self.find(module) is None:
+            return []
+        tree, put_off = self.parse(module)
+        names: list[str] = []
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and any(
+                isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets
+            ):
+                try:
+                    return [str(name) for name in ast.literal_eval(node.value)]
+                except ValueError:
+                    continue
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names.append(node.name)
+            elif isinstance(node, ast.Assign):
+                names += [target.id for target in node.targets if isinstance(target, ast.Name)]
+            elif isinstance(node, ast.ImportFrom) and node not in put_off.nodes:
+                place = self.find(module)
+                source = absolute(module, node, is_package=place is not None and place.is_dir())
+                names += [name for name, _ in self.names(source, node)]
+        return [name for name in (*names, *put_off.table) if not name.startswith("_")]
+
+    def follow(self, module: str, tree: ast.Module, left_out: Collection[ast.AST]) -> None:
+        place = self.find(module)
+        is_package = place is not None and place.is_dir()
+        is_own = module.partition(".")[0] in OWN
+        bound: dict[str, str] = {}  # names of packages that attributes are taken of
+        for node in _imports(tree, left_out):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    if is_own and alias.name.partition(".")[0] not in OWN:
+                        self.require(alias.name, node in tree.body)
+                        continue
+                    self.add(alias.name)
+                    bound[alias.asname or alias.name.partition(".")[0]] = (
+                        alias.name if alias.asname else alias.name.partition(".")[0]
+                    )
+                continue
+            source = absolute(module, node, is_package=is_package)
+            if is_own and source.partition(".")[0] not in OWN:
+                self.require(source, node in tree.body)
+                continue
+            self.add(source)
+            for name, provider in self.names(source, node):
+                self.resolve(provider)
+                if not provider.attribute:
+                    bound[name] = provider.module
+        for chain in _chains(tree):
+            if chain[0] in bound:
+                self.attributes(bound[chain[0]], chain[1:])
+
+    def require(self, module: str, always: bool) -> None:
+        """What a module of this project imports of others."""
+        if always and self.find(module) is not None:
+            self.closure.required.add(module.partition(".")[0])
+
+    def resolve(self, provider: _Provider) -> None:
+        """Add what provides a name, through all the packages that hand it on."""
+        self.add(provider.module)
+        place = self.find(provider.module)
+        if provider.attribute and place is not None and place.is_dir():
+            further = self.parse(provider.module)[1].table.get(provider.attribute)
+            if further:
+                self.resolve(further)
+
+    def attributes(self, package: str, chain: list[str]) -> None:
+        """Add what an expression like ``package.module.name`` reaches."""
+        for attribute in chain:
+            place = self.find(package)
+            if place is None or not place.is_dir():
+                return
+            provider = self.parse(package)[1].table.get(attribute)
+            if provider and provider.attribute:
+                self.resolve(provider)
+                return
+            package = provider.module if provider else f"{package}.{attribute}"
+            if self.find(package) is None:
+                return
+            self.add(package)
+
+
+class _PutOff(NamedTuple):
+    """Imports of a package that wait until a name is used."""
+
+    nodes: list[ast.ImportFrom]
+    table: dict[str, _Provider]
+
+
+def place_of(spec: importlib.machinery.ModuleSpec) -> Path:
+    """The file of a top-level module, or the folder of a package."""
+    return Path(next(iter(spec.submodule_search_locations or ()), spec.origin or ""))
+
+
+def ancestors(module: str) -> list[str]:
+    """``a``, ``a.b`` and ``a.b.c`` of the last of them."""
+    parts = module.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def absolute(module: str, node: ast.ImportFrom, *, is_package: bool) -> str:
+    """The module that an import is from."""
+    if not node.level:
+        return node.module or ""
+    parts = module.split(".")
+    base = parts[: len(parts) - node.level + is_package]
+    return ".".join([*base, *([node.module] if node.module else [])])
+
+
+def _imports(tree: ast.AST, left_out: Collection[ast.AST]) -> Iterator[ast.Import | ast.ImportFrom]:
+    """All imports but those for type checkers."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for other in node.orelse:
+                yield from _imports(other, left_out)
+        elif node in left_out:
+            continue
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        else:
+            yield from _imports(node, left_out)
+
+
+def _chains(tree: ast.AST) -> Iterator[list[str]]:
+    """Every ``a.b.c`` as a list of its names."""
+    for node in ast.walk(tree):
+        chain: list[str] = []
+        while isinstance(node, ast.Attribute):
+            chain.append(node.attr)
+            node = node.value
+        if chain and isinstance(node, ast.Name):
+            yield [node.id, *reversed(chain)]
+
+
+def _without(source: bytes, nodes: list[ast.ImportFrom], table: dict[str, _Provider]) -> bytes:
+    """A package's source with imports taken out, and their names found when they are used."""
+    if not nodes:
+        return source
+    lines = source.decode("utf-8").splitlines()
+    for node in nodes:
+        for number in range(node.lineno - 1, node.end_lineno or node.lineno):
+            lines[number] = ""
+    rows = "".join(f"    {name!r}: {tuple(table[name])!r},\n" for name in sorted(table))
+    kept = "\n".join(lines).strip("\n")
+    return (kept + _LAZY.format(table="{\n" + rows + "}")).lstrip("\n").encode()
+
+
+def data_files(package: str) -> dict[str, Path]:
+    """The files of a top-level package that aren't Python: name below a folder of modules to place."""
+    spec = importlib.util.find_spec(package)
+    found: dict[str, Path] = {}
+    if spec and spec.submodule_search_locations:
+        folder = place_of(spec)
+        found = {f"{package}/{path.relative_to(folder).as_posix()}": path for path in folder.rglob("*")}
+    elif spec:  # a single module, whose data lie beside it
+        for distribution in distributions(package):
+            for file in distribution.files or ():
+                found[file.as_posix()] = Path(str(distribution.locate_file(file)))
+    return {name: path for name, path in sorted(found.items()) if _is_data(name) and path.is_file()}
+
+
+def _is_data(name: str) -> bool:
+    parts = name.split("/")
+    hidden = any(part.startswith((".", "__pycache__", "__editable__")) for part in parts)
+    return not (hidden or parts[0].endswith(("-info", ".pth")) or name.endswith((".py", ".pyc", ".pyi", ".so")))
+
+
+def distributions(package: str) -> list[importlib.metadata.Distribution]:
+    """What installed a top-level package."""
+    names = importlib.metadata.packages_distributions().get(package, [])
+    return [importlib.metadata.distribution(name) for name in sorted(set(names))]
