@@ -494,7 +494,8 @@ def _value(manifest: Manifest) -> float | None:
         if objective.power is None and objective.label == manifest.objective:
             frame = pd.DataFrame([entry.metrics for entry in manifest.entries])
             pixels = np.array([entry.width * entry.height for entry in manifest.entries], np.float64)
-            return objective.value(objective.costs(frame), pixels)
+            shares = objective.shares([entry.name for entry in manifest.entries], pixels)
+            return objective.value(objective.costs(frame), shares)
     return None
 
 
