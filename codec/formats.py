@@ -39,7 +39,8 @@ def open_image(file: BinaryIO, formats: tuple[str, ...]) -> Image.Image:
     file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns below the size at which it refuses
-        image = Image.open(file, formats=formats)
+        Image.init()
+        image = Image.open(file, formats=[name for name in formats if name in Image.OPEN])  # a server may lack some
         image.load()
         return image
 
