@@ -11,18 +11,19 @@ they pass: the last one changed is named.
 """
 
 import argparse
+import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / ".ci" / "constraints.txt"
-FAST = ["-m", "fast"]
+_RETRIED = 20  # failed tests that are run again to find the package to blame
 HEADER = """\
 # The versions that the project is tested with, made by `python3 .ci/versions.py pin`. Don't edit.
 """
@@ -103,29 +104,37 @@ def oldest(uv: Uv, folder: Path) -> tuple[Path, Path]:
     return ROOT, python
 
 
-def passes(python: Path, cwd: Path, folder: Path, *options: str) -> bool:
-    """Whether the fast tests pass."""
-    command = [python, "-m", "pytest", "-q", "-o", f"cache_dir={folder / 'cache'}", *FAST, *options]
+def passes(python: Path, cwd: Path, cache: Path, *tests: str) -> bool:
+    """Whether the fast tests pass, or those named of them."""
+    command = [python, "-m", "pytest", "-q", "-o", f"cache_dir={cache}", "-m", "fast", *tests]
     return not subprocess.run([*map(str, command)], cwd=cwd, check=False).returncode
 
 
-def culprit(uv: Uv, python: Path, cwd: Path, folder: Path, which: Iterable[tuple[str, str]]) -> str | None:
-    """The package whose change to its tested version, after those before it, lets the failed tests pass."""
-    changes = [f"{name}=={version}" for name, version in which]
+def culprit(uv: Uv, python: Path, cwd: Path, cache: Path) -> str:
+    """Which package's version made tests fail.
 
-    def pass_with(count: int) -> bool:
-        uv.install(python, "--no-deps", *changes[:count], *now[count:])
-        return passes(python, cwd, folder, "--last-failed", "--no-summary")
+    Packages get their tested versions one after the other; the one with which the failed tests pass is to blame.
+    """
+    tested, installed = versions(CONSTRAINTS.read_text()), uv.installed(python)
+    names = sorted(name for name, version in installed.items() if tested.get(name, version) != version)
+    if not names:
+        return "all versions are the tested ones"
+    record = cache / "v" / "cache" / "lastfailed"
+    failed = [*json.loads(record.read_text())][:_RETRIED] if record.exists() else []
+    before, after = ([f"{name}=={which[name]}" for name in names] for which in (installed, tested))
 
-    installed = uv.installed(python)
-    now = [f"{change.partition('==')[0]}=={installed[change.partition('==')[0]]}" for change in changes]
-    low, high = 0, len(changes)
-    if not pass_with(high):
-        return None
+    def passes_with(count: int) -> bool:
+        uv.install(python, "--no-deps", *after[:count], *before[count:])
+        return passes(python, cwd, cache, "-x", *failed)
+
+    uv.install(python, "--constraint", CONSTRAINTS, *after)  # with what only these need
+    low, high = 0, len(names)
+    if not passes_with(high):
+        return "the tests fail with the tested versions too"
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if pass_with(middle) else (middle, high)
-    return f"{now[high - 1]} (tested: {changes[high - 1].partition('==')[2]})"
+        low, high = (low, middle) if passes_with(middle) else (middle, high)
+    return f"{before[low]} breaks the tests, {after[low]} doesn't"
 
 
 def check(uv: Uv, which: str, folder: Path) -> int:
@@ -134,15 +143,11 @@ def check(uv: Uv, which: str, folder: Path) -> int:
     cwd, python = {"newest": newest, "oldest": oldest}[which](uv, folder)
     print(f"{which} versions: installed in {time.monotonic() - start:.0f} s", flush=True)
     start = time.monotonic()
-    if passes(python, cwd, folder):
-        print(f"{which} versions: tested in {time.monotonic() - start:.0f} s", flush=True)
-        return 0
-    tested, installed = versions(CONSTRAINTS.read_text()), uv.installed(python)
-    other = (name for name, version in installed.items() if tested.get(name, version) != version)
-    changes = sorted((name, tested[name]) for name in other)
-    broke = culprit(uv, python, cwd, folder, changes) if changes else None
-    print(f"{which} versions: " + (f"{broke} broke the tests above" if broke else "no single package is to blame"))
-    return 1
+    ok = passes(python, cwd, folder / "cache")
+    print(f"{which} versions: tested in {time.monotonic() - start:.0f} s", flush=True)
+    if not ok:
+        print(f"{which} versions: {culprit(uv, python, cwd, folder / 'cache')}", flush=True)
+    return 0 if ok else 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
