@@ -1,7 +1,6 @@
 """What codecs cost on the same images: parameters, multiply-adds, time, memory. Each runs in a process of its own."""
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from allocator.errors import AllocatorError
 from codec import CodecError, get_codec, read_image
@@ -96,11 +96,19 @@ def _measure_here(name: str, images: Sequence[str], level: int | None, threads: 
 
 def _peak() -> int:
     """Bytes. What a process was before it became this one doesn't count."""
-    kibibytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    memory = psutil.Process().memory_info()
+    if sys.platform == "win32":
+        return int(memory.peak_wset)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1 << 10
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
+    if sys.platform != "linux":
+        return max(peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
-            kibibytes = max(kibibytes, int(line.split()[1]))
-    return kibibytes << 10
+            peak = max(peak, int(line.split()[1]) << 10)
+    return peak
 
 
 def main() -> int:

@@ -11,6 +11,9 @@ from codec.files import is_safe_name
 from codec.image import SUFFIXES
 from codec.remote import file_system, is_address, tried_again
 
+SHIPPED_PHOTOS = Path(__file__).parent / "photos"
+"""Photos under CC0 to try things on; ``SOURCES.csv`` beside them says where they are from."""
+
 
 class ImageFile(NamedTuple):
     """One image of a set."""
@@ -91,3 +94,27 @@ def _listed(address: str) -> Iterable[tuple[str, ImageFile]]:
 def _shown(inside: PurePosixPath | Path) -> bool:
     """Whether what lies there, inside a folder, is an image that counts."""
     return inside.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in inside.parts)
+
+
+def copy_photos(folder: str | os.PathLike[str], side: int) -> list[Path]:
+    """Copy :data:`SHIPPED_PHOTOS` to a folder as PNG, made smaller; returns the files.
+
+    Args:
+        folder: made if missing.
+        side: pixels of a copy's longer side.
+
+    Raises:
+        CodecError: a file can't be written.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from codec import write_png
+
+    copies = []
+    for path in sorted(SHIPPED_PHOTOS.glob("*.jpg")):
+        with Image.open(path) as photo:
+            photo.thumbnail((side, side), Image.Resampling.LANCZOS)
+            copies.append(Path(folder, path.stem + ".png"))
+            write_png(copies[-1], np.asarray(photo))
+    return copies

@@ -74,16 +74,17 @@ class Objective:
 
     @property
     def label(self) -> str:
-        """As a person reads it: ``lpips-squeeze - 0.02 psnr``."""
+        """As a person reads it: ``lpips-squeeze - 0.02 psnr``, ``psnr, weighted``."""
+        weighted = "" if self.weights is None else ", weighted"
         if self._plain:
-            return self.terms[0].metric
+            return self.terms[0].metric + weighted
         parts = (
             ("- " if term.higher_is_better else "+ ")
             + ("" if term.weight == 1 else f"{term.weight:g} ")
             + term.metric
             for term in self.terms
         )
-        return " ".join(parts).removeprefix("+ ")
+        return " ".join(parts).removeprefix("+ ") + weighted
 
     @property
     def _plain(self) -> bool:

@@ -83,7 +83,10 @@ def make_report(
         "images": images,
         "pictures": min(pictures, len(names)),
     }
-    from plotly.offline import get_plotlyjs
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise AllocatorError("The page needs Plotly: pip install 'clic-allocator[report]'.") from error
 
     page = TEMPLATE.read_text(encoding="utf-8").replace("{{title}}", html.escape(title))
     data = json.dumps(content, allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")

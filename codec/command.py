@@ -23,6 +23,7 @@ from codec.base import BitstreamError, Codec, CodecError, ImageError, RGBImage
 from codec.files import write_file
 from codec.formats import write_png
 from codec.image import read_image
+from codec.workers import end_group, is_running
 
 _PREFIX = f"clic-allocator-{platform.node()}-"
 _INTERPRETER = 3
@@ -167,8 +168,7 @@ class CommandCodec(Codec):
         except subprocess.TimeoutExpired:
             raise CommandError(f"{program} took longer than {self.command.seconds:g} seconds.") from None
         finally:  # with all that it started, also after Ctrl-C
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            end_group(process.pid)
             process.wait()
         if process.returncode:
             said = (err or out).decode(errors="replace").strip().splitlines()
@@ -200,20 +200,8 @@ def _folder() -> Iterator[Path]:
 def _sweep() -> None:
     for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
         owner = left.name.removeprefix(_PREFIX).partition("-")[0]
-        if owner.isdecimal() and not _runs(int(owner)):
+        if owner.isdecimal() and not is_running(int(owner)):
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _runs(process: int) -> bool:
-    with contextlib.suppress(OSError):  # not Linux, or gone
-        return " Z " not in Path(f"/proc/{process}/stat").read_text()
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it's another user's
-        return True
-    return True
 
 
 def packed_command(folder: Path, *, name: str, version: str, program: str, **call: Any) -> CommandCodec:

@@ -1,7 +1,9 @@
 """What processes that work side by side need: how many fit, and an end with their parent's."""
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -33,3 +35,29 @@ def leave_with_parent() -> None:
             os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def end_group(process: int) -> None:
+    """End a process that was started in a session of its own, and all that it started."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process, signal.SIGKILL)
+        return
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(process)
+        for one in [*parent.children(recursive=True), parent]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+
+
+def is_running(process: int) -> bool:
+    """Whether there is such a process that has not ended; if nothing tells, it is taken for one."""
+    try:
+        import psutil
+    except ImportError:  # in a decoder
+        return True
+    with contextlib.suppress(psutil.Error):
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    return bool(psutil.pid_exists(process))

@@ -14,7 +14,6 @@
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import re
 import subprocess
@@ -26,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import platformdirs
 from packaging.utils import canonicalize_name
 
 from codec.base import Codec
@@ -327,7 +327,7 @@ def _needed(name: str) -> bool:
 
 def _download(wanted: Sequence[str], python: str, wheelhouse: Path | None, machine: str, folder: Path) -> None:
     """Wheels from the wheelhouse, the cache or the registry; what the registry gave is kept."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "clic-allocator", "wheels")
+    cache = platformdirs.user_cache_path("clic-allocator", appauthor=False) / "wheels"
     tags = ["_2_28", "_2_27", "_2_17", "2014", *(f"_2_{minor}" for minor in range(29, _NEWEST_GLIBC + 1))]
     platforms = [f"--platform=manylinux{tag}_{machine}" for tag in tags]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]

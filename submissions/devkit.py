@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -16,9 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+import platformdirs
+import psutil
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from codec.workers import end_group
 from submissions.errors import SubmissionError
 
 PACKAGES = (
@@ -60,7 +62,13 @@ def filtered(folder: Path) -> dict[str, str]:
     packages.mkdir(parents=True)
     binaries.mkdir()
     for name, place in _places().items():
-        (packages / name).symlink_to(place)
+        try:
+            (packages / name).symlink_to(place)
+        except OSError as error:
+            raise SubmissionError(
+                f"The server's environment is made of links, which this system doesn't let you make ({error}); "
+                "verify on Linux or macOS."
+            ) from error
     launcher = binaries / "python3"
     launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')  # without its own site-packages
     launcher.chmod(0o755)
@@ -116,7 +124,7 @@ def server_python(wanted: str | None = None) -> str:
 
 def cache(python: str) -> Path:
     """Where :func:`built` keeps the environment of a Python."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "clic-allocator")
+    home = platformdirs.user_cache_path("clic-allocator", appauthor=False)
     return home / f"devkit-{hashlib.sha256(python.encode()).hexdigest()[:8]}"
 
 
@@ -209,12 +217,13 @@ def watch(
             elif time.monotonic() - start > seconds:
                 stopped = f"takes longer than {seconds / 3600:g} hours"
     finally:  # also after Ctrl-C, which doesn't reach its session
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        end_group(process.pid)
         process.wait()
     reader.join(1)
     lines = [f"it {stopped}."] if stopped else _lines(bytes(errors))
     unenforced = [] if own or offline else ["network: this system doesn't let the decoder be cut off from it."]
+    if not (own or limits):
+        unenforced.append("cores: this system doesn't keep a process to some of them.")
     return Watched(None if stopped else process.returncode, time.monotonic() - start, peak, lines, unenforced)
 
 
@@ -246,7 +255,15 @@ def _offline() -> list[str]:
 
 
 def _memory_of(session: int) -> int:
-    """Bytes that the processes of a session take, each its share of what they share."""
+    """Bytes that the processes of a session take, each its share of what they share where the system tells."""
+    if not _linux():
+        total = 0
+        with contextlib.suppress(psutil.Error):
+            leader = psutil.Process(session)
+            for process in [leader, *leader.children(recursive=True)]:
+                with contextlib.suppress(psutil.Error):
+                    total += process.memory_info().rss
+        return total
     total = 0
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError, ValueError):

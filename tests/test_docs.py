@@ -74,7 +74,7 @@ WORDS = {
 at hand."""
 TEXTS = {
     "docs/tutorial.md": {
-        "Path(skimage.data.__file__).parent": 'Path("photos-at-hand")',
+        "side=448": "side=96",
         "po-dkic": "webp",
     },
     "docs/how-to/challenge.md": {

@@ -234,8 +234,6 @@ def summary(allocation: "Allocation") -> str:
     how = objective.aggregate if objective.power is None else f"{objective.aggregate}-norm"
     if objective.aggregate in ("mean", "pixels"):
         proof += f", bound {allocation.value - objective.natural_sign * allocation.gap:.6f}"
-    if objective.weights is not None:
-        how += ", weighted"
     if budget.size is None:
         limit = f" ({int(budget.limit):,} bytes)" if budget.rule == "pooled" else ""
         head = f"Target {budget.label} {budget.rule}{limit}"

@@ -67,7 +67,9 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     if smoke:
-        recipe, photos = "smoke", photos or _photos()
+        from allocator.images import SHIPPED_PHOTOS
+
+        recipe, photos = "smoke", photos or SHIPPED_PHOTOS
     if recipe is None or photos is None:
         raise CodecError(f"Give a recipe ({', '.join(recipe_names())}, or a TOML file) and --photos, or --smoke.")
     found = find_recipe(recipe)
@@ -156,9 +158,3 @@ def _run(trainer: "Trainer", seconds: float, core_seconds: float) -> bool:
             bars.update(task, completed=report.step, description=text)
 
         return trainer.run(show, stop_after_seconds=seconds, stop_at_core_seconds=core_seconds)
-
-
-def _photos() -> Path:
-    import skimage.data
-
-    return Path(skimage.data.__file__).parent

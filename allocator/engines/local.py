@@ -83,6 +83,9 @@ class _Pool:
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Ctrl-C waits until the block ends; processes started in the block never see it, for it's the parent's."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows tells all processes of a console
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
