@@ -72,7 +72,7 @@ def compare(
     from allocator.compare import against, against_by_image, at_targets
     from allocator.grid import OTHER_RULE
     from allocator.objective import find_objective
-    from allocator.provenance import FOOTNOTE, MARK, flatters, training_metrics
+    from allocator.provenance import FOOTNOTE, training_metrics
     from allocator.tables import Table
 
     targets = [parse_target(text) for text in target or ["0.075", "0.15", "0.3"]]
@@ -120,12 +120,6 @@ def compare(
     )
     second = f"Bjøntegaard's averages against {anchor}, rule {rule.value}: rate in percent, metric in its own units"
 
-    def mark_reached(row: int, column: str) -> str:
-        return MARK if column in higher and flatters(column, reached["codec"][row]) else ""
-
-    def mark_averages(row: int, column: str) -> str:
-        return MARK if column.startswith("BD") and flatters(averages["metric"][row], averages["codec"][row]) else ""
-
     rates, gains = ([c for c in averages if c.startswith(start)] for start in ("BD-rate", "BD-metric"))
     tables: list[Any] = [
         format_table(
@@ -133,7 +127,7 @@ def compare(
             first,
             format_,
             decimals={"target": max(len(f"{float(one):g}".partition(".")[2]) for one in targets)},
-            marked=mark_reached,
+            marked=_flattered(reached, names),
             footnote=FOOTNOTE,
             best=best_of(reached, ["target"], dict(higher)),
         ),
@@ -142,7 +136,7 @@ def compare(
             second,
             format_,
             decimals={**dict.fromkeys(rates, 2), **dict.fromkeys(gains, 4)},
-            marked=mark_averages,
+            marked=_flattered(averages, [*rates, *gains]),
             footnote=FOOTNOTE,
             best=best_of(
                 averages,
@@ -156,13 +150,15 @@ def compare(
         means = by_image.groupby(["codec", "metric"], as_index=False)["BD-rate"].mean().assign(image="mean", note="")
         together = pd.concat([by_image, means[by_image.columns]], ignore_index=True)
 
-        def mark_image(row: int, column: str) -> str:
-            flattered = flatters(together["metric"][row], together["codec"][row])
-            return MARK if column == "BD-rate" and flattered else ""
-
         tables.append(
             format_table(
-                together, third, format_, keys=3, decimals={"BD-rate": 2}, marked=mark_image, footnote=FOOTNOTE
+                together,
+                third,
+                format_,
+                keys=3,
+                decimals={"BD-rate": 2},
+                marked=_flattered(together, ["BD-rate"]),
+                footnote=FOOTNOTE,
             )
         )
     plain = format_ == FormatName.text
@@ -172,6 +168,19 @@ def compare(
         for text in averages["note"].unique():
             if text:
                 note(text)
+
+
+def _flattered(frame: "pd.DataFrame", columns: Sequence[str]) -> frozenset[tuple[int, str]]:
+    """The cells of columns by a metric of their row's codec's training: the row's ``metric``, or the column's own."""
+    from allocator.provenance import flatters
+
+    records = enumerate(frame.to_dict("records"))
+    return frozenset(
+        (row, column)
+        for row, one in records
+        for column in columns
+        if flatters(one.get("metric", column), one["codec"])
+    )
 
 
 def read_curves(

@@ -31,7 +31,7 @@ def format_table(
     *,
     keys: int = 2,
     decimals: Mapping[str, int] | None = None,
-    marked: Callable[[int, str], str] = lambda row, column: "",
+    marked: frozenset[Cell] = frozenset(),
     footnote: str = "",
     best: frozenset[Cell] = frozenset(),
 ) -> "RenderableType":
@@ -43,10 +43,12 @@ def format_table(
         format_: CSV is for programs: every digit, no marks.
         keys: columns that are repeated where a text table goes on below.
         decimals: of columns; by default 4, or 2 where a value is 10 or more.
-        marked: a sign behind the value of a row and column.
-        footnote: what the sign means, if it stands anywhere.
+        marked: cells with :data:`allocator.provenance.MARK` behind their value.
+        footnote: what the mark means, below a table that has one.
         best: cells in bold, in Markdown and LaTeX.
     """
+    from allocator.provenance import MARK
+
     if format_ == FormatName.csv:
         return frame.to_csv(index=False, float_format="%.6g").removesuffix("\n")  # type: ignore[no-any-return]
     heads = [head for head in frame.columns if head != "note" or (format_ != FormatName.text and any(frame["note"]))]
@@ -54,7 +56,7 @@ def format_table(
     any_mark = False
     for head in heads:
         texts = _texts(list(frame[head]), (decimals or {}).get(head))
-        signs = [marked(row, head) if text else "" for row, text in enumerate(texts)]
+        signs = [MARK if text and (row, head) in marked else "" for row, text in enumerate(texts)]
         any_mark |= any(signs)
         width = max(map(len, signs), default=0) if format_ == FormatName.text else 0
         bold = [(row, head) in best for row in range(len(texts))]
@@ -130,6 +132,8 @@ def _latex(heads: Sequence[str], rows: Sequence[Sequence[str]], title: str, belo
 
 
 def _escaped(text: str) -> str:
+    from allocator.provenance import MARK
+
     for character in "\\&%$#_{}":
         text = text.replace(character, "\\" + character if character != "\\" else "")
-    return text.replace("†", "$^{\\dagger}$")
+    return text.replace(MARK, "$^{\\dagger}$")

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import lpips
@@ -133,6 +134,22 @@ def test_any_metric_of_piq_has_a_name(pair: tuple[RGBImage, RGBImage]) -> None:
     assert not get_metric("piq:gmsd").higher_is_better
     with pytest.raises(MetricError, match=r"piq has no metric 'nope' .* there are dss, fsim,"):
         get_metric("piq:nope")
+
+
+def test_a_metric_of_pyiqa_keeps_its_direction(monkeypatch: pytest.MonkeyPatch) -> None:
+    from allocator.metrics import libraries
+
+    # the package needs gigabytes; this stands for the part of it that is called
+    fake = types.ModuleType("pyiqa")
+    model = types.SimpleNamespace(lower_better=True)
+    monkeypatch.setitem(sys.modules, "pyiqa", fake)
+    monkeypatch.setattr(fake, "list_models", lambda metric_mode: ["theirs"], raising=False)
+    monkeypatch.setattr(fake, "create_metric", lambda name, device: model, raising=False)
+    monkeypatch.setattr(libraries, "version", lambda package: "0.1.16")
+    metric = get_metric("pyiqa:theirs")
+    assert (metric.name, metric.version, metric.higher_is_better) == ("pyiqa:theirs", "pyiqa 0.1.16", False)
+    with pytest.raises(MetricError, match="pyiqa has no full-reference metric 'nope'; there are theirs"):
+        get_metric("pyiqa:nope")
 
 
 def test_a_metric_with_a_colon_is_built_allocated_and_weighted(photos: Path, tmp_path: Path) -> None:
