@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _LEAST_TARGET, _MOST_TARGET = Decimal("1e-12"), Decimal("1e6")  # anything beyond is a slip, and slow as a fraction
+_MOST_BYTES = 1 << 60
 _SECOND = 1_000_000  # decoding times are counted in microseconds
 _ROUNDED = "The images' rates have no common unit in which 60 bits count them exactly."
 
@@ -168,8 +169,8 @@ def make_budget(
     if total_bytes is not None:
         if rule == "mean":
             raise AllocationError("A budget in bytes goes with the rule `pooled`; `mean` takes a target rate.")
-        if total_bytes <= 0:
-            raise AllocationError(f"A budget is a number of bytes above 0, not {total_bytes}.")
+        if not 0 < total_bytes <= _MOST_BYTES:
+            raise AllocationError(f"A budget is a number of bytes above 0 and at most {_MOST_BYTES:,}.")
         return Budget(rule, Fraction(total_bytes), 8 * total_bytes / pixels, size)
     assert target is not None
     if rule == "mean":

@@ -99,7 +99,8 @@ def build(
             again and again what is measured.
         CodecError: no package speaks an address's protocol.
     """
-    files = find_images(images)
+    unreadable: list[str] | None = [] if keep_going else None
+    files = find_images(images, unreadable)
     engine = engine or Local()
     if colour == "raw" and any(codec.name == ORIGINAL for codec in codecs):
         raise AllocatorError("The originals' own files go with the colour rules srgb and profile, not with raw.")
@@ -107,6 +108,7 @@ def build(
         opened.use_colour(colour)
         run = _Build(opened, workers, codecs, metrics, keep_going, keep_bitstreams, colour, report)
         members = run.read(files)
+        run.result.failures += unreadable or []
         with opened.transaction():
             opened.changed_by_others()
             opened.add_metrics(metrics)

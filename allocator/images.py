@@ -1,5 +1,6 @@
 """Which images a set holds, and what each is called."""
 
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -24,28 +25,36 @@ class ImageFile(NamedTuple):
     """In this machine's file system, or an address."""
 
 
-def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[ImageFile]:
+def find_images(paths: Iterable[str | os.PathLike[str]], unreadable: list[str] | None = None) -> list[ImageFile]:
     """The images named by files, folders and addresses, sorted by name.
 
     Folders are searched to the bottom for files with an image's suffix; hidden files and folders are left out.
     A file that is named itself is taken whatever its suffix. An address (``s3://``, ``gs://``, ``https://``) with an
     image's suffix is a file, any other a folder.
 
+    Args:
+        paths: that a person gives.
+        unreadable: takes a sentence on each folder that can't be listed; by default that is an error.
+
     Raises:
-        AllocatorError: a path doesn't exist, a folder holds no image, an address can't be listed, two images share
-            a name, or a name isn't text.
+        AllocatorError: a path doesn't exist, a folder can't be listed or holds no image, an address can't be listed,
+            two images share a name, or a name isn't text.
         CodecError: no package speaks an address's protocol.
     """
     found: dict[str, ImageFile] = {}
+    failures: list[str] = []
     for path in paths:
-        for real, image in _listed(str(path)) if is_address(path) else _in_files(Path(path)):
+        for real, image in _listed(str(path)) if is_address(path) else _in_files(Path(path), failures):
             found.setdefault(real, image)
+    if failures and unreadable is None:
+        raise AllocatorError("\n".join([*failures, "Nothing was begun (--keep-going leaves such folders out)."]))
+    (unreadable if unreadable is not None else []).extend(failures)
     by_name: dict[str, ImageFile] = {}
     for image in found.values():
         try:
-            image.name.encode()
+            (image.name + os.path.realpath(image.path)).encode()
         except UnicodeEncodeError:
-            raise AllocatorError(f"{image.path!r}: its name isn't valid UTF-8; rename it.") from None
+            raise AllocatorError(f"{image.path!r}: its name or a folder's isn't valid UTF-8; rename it.") from None
         if not is_safe_name(image.name):
             raise AllocatorError(f"{image.path}: {image.name!r} is no name that every system can write; rename it.")
         if other := by_name.get(image.name):
@@ -54,14 +63,21 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[ImageFile]:
                 "or, if they are in different folders, give the folder that holds both."
             )
         by_name[image.name] = image
+    for image in found.values():
+        for folder in PurePosixPath(image.name).parents:
+            if folder.suffix.lower() in SUFFIXES and (other := by_name.get(str(folder.with_suffix("")))):
+                raise AllocatorError(
+                    f"{other.path}: the folder {folder} has the name that its decoded file would get; rename one."
+                )
     return sorted(found.values())
 
 
-def _in_files(path: Path) -> Iterable[tuple[str, ImageFile]]:
+def _in_files(path: Path, failures: list[str]) -> Iterable[tuple[str, ImageFile]]:
     """Images with their real paths."""
     if path.is_dir():
-        files = [file for file in sorted(path.rglob("*")) if _shown(file.relative_to(path)) and file.is_file()]
-        if not files:
+        before = len(failures)
+        files = [file for file in sorted(_below(path, failures)) if _shown(file.relative_to(path)) and file.is_file()]
+        if not files and len(failures) == before:
             raise AllocatorError(f"{path}: this folder holds no images.")
         for file in files:
             name = file.relative_to(path).with_suffix("").as_posix()
@@ -70,6 +86,20 @@ def _in_files(path: Path) -> Iterable[tuple[str, ImageFile]]:
         yield str(path.resolve()), ImageFile(path.stem, str(path))
     else:
         raise AllocatorError(f"{path}: there is no such file or folder.")
+
+
+def _below(path: Path, failures: list[str]) -> Iterable[Path]:
+    """The files in a folder and in those below it that aren't hidden; what can't be listed is a failure."""
+
+    def note(error: OSError) -> None:
+        failures.append(f"{error.filename}: this folder can't be read ({error.strerror}).")
+
+    for folder, inner, files in os.walk(path, onerror=note):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        if not os.access(folder, os.X_OK):
+            note(PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder))
+            continue
+        yield from (Path(folder, name) for name in files)
 
 
 def _listed(address: str) -> Iterable[tuple[str, ImageFile]]:

@@ -24,6 +24,23 @@ def is_codec_name(name: str) -> bool:
     return bool(re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name))
 
 
+def shown(text: str, line_breaks: bool = True) -> str:
+    """A text that does nothing to a terminal: what isn't printed is escaped, as in JSON.
+
+    Names of files, and whatever strangers' files hold, may steer a terminal, turn the direction of writing, or be no
+    text at all (halves of surrogate pairs stand for bytes that aren't UTF-8).
+
+    Args:
+        text: to be printed.
+        line_breaks: keep them.
+    """
+    kept = "\n" if line_breaks else ""
+    return _UNPRINTED.sub(lambda one: one[0] if one[0] == kept else f"\\u{ord(one[0]):04x}", text)
+
+
+_UNPRINTED = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
 class CodecError(Exception):
     """Base of all errors of this package; the message is one sentence for a person."""
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from codec.base import ImageError
 
+_LONGEST_NAME = 255  # bytes, of most file systems
+
 
 def read_file(path: str | os.PathLike[str], most: int) -> bytes:
     """The content of a plain file of at most ``most`` bytes.
@@ -33,6 +35,8 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
         ImageError: the file can't be written (disk full, no permission).
     """
     target = Path(path)
+    if target.is_dir():
+        raise ImageError(f"{path}: is a folder; name a file.")
     partial = target.with_name(f".{os.getpid()}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -51,4 +55,10 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
 def is_safe_name(name: str) -> bool:
     """Whether a name with ``/`` inside stays below any folder on any system, and is a name at all."""
     parts = name.split("/")
-    return not (not name or "\\" in name or "\0" in name or re.match("[A-Za-z]:", name) or {"", ".", ".."} & {*parts})
+    return not (
+        not name
+        or re.search(r"[\0-\x1f\x7f\\]", name)
+        or re.match("[A-Za-z]:", name)
+        or {"", ".", ".."} & {*parts}
+        or max(len(part.encode(errors="surrogatepass")) for part in parts) > _LONGEST_NAME
+    )

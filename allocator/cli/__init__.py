@@ -1,6 +1,7 @@
 """The command line. Heavy imports happen inside the commands that use them."""
 
 import errno
+import os
 import sys
 import traceback
 
@@ -18,6 +19,7 @@ from allocator.cli import (  # noqa: F401  (they register their commands)
     training,
 )
 from allocator.cli.app import DEBUG, app
+from codec.base import shown
 
 __all__ = ["app", "main"]
 
@@ -41,8 +43,13 @@ def main() -> None:
     except Exception as error:
         if debug:
             traceback.print_exception(error)
-        print(_sentence(error), file=sys.stderr)
+        print(shown(_sentence(error)), file=sys.stderr)
         code = 2
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would flush again, and complain
+        code = code or 141
     sys.exit(code)
 
 
@@ -56,4 +63,8 @@ def _sentence(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
         return f"{error.filename or 'A file'}: can't be written ({error.strerror})."
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: can't be used ({error.strerror})."
+    if isinstance(error, MemoryError):
+        return "This needs more memory than there is."
     raise error

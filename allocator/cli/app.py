@@ -114,6 +114,13 @@ def use_weights(paths: list[Path] | None) -> None:
         os.environ["ALLOCATOR_METRIC_WEIGHTS"] = os.pathsep.join(map(str, paths))
 
 
+def echo(text: str, err: bool = False) -> None:
+    """Print a line, with what would act on a terminal escaped."""
+    from codec.base import shown
+
+    typer.echo(shown(text), err=err)
+
+
 def emit(result: Mapping[str, Any], *text: "RenderableType", as_json: bool) -> None:
     """Print what a command found: its text for people, or all of it as one JSON document on a line.
 
@@ -130,14 +137,13 @@ def emit(result: Mapping[str, Any], *text: "RenderableType", as_json: bool) -> N
 
         for part in text:
             if isinstance(part, str):
-                typer.echo(part)
+                echo(part)
             else:
                 console().print(part, soft_wrap=isinstance(part, Text))
         return
     ascii_only = "utf" not in (sys.stdout.encoding or "utf-8").lower()
     document = json.dumps(_plain(result), ensure_ascii=ascii_only, allow_nan=False)
-    # names of files that are no UTF-8 hold halves of surrogate pairs, which JSON can escape
-    typer.echo(document.encode("utf-8", "backslashreplace").decode())
+    echo(document)
 
 
 def _plain(value: Any) -> Any:
@@ -172,7 +178,9 @@ def marked(word: str, text: str, style: str) -> "Text":
     """A line that begins with a word which its colour only repeats."""
     from rich.text import Text
 
-    return Text.assemble((word, style), text)
+    from codec.base import shown
+
+    return Text.assemble((word, style), shown(text))
 
 
 def grid(heads: Sequence[str], rows: Iterable[Sequence[str]], title: str = "", keys: int = 1) -> "RenderableType":
@@ -186,7 +194,9 @@ def grid(heads: Sequence[str], rows: Iterable[Sequence[str]], title: str = "", k
     from rich.table import Table
     from rich.text import Text
 
-    body = [list(row) for row in rows]
+    from codec.base import shown
+
+    body = [[shown(cell, line_breaks=False) for cell in row] for row in rows]
     columns = [[row[i] for row in body] for i in range(len(heads))]
     heads = [head if len(head) < 10 or " " in head else head.replace("-", "- ") for head in heads]
     numbers = [all(not cell or cell.lstrip("+-")[:1].isdigit() for cell in column) for column in columns]

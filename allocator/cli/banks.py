@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from allocator.cli import completion
-from allocator.cli.app import Json, app, console, emit, grid
+from allocator.cli.app import Json, app, console, echo, emit, grid
 
 if TYPE_CHECKING:
     from codec.bank import Bank
@@ -106,7 +106,7 @@ def check(bank: BankName, as_json: Json = False) -> None:
     result = {"bank": found.name, "levels": len(found.levels), "faults": faults, "passed": not faults}
     emit(result, *line, as_json=as_json)
     if faults:
-        typer.echo("\n".join(faults), err=True)
+        echo("\n".join(faults), err=True)
         raise typer.Exit(1)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from allocator.cli import completion
-from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, emit, note
+from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, echo, emit, note
 from allocator.cli.formats import FormatName, best_of, format_table
 
 if TYPE_CHECKING:
@@ -267,5 +267,5 @@ def complexity(
     result = {"images": len(files), "threads": count, "codecs": costs, "failures": failures}
     emit(result, *text, as_json=as_json)
     if failures:
-        typer.echo("\n".join(failures), err=True)
+        echo("\n".join(failures), err=True)
         raise typer.Exit(1)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from allocator.cli import completion
-from allocator.cli.app import Json, Weights, app, emit, grid, use_weights
+from allocator.cli.app import Json, Weights, app, echo, emit, grid, use_weights
 from allocator.cli.solving import record
 from allocator.cli.tables import build_with_progress
 
@@ -55,7 +55,7 @@ def demo(
     from submissions.verify import verify
 
     use_weights(metric_weights)
-    say = functools.partial(typer.echo, err=as_json)
+    say = functools.partial(echo, err=as_json)
     photos = copy_photos(out / "photos", SIDE)
     metric = get_metric("lpips")
     codecs = [get_codec(name) for name in dict.fromkeys(codec or ["po-dkic", "hevc"])]

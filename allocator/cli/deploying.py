@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from allocator.cli import completion
-from allocator.cli.app import Json, app, emit, note
+from allocator.cli.app import Json, app, echo, emit, note
 from allocator.cli.solving import Problem, record, summary, takes_problem
 from allocator.cli.tables import ColourName, build_with_progress
 from allocator.cli.waiting import waiting
@@ -158,9 +158,7 @@ def optimize(
             )
             done = None if dry_run else _write(opened, allocation, out)
     except KeyboardInterrupt:
-        typer.echo(
-            f"Interrupted. All that was measured is kept in {place}; run the same command again to go on.", err=True
-        )
+        echo(f"Interrupted. All that was measured is kept in {place}; run the same command again to go on.", err=True)
         raise typer.Exit(130) from None
     for one in built.notes:
         note(one)
@@ -184,7 +182,7 @@ def optimize(
     }
     emit(result, *lines, as_json=as_json)
     if built.failures:
-        typer.echo("\n".join(["Left out:", *built.failures]), err=True)
+        echo("\n".join(["Left out:", *built.failures]), err=True)
         raise typer.Exit(1)
 
 

@@ -8,6 +8,9 @@ import typer
 from allocator.cli import completion
 from allocator.cli.app import Json, app, emit, grid
 
+_MOST_BYTES = 1 << 32
+"""Of a bitstream."""
+
 
 @app.command("codecs")
 def list_codecs(as_json: Json = False) -> None:
@@ -96,10 +99,11 @@ def decode(
     """Decode a bitstream to a PNG file."""
     from codec import CodecError, codec_for_file, get_codec, write_png
     from codec.base import foreign_errors
+    from codec.files import read_file
 
     coder = get_codec(codec) if codec else codec_for_file(bitstream.name)
     try:
-        data = bitstream.read_bytes()
+        data = read_file(bitstream, _MOST_BYTES)
     except OSError as error:
         raise CodecError(f"{bitstream}: can't be read ({error.strerror}).") from error
     try:

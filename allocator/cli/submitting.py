@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from allocator.cli import completion
-from allocator.cli.app import Json, Trust, Weights, app, codec_names, emit, marked, note, use_weights
+from allocator.cli.app import Json, Trust, Weights, app, codec_names, echo, emit, marked, note, use_weights
 from allocator.cli.solving import Problem, record, summary, takes_problem
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def submit(
     from submissions.submit import submit
 
     use_weights(metric_weights)
-    say = functools.partial(typer.echo, err=as_json)
+    say = functools.partial(echo, err=as_json)
     rules = find_edition(edition) if edition else Edition(CUSTOM)
     if count:
         rules = dataclasses.replace(rules, count=count.value)
@@ -282,7 +282,7 @@ def verify(
         if not (as_devkit or python):
             return filtered(empty)
         command = server_python(python)
-        return built(cache(command), command, functools.partial(typer.echo, err=True))
+        return built(cache(command), command, functools.partial(echo, err=True))
 
     found = find_submissions(folder)
     rules = find_edition(edition) if edition else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from allocator.cli import completion
-from allocator.cli.app import Json, TableFile, Weights, app, console, emit, grid, note, use_weights, write_frame
+from allocator.cli.app import Json, TableFile, Weights, app, console, echo, emit, grid, note, use_weights, write_frame
 from allocator.cli.waiting import Lines
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ def tables_build(
         raise AllocatorError("--address and --gpus-per-worker go with --engine ray.")
     if dry_run and (for_target or for_budget):
         raise AllocatorError("What a budget needs shows only as it is measured; leave out --dry-run, or the budget.")
-    find_images(image for image in images if not is_address(image))  # mistakes show before weights are fetched
+    # mistakes show before weights are fetched
+    find_images((image for image in images if not is_address(image)), [] if keep_going else None)
     try:
         codecs = [get_codec(name) for name in dict.fromkeys(codec or ["avif", "hevc"])]
         metrics = [get_metric(name) for name in dict.fromkeys(metric or ["lpips"])]
@@ -128,9 +129,7 @@ def tables_build(
             needed=needed,
         )
     except KeyboardInterrupt:
-        typer.echo(
-            f"Interrupted. All that was measured is kept in {out}; run the same command again to go on.", err=True
-        )
+        echo(f"Interrupted. All that was measured is kept in {out}; run the same command again to go on.", err=True)
         raise typer.Exit(130) from None
     lines = [
         f"{out}: {report.images} images, {report.points_measured:,} operating points measured, "
@@ -153,7 +152,7 @@ def tables_build(
     result = {"table": out, **vars(report), "points_whole": whole, "broken_curves": needed and needed.broken}
     emit(result, *lines, as_json=as_json)
     if report.failures:
-        typer.echo("\n".join(["Left out:", *report.failures]), err=True)
+        echo("\n".join(["Left out:", *report.failures]), err=True)
         raise typer.Exit(1)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from allocator.cli import completion
-from allocator.cli.app import Json, Weights, app, console, emit, grid, use_weights
+from allocator.cli.app import Json, Weights, app, console, echo, emit, grid, use_weights
 
 if TYPE_CHECKING:
     from codec.training.losses import PerceptualLoss
@@ -63,7 +63,7 @@ def train(
     from codec.training.trainer import EVENTS, Trainer, has_tensorboard
 
     use_weights(metric_weights)
-    say = functools.partial(typer.echo, err=as_json)
+    say = functools.partial(echo, err=as_json)
     if threads:
         torch.set_num_threads(threads)
     if smoke:
@@ -87,7 +87,7 @@ def train(
             trainer.start_from(*read_network(start))
         if speaks:
             for sentence in trainer.photos.left_out:
-                typer.echo(f"left out: {sentence}", err=True)
+                echo(f"left out: {sentence}", err=True)
             place = trainer.device.type
             if trainer.processes.count > 1:
                 place = f"{trainer.processes.count} x {place}"
@@ -101,7 +101,7 @@ def train(
     if not speaks:
         raise typer.Exit(130 if trainer.interrupted and not finished else 0)
     if trainer.interrupted and not finished:
-        typer.echo(f"Interrupted at step {trainer.step:,}, saved; the same command resumes the run.", err=True)
+        echo(f"Interrupted at step {trainer.step:,}, saved; the same command resumes the run.", err=True)
         raise typer.Exit(130)
     if not finished:
         say(f"Stopped at step {trainer.step:,}, saved; the same command resumes the run.")

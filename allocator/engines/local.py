@@ -41,8 +41,10 @@ class Local(Engine):
             initializer=_prepare,
             initargs=(codecs, metrics),
         )
+        ended = False
         try:
             yield _Pool(pool, self.processes)
+            ended = True
         except BrokenProcessPool as error:
             raise AllocatorError(
                 "A worker process was killed, most likely for want of memory; what was measured is kept, so run the "
@@ -50,7 +52,8 @@ class Local(Engine):
                 "'__main__':`.)"
             ) from error
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # a pool whose processes are idle ends by itself, and leaves nothing to be done as Python ends
+            pool.shutdown(wait=ended, cancel_futures=True)
             for process in set(multiprocessing.active_children()) - before:
                 process.terminate()
 
