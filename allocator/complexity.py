@@ -83,7 +83,7 @@ def _measure_here(name: str, images: Sequence[str], level: int | None, threads: 
 
     cost = network_cost(codec, level, first)
     return Cost(
-        codec=name,
+        codec=codec.name,
         setting=codec.levels[level],
         parameters=cost[0] if cost else None,
         kmac_per_pixel=cost[1] / 1000 if cost else None,

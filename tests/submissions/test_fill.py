@@ -72,3 +72,16 @@ def test_filling_leaves_almost_nothing_and_worsens_nothing(
     verified = run("verify", tmp_path / "filled")
     assert verified.code == 0, verified.out
     assert re.search("as measured: bytes, pixels, .*psnr", verified.out)
+
+
+def test_lines_stand_under_the_target_that_is_filled(table: Path, tmp_path: Path) -> None:
+    rates = ("-t", "1", "-t", "1.5", "--count", "archive", "--fill", "--no-decoder")
+    ran = run("submit", table, "-o", tmp_path / "x", "-c", "jpeg", "--objective", "psnr", *rates)
+    assert ran.code == 0, ran.err
+    lines = ran.out.splitlines()
+    said = re.compile(r".*x/([\d.]+): \1 bpp, [\d,]+ of [\d,]+ bytes to be filled \(the cap is [\d,]+, of which")
+    heads = [i for i, line in enumerate(lines) if said.match(line)]
+    assert len(heads) == 2
+    refined = [i for i, line in enumerate(lines) if " becomes quality " in line]
+    assert refined[0] == heads[0] + 1
+    assert all(lines[i].startswith("  ") and (i - 1 in heads or i - 1 in refined) for i in refined)
