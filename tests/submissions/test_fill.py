@@ -75,13 +75,17 @@ def test_filling_leaves_almost_nothing_and_worsens_nothing(
 
 
 def test_lines_stand_under_the_target_that_is_filled(table: Path, tmp_path: Path) -> None:
-    rates = ("-t", "1", "-t", "1.5", "--count", "archive", "--fill", "--no-decoder")
-    ran = run("submit", table, "-o", tmp_path / "x", "-c", "jpeg", "--objective", "psnr", *rates)
+    more = ("-c", "jpeg", "--objective", "psnr", "--fill", "--no-decoder")
+    ran = run("submit", table, "-o", tmp_path / "two", "-t", "1.911", "-t", "1", *more)
     assert ran.code == 0, ran.err
     lines = ran.out.splitlines()
-    said = re.compile(r".*x/([\d.]+): \1 bpp, [\d,]+ of [\d,]+ bytes to be filled \(the cap is [\d,]+, of which")
+    said = re.compile(r".*/([\d.]+): \1 bpp, \d+ of [\d,]+ bytes to be filled:$")
     heads = [i for i, line in enumerate(lines) if said.match(line)]
     assert len(heads) == 2
-    refined = [i for i, line in enumerate(lines) if " becomes quality " in line]
+    refined = [i for i, line in enumerate(lines) if line.startswith("  ") and " becomes quality " in line]
     assert refined[0] == heads[0] + 1
-    assert all(lines[i].startswith("  ") and (i - 1 in heads or i - 1 in refined) for i in refined)
+    assert all(i - 1 in heads or i - 1 in refined for i in refined)
+    ran = run("submit", table, "-o", tmp_path / "one", "-t", "1", "--count", "archive", *more)
+    assert re.search(
+        r"one: 1 bpp, .* to be filled \(the cap is 8,608, of which the archive's own bytes take up", ran.out
+    )
