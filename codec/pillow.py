@@ -147,7 +147,7 @@ def jxl() -> PillowCodec:
     return PillowCodec(
         name="jxl",
         suffix=".jxl",
-        version=f"pillow-jxl-plugin {_installed('pillow-jxl-plugin')}, effort 7",
+        version=f"pillow-jxl-plugin {installed('pillow-jxl-plugin')}, effort 7",
         format="JXL",
         ladder=_qualities(0, 4, 8, 12, 20, 26, 38, 51, 60, 67, 73, 78, 82, 87, 90, 93),
         options={"effort": 7, "num_threads": 0},
@@ -176,7 +176,8 @@ def hevc() -> PillowCodec:
     )
 
 
-def _installed(distribution: str) -> str:
+def installed(distribution: str) -> str:
+    """A distribution's version."""
     from importlib.metadata import version
 
     return version(distribution)

@@ -122,6 +122,10 @@ def _find_codec(name: str) -> Codec:
 
         if entry := known_entries().get(name):
             return _of_entry(name, entry)
+        from codec.tuned import find_tuned
+
+        if tuned := find_tuned(name):
+            return tuned
     codec: Codec = create(CODECS, name)
     with foreign_errors(f"The codec {name!r} has no sound name, suffix, version and levels"):
         _check(codec)

@@ -30,11 +30,13 @@ PAGES = sorted(
 )
 
 NOT_RUN = {
+    "pip install torch --index-url https://download.pytorch.org/whl/cpu": "needs a network",
     "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/allocator demo": "installs torch",
     "python3 -m venv .venv && .venv/bin/pip install -c .ci/constraints.txt -e '.[test]' "
     "&& .venv/bin/python -m pytest": "runs this test",
     "python3 -m venv .venv": "the tests have an environment",
     ". .venv/bin/activate": "the tests have an environment",
+    "pip install '.[report]'": "the tests have an environment",
     "pip install .": "needs a network; the blocks' entry points are registered without",
     "pip install 'clic-allocator[notebooks]'": "needs a network",
     "jupyter lab notebooks/": "goes on until it is stopped",
@@ -83,6 +85,7 @@ TEXTS = {
         '["0.1", "0.5"]': '["1", "2"]',
         '"0.1" = 100_000': '"1" = 100_000',
     },
+    "docs/how-to/web.md": {"osprey.jpg": "coffee.png", "pier.jpg": "rocket.png", "osp*": "cof*"},
     "docs/how-to/codecs.md": {"lpips,psnr": "psnr", "po-dkic": "webp"},
     "docs/how-to/training.md": {
         "--smoke": "--smoke --photos photos/",

@@ -15,7 +15,7 @@ class Lines:
 
     def __init__(self) -> None:
         self._started = self._said = time.monotonic()
-        self._phase = ""
+        self._phase, self._fraction = "", 0.0
 
     def show(self, phase: str, fraction: float, images: str, current: str = "") -> None:
         """Say so, if it's time.
@@ -27,8 +27,9 @@ class Lines:
             current: what was done last.
         """
         now = time.monotonic()
-        if phase != self._phase:
+        if phase != self._phase or fraction < self._fraction:  # it may take several rounds
             self._phase, self._started = phase, now
+        self._fraction = fraction
         if now - self._said < _SECONDS:
             return
         self._said = now
