@@ -55,7 +55,7 @@ def format_table(
     columns = []
     any_mark = False
     for head in heads:
-        texts = _texts(list(frame[head]), (decimals or {}).get(head))
+        texts = with_decimals(list(frame[head]), (decimals or {}).get(head))
         signs = [MARK if text and (row, head) in marked else "" for row, text in enumerate(texts)]
         any_mark |= any(signs)
         width = max(map(len, signs), default=0) if format_ == FormatName.text else 0
@@ -98,7 +98,8 @@ def best_of(
     return frozenset(found)
 
 
-def _texts(values: Sequence[object], decimals: int | None) -> list[str]:
+def with_decimals(values: Sequence[object], decimals: int | None = None) -> list[str]:
+    """A column's values as text, numbers with as many decimals: by default 4, or 2 where one is 10 or more."""
     numbers = [value for value in values if isinstance(value, float) and math.isfinite(value)]
     if decimals is None:
         decimals = 2 if max(map(abs, numbers), default=0.0) >= 10 else 4

@@ -10,6 +10,7 @@ import typer
 
 from allocator.cli import completion
 from allocator.cli.app import Json, TableFile, Weights, app, console, echo, emit, grid, note, use_weights, write_frame
+from allocator.cli.formats import with_decimals
 from allocator.cli.waiting import Lines
 
 if TYPE_CHECKING:
@@ -281,15 +282,17 @@ def tables_show(table: TableFile, as_json: Json = False) -> None:
         f"{counts['bitstreams']:,} bitstreams kept"
     )
     counted = [] if all(one["images"] == counts["images"] for one in levels) else ["images"]
+    columns = [with_decimals([one["metrics"][name] for one in levels]) for name in metrics]
+    values = [*zip(*columns, strict=True)] or [()] * len(levels)
     lines = [
         [
             *(str(one[name]) for name in ("codec", "level", "setting", *counted)),
             f"{one['bpp']:.4f}",
             f"{one['encode_seconds']:.3f}",
             f"{one['decode_seconds']:.3f}",
-            *("" if value != value else f"{value:.{2 if value >= 10 else 4}f}" for value in one["metrics"].values()),
+            *of_level,
         ]
-        for one in levels
+        for one, of_level in zip(levels, values, strict=True)
     ]
     text = grid(["codec", "level", "setting", *counted, "bpp", "encode s", "decode s", *metrics], lines, keys=3)
     result = {"table": table, **counts, "higher_is_better": metrics, "levels": levels}
