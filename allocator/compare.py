@@ -1,7 +1,8 @@
 """Codecs beside each other: at target rates, and by Bjøntegaard's averages over whole curves."""
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -170,6 +171,40 @@ def at_targets(
                 row |= dict.fromkeys(["bpp", other, *metrics], math.nan)
             rows.append(row)
     return pd.DataFrame(rows, columns=["codec", "target", "bpp", other, *metrics])
+
+
+PAPERS = {
+    "BPG444": r"bpg",
+    "VTM": r"vtm",
+    "Cheng2020": r"cheng2020",
+    "InvComp": r"inv_?comp",
+    "SwinT-ChARM": r"swin|charm",
+    "STF": r"(?<![a-z])stf|symmetrical",
+    "DKIC": r"(?<!po-)dkic",
+    "PO-DKIC": r"po-dkic",
+}
+"""The methods of PO-DKIC's and DKIC's tables 1, each with what names of codecs that are it hold, in small letters."""
+
+
+def with_papers_rows(frame: "pd.DataFrame", measured: Iterable[str]) -> "pd.DataFrame":
+    """What :func:`at_targets` or :func:`against` gave, and blank rows for the methods of :data:`PAPERS` that lack.
+
+    Args:
+        frame: its second column says what each codec has a row for.
+        measured: all codecs of the table, the anchor included.
+    """
+    import pandas as pd
+
+    names = [name.lower() for name in measured]
+    lacking = [label for label, held in PAPERS.items() if not any(re.search(held, name) for name in names)]
+    each = frame.columns[1]
+    rows = [{"codec": label, each: value} for label in lacking for value in frame[each].unique()]
+    if not rows:
+        return frame
+    blank = pd.DataFrame(rows).reindex(columns=frame.columns)
+    if "note" in blank:
+        blank["note"] = ""
+    return pd.concat([frame, blank.astype({c: frame[c].dtype for c in frame})], ignore_index=True)
 
 
 def against(

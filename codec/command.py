@@ -20,10 +20,12 @@ from typing import Any
 import numpy as np
 
 from codec.base import BitstreamError, Codec, CodecError, ImageError, RGBImage
+from codec.bitstream import read_varint, varint
 from codec.files import write_file
-from codec.formats import write_png
+from codec.formats import MAX_PIXELS, write_png
 from codec.image import read_image
 from codec.workers import end_group, is_running
+from codec.yuv import BITS, from_yuv, to_yuv
 
 _PREFIX = f"clic-allocator-{platform.node()}-"
 _INTERPRETER = 3
@@ -44,9 +46,10 @@ class Command:
     """An entry."""
 
     encode: tuple[str, ...]
-    """Program and arguments, with ``{input}`` (a PNG), ``{output}`` and ``{quality}``."""
+    """Program and arguments, with ``{input}`` (of ``format``), ``{output}``, ``{quality}``, and where they are needed
+    ``{width}``, ``{height}`` and ``{config}``."""
     decode: tuple[str, ...]
-    """The same with ``{input}`` and ``{output}`` (a PNG, or what else is read as an image)."""
+    """The same with ``{input}`` and ``{output}`` (of ``format``; where that is PNG, whatever is read as an image)."""
     suffix: str
     qualities: tuple[str, ...]
     """Settings of the levels, fewest bytes first."""
@@ -56,6 +59,11 @@ class Command:
     """Sides must be multiples of it: images are padded, and a byte ahead of the stream says how much to cut off."""
     seconds: float = 600.0
     """After which a program is stopped."""
+    format: str = "png"
+    """Of the images that programs read and write: ``png``, or raw video, a name in :data:`codec.yuv.BITS`. Raw video
+    doesn't tell its size, so a stream then begins with it."""
+    config: str = ""
+    """An environment variable that names the file which ``{config}`` stands for."""
     static: str = ""
     """A static binary in the place of the program that decodes: a submission's decoder can bring it along."""
 
@@ -64,10 +72,13 @@ class Command:
         """What is called to decode."""
         return (self.static, *self.decode[1:]) if self.static else self.decode
 
-    @property
-    def programs(self) -> set[str]:
-        """What must be on the PATH."""
-        return {self.encode[0], self.decoding[0]}
+    def missing(self) -> list[str]:
+        """What this machine lacks: programs on the PATH, or the variable that names the configuration file."""
+        programs = sorted({self.encode[0], self.decoding[0]})
+        lacking = [f"{program} on the PATH" for program in programs if not find_program(program)]
+        if self.config and not Path(os.environ.get(self.config, "")).is_file():
+            lacking.append(f"a configuration file, which the environment variable {self.config} names")
+        return lacking
 
 
 def find_program(name: str) -> str | None:
@@ -97,10 +108,14 @@ class CommandCodec(Codec):
         self.levels = tuple(f"q{quality}" for quality in self.command.qualities)
         if self.version:
             return
-        if missing := sorted(program for program in self.command.programs if not find_program(program)):
-            raise CommandError(f"{self.name} needs {' and '.join(missing)}, not found on the PATH.")
+        if missing := self.command.missing():
+            raise CommandError(f"{self.name} needs {' and '.join(missing)}.")
         lines = repr((self.command.encode, self.command.decode, self.command.multiple))
+        if self.command.format != "png":
+            lines += self.command.format
         digest = hashlib.sha256(lines.encode())
+        if self.command.config:
+            digest.update(Path(os.environ[self.command.config]).read_bytes())
         if self.command.static:
             digest.update(read_static(self.command.static))
         self.version = f"{self._asked()}, call {digest.hexdigest()[:8]}"
@@ -119,39 +134,83 @@ class CommandCodec(Codec):
         return text.partition("\n")[0][:80] or "unknown version"
 
     def encode(self, image: RGBImage, level: int) -> bytes:
-        multiple = self.command.multiple
-        below, right = (-side % multiple for side in image.shape[:2])
+        height, width = image.shape[:2]
+        below, right = self._padding(height, width)
         padded = np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
         with _folder() as folder:
-            source, target = folder / "image.png", folder / f"stream{self.suffix}"
-            write_png(source, padded)
-            self._run(self.command.encode, source, target, self.command.qualities[level])
+            source, target = folder / self._image_name, folder / f"stream{self.suffix}"
+            if self._raw:
+                write_file(source, to_yuv(padded, self.command.format))
+            else:
+                write_png(source, padded)
+            self._run(self.command.encode, source, target, padded.shape, self.command.qualities[level])
             data = target.read_bytes() if target.is_file() else b""
         if not data:
             raise CommandError(f"{self.name} wrote no bitstream.")
-        return bytes([below << 4 | right]) + data if multiple > 1 else data
+        if self._raw:
+            return varint(width) + varint(height) + data
+        return bytes([below << 4 | right]) + data if self.command.multiple > 1 else data
 
     def decode(self, data: bytes) -> RGBImage:
         below = right = 0
-        if self.command.multiple > 1 and data:
+        shape: tuple[int, ...] = (0, 0)
+        if self._raw:
+            width, height, data = self._sizes(data)
+            below, right = self._padding(height, width)
+            shape = (height + below, width + right)
+        elif self.command.multiple > 1 and data:
             below, right, data = data[0] >> 4, data[0] & 15, data[1:]
         with _folder() as folder:
-            source, target = folder / f"stream{self.suffix}", folder / "image.png"
+            source, target = folder / f"stream{self.suffix}", folder / self._image_name
             write_file(source, data)
             try:
-                self._run(self.command.decoding, source, target, "")
-                image = read_image(target)
-            except (_Failure, ImageError) as error:
+                self._run(self.command.decoding, source, target, shape)
+                image = self._read_raw(target, shape) if self._raw else read_image(target)
+            except (_Failure, ImageError, ValueError) as error:
                 raise BitstreamError(f"not a whole {self.name} bitstream ({_reason(error, folder)}).") from error
         height, width = image.shape[0] - below, image.shape[1] - right
         if min(height, width) < 1:
             raise BitstreamError(f"not a {self.name} bitstream of this project.")
         return np.ascontiguousarray(image[:height, :width])
 
-    def _run(self, line: tuple[str, ...], source: Path, target: Path, quality: str) -> None:
+    @property
+    def _raw(self) -> bool:
+        return self.command.format in BITS
+
+    @property
+    def _image_name(self) -> str:
+        return "image.yuv" if self._raw else "image.png"
+
+    def _padding(self, height: int, width: int) -> tuple[int, int]:
+        """Rows below and columns to the right."""
+        return -height % self.command.multiple, -width % self.command.multiple
+
+    def _sizes(self, data: bytes) -> tuple[int, int, bytes]:
+        """Width, height, and what follows them in a stream of raw video."""
+        try:
+            width, position = read_varint(data, 0)
+            height, position = read_varint(data, position)
+        except (IndexError, ValueError) as error:
+            raise BitstreamError(f"not a {self.name} bitstream of this project.") from error
+        if not 0 < width * height <= MAX_PIXELS:
+            raise BitstreamError(f"not a {self.name} bitstream of this project.")
+        return width, height, data[position:]
+
+    def _read_raw(self, path: Path, shape: tuple[int, ...]) -> RGBImage:
+        most = 2 * 3 * shape[0] * shape[1]
+        if not path.is_file() or path.stat().st_size > most:
+            raise ValueError("the program wrote no frame of the image's size")
+        return from_yuv(path.read_bytes(), shape[0], shape[1], self.command.format)
+
+    def _run(
+        self, line: tuple[str, ...], source: Path, target: Path, shape: tuple[int, ...], quality: str = ""
+    ) -> None:
         program, *arguments = line
-        for place, value in (("{input}", str(source)), ("{output}", str(target)), ("{quality}", quality)):
-            arguments = [argument.replace(place, value) for argument in arguments]
+        values = {"input": source, "output": target, "quality": quality, "width": shape[1], "height": shape[0]}
+        if self.command.config:
+            values["config"] = os.environ[self.command.config]
+        for place, value in values.items():
+            arguments = [argument.replace(f"{{{place}}}", str(value)) for argument in arguments]
         try:
             process = subprocess.Popen(
                 [find_program(program) or program, *arguments],

@@ -9,6 +9,7 @@ from typing import Any
 from codec.base import CodecError, is_codec_name
 from codec.command import Command
 from codec.toml import read_toml
+from codec.yuv import BITS
 
 CODEC_FILES = "ALLOCATOR_CODECS"
 """Environment variable: TOML files of entries, separated as in ``PATH``; they come before those that ship."""
@@ -70,6 +71,9 @@ def _command(path: Path, entry: dict[str, Any]) -> Command:
         and isinstance(command.multiple, int)
         and 1 <= command.multiple <= _MOST
         and 0 < command.seconds < 1e6
+        and command.format in ("png", *BITS)
+        and isinstance(command.config, str)
+        and bool(command.config) == ("{config}" in " ".join((*command.encode, *command.decode)))
     )
     wanted = ("{input}", "{output}", "{quality}")
     complete = all(place in " ".join(command.encode) for place in wanted) and all(

@@ -156,6 +156,34 @@ def jxl() -> PillowCodec:
     )
 
 
+class JPEG2000(PillowCodec):
+    """A ladder of rates in place of qualities, and codestreams that end where they say."""
+
+    def between(self, level: int) -> tuple[str, ...]:
+        return ()
+
+    def decode(self, data: bytes) -> RGBImage:
+        if not data.endswith(b"\xff\xd9"):  # OpenJPEG makes something of half a codestream
+            raise BitstreamError(f"not a whole {self.name} bitstream (it has no end).")
+        return super().decode(data)
+
+
+def jpeg2000() -> PillowCodec:
+    """JPEG 2000 by OpenJPEG: bare codestreams of the 9/7 wavelet and the irreversible colour transform.
+
+    The levels are rates, 0.03 to 2 bits per pixel evenly in log-rate, for the format's own rate control meets them.
+    """
+    rates = [0.03 * (2 / 0.03) ** (step / 15) for step in range(16)]
+    return JPEG2000(
+        name="jpeg2000",
+        suffix=".j2k",
+        version=f"OpenJPEG {features.version('jpg_2000')}, 9/7",
+        format="JPEG2000",
+        ladder={f"bpp{rate:.3g}": {"quality_layers": [round(24 / rate, 2)]} for rate in rates},
+        options={"no_jp2": True, "quality_mode": "rates", "irreversible": True, "mct": 1},
+    )
+
+
 def hevc() -> PillowCodec:
     """HEVC stills in 4:4:4 by x265, the coding tool of BPG444, in a HEIF file.
 

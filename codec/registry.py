@@ -45,14 +45,10 @@ def names(group: str = CODECS) -> list[str]:
 
 
 def _installed_commands() -> list[str]:
-    from codec.command import Command, find_program
+    from codec.command import Command
     from codec.entries import known_entries
 
-    return [
-        name
-        for name, entry in known_entries().items()
-        if not isinstance(entry, Command) or all(find_program(program) for program in entry.programs)
-    ]
+    return [name for name, entry in known_entries().items() if not isinstance(entry, Command) or not entry.missing()]
 
 
 def create(group: str, name: str, passing: type[Exception] = CodecError) -> Any:

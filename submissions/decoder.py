@@ -221,7 +221,7 @@ def _part(codec: Codec, programs: bool) -> _Part:
             why = "the rules don't allow programs" if codec.command.static else "its entry names no static binary"
             raise SubmissionError(f"{codec.name} is a program that a decoder can't bring: {why}; use --no-decoder.")
         program = f"programs/{codec.name}/{Path(codec.command.static).name}"
-        call = {key: getattr(codec.command, key) for key in ("decode", "suffix", "multiple", "seconds")}
+        call = {key: getattr(codec.command, key) for key in ("decode", "suffix", "multiple", "seconds", "format")}
         entry |= {"source": "codec.command:packed_command", "arguments": named | call | {"program": program}}
         return _Part(entry, ("codec.command",), {program: read_static(codec.command.static)})
     found = list(importlib.metadata.entry_points(group=CODECS, name=codec.name))

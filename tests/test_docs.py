@@ -44,6 +44,7 @@ NOT_RUN = {
     "--ExecutePreprocessor.record_timing=False notebooks/*.ipynb": "tests/notebooks does",
     "PYTHONPATH=their-package allocator tables build photos/ --codec module:package.Class@q1.pth,q2.pth "
     "--metric lpips -o run.db": "stands for a package of other people's",
+    "allocator tables build photos/ --codec vtm --codec hm --metric psnr --out run.db": "wants programs to be built",
     "allocator verify entries/ --as-devkit --python python3.13": "installs gigabytes",
     "allocator tables build s3://bucket/photos --codec hevc --metric lpips --out run.db --engine ray "
     "--address auto": "wants a cluster and a bucket",
@@ -106,6 +107,7 @@ GIVEN = {
     "docs/how-to/cluster.md": "other.db",
     "docs/explanation/perception.md": "kodak.db",
     "docs/reference/command-line.md": "run.db",
+    "docs/explanation/allocation.md": "run.db",
 }
 """Tables that a page takes as given."""
 

@@ -59,6 +59,10 @@ def compare(
         ),
     ] = None,
     published: With = None,
+    papers: Annotated[
+        bool,
+        typer.Option("--papers", help="Add the methods of the papers' tables 1, blank where they aren't measured."),
+    ] = False,
     per_image: Annotated[bool, typer.Option("--per-image", help="Print each image's own BD-rates, too.")] = False,
     ms_ssim_db: Decibels = False,
     rule: RuleOption = RuleName.pooled,
@@ -69,7 +73,7 @@ def compare(
     import pandas as pd
 
     from allocator.allocation import parse_target
-    from allocator.compare import against, against_by_image, at_targets
+    from allocator.compare import against, against_by_image, at_targets, with_papers_rows
     from allocator.grid import OTHER_RULE
     from allocator.objective import find_objective
     from allocator.provenance import FOOTNOTE, training_metrics
@@ -83,6 +87,12 @@ def compare(
     images = points["image"].nunique()
     reached = at_targets(points, targets, goal, names, rule.value)
     averages = against(points, anchor, higher, rule=rule.value, published=curves)
+    if papers:
+        measured = points["codec"].unique()
+        reached, averages = (
+            with_papers_rows(reached, measured),
+            with_papers_rows(averages, [*measured, *(curve.codec for curve in curves)]),
+        )
     by_image = against_by_image(points, anchor, higher) if per_image else None
     other = f"{OTHER_RULE[rule.value]}_bpp"
     result = {

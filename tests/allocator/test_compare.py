@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from allocator.allocation import allocate, make_budget, read_points
-from allocator.compare import CompareError, Method, bd_quality, bd_rate, rate_curve
+from allocator.compare import (
+    PAPERS,
+    CompareError,
+    Method,
+    at_targets,
+    bd_quality,
+    bd_rate,
+    rate_curve,
+    with_papers_rows,
+)
 from allocator.objective import find_objective
 from allocator.tables import Table
 from tests.conftest import SKIMAGE, run
@@ -124,6 +133,26 @@ def test_codecs_can_be_chosen(table: Path) -> None:
     out = run("compare", table, "--anchor", "jpeg", "--codec", "jpeg", "-t", "1").out
     assert "jpeg" in out
     assert "webp" not in out
+
+
+def test_the_papers_rows_are_there_measured_or_blank(table: Path) -> None:
+    arguments = ("compare", table, "--anchor", "jpeg", "-t", "1", "-t", "2", "--metric", "psnr", "--papers")
+    document = json.loads(run(*arguments, "--json").out)
+    assert [(row["codec"], row["target_bpp"]) for row in document["targets"][4:]] == [
+        (method, target) for method in PAPERS for target in (1, 2)
+    ]
+    assert all(row["bpp"] is row["metrics"]["psnr"] is None for row in document["targets"][4:])
+    assert [row["codec"] for row in document["averages"]] == ["webp", *PAPERS]
+    text = run(*arguments).out
+    assert all(method in text for method in PAPERS)
+    assert "None" not in text
+    assert "nan" not in text
+    with Table(table) as opened:
+        points, goal = read_points(opened), find_objective(opened)
+    names = ["vtm", "module:models.SymmetricalTransFormer@a.pth", "compressai:cheng2020-attn", "po-dkic", "jpeg"]
+    frame = at_targets(points, [Fraction(1)], goal, ["psnr"])
+    with_rows = with_papers_rows(frame, names)
+    assert list(with_rows["codec"][2:]) == ["BPG444", "InvComp", "SwinT-ChARM", "DKIC"]
 
 
 def test_every_format_and_every_mistake(table: Path) -> None:

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from codec import BitstreamError, CodecError, RGBImage, codec_for_file, get_codec, names
-from codec.command import CommandError
+from codec.command import Command, CommandCodec, CommandError
 from codec.entries import COMMAND_FILES as COMMANDS
-from codec.entries import EntryError, read_entries
+from codec.entries import EntryError, known_entries, read_entries
+from codec.yuv import BITS, from_yuv, to_yuv
+from tests.codec import reference_model
 from tests.conftest import run, started
 
 FFMPEG = """
@@ -61,6 +63,87 @@ def test_vvc_comes_back_in_its_own_size(size: tuple[int, int], photo: RGBImage) 
     assert codec_for_file("a.png.vvc") is vvc
     assert "ffmpeg version" in vvc.version
     assert not leftovers()
+
+
+RAW = """
+[raw]
+encode = ["ffmpeg", "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "{format}", "-s", "{{width}}x{{height}}",
+    "-i", "{{input}}", "-c:v", "libx265", "-crf", "{{quality}}", "-x265-params", "log-level=none:pools=none",
+    "-f", "hevc", "{{output}}"]
+decode = ["ffmpeg", "-v", "error", "-y", "-f", "hevc", "-i", "{{input}}",
+    "-f", "rawvideo", "-pix_fmt", "{format}", "{{output}}"]
+suffix = ".raw.265"
+format = "{format}"
+multiple = 8
+qualities = [45, 10]
+"""
+
+
+@pytest.mark.parametrize("format", BITS)
+def test_raw_video_goes_through_a_real_encoder(
+    format: str, photo: RGBImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "raw.toml").write_text(RAW.format(format=format))
+    monkeypatch.setenv(COMMANDS, str(tmp_path / "raw.toml"))
+    codec = get_codec("raw")
+    image = photo[:37, :90].copy()
+    streams = [codec.encode(image, level) for level in (0, 1)]
+    errors = [np.abs(codec.decode(one).astype(int) - image).mean() for one in streams]
+    assert errors[1] < 3 < errors[0]
+    assert len(streams[0]) < len(streams[1])
+    for damaged in (b"", b"\xff" * 9, streams[1][:2], b"\x01\x01" + streams[1][2:]):
+        with pytest.raises(BitstreamError):
+            codec.decode(damaged)
+    assert not leftovers()
+
+
+def test_raw_video_keeps_colours() -> None:
+    steps = np.arange(0, 256, 17, np.uint8)
+    image = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(64, 64, 3)
+    known = {
+        (255, 0, 0): (54, 99, 255),
+        (0, 255, 0): (182, 30, 12),
+        (0, 0, 255): (18, 255, 116),
+        (255,) * 3: (255, 128, 128),
+    }
+    for rgb, expected in known.items():  # BT.709, full range
+        assert tuple(to_yuv(np.array([[rgb]], np.uint8), "yuv444p")) == expected
+    for format, most in (("yuv444p", 2), ("yuv444p10le", 0)):
+        assert np.abs(from_yuv(to_yuv(image, format), 64, 64, format).astype(int) - image).max() <= most
+
+
+@pytest.mark.parametrize(
+    ("name", "programs"),
+    [("vtm", ("EncoderAppStatic", "DecoderAppStatic")), ("hm", ("TAppEncoderStatic", "TAppDecoderStatic"))],
+)
+def test_reference_models_are_given_raw_video_and_a_configuration(
+    name: str, programs: tuple[str, str], photo: RGBImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for program in programs:
+        (tmp_path / program).write_text(f"#!{sys.executable}\n{Path(reference_model.__file__).read_text()}")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    variable = f"{name.upper()}_CONFIG"
+    monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(CommandError, match=f"configuration file, which the environment variable {variable} names"):
+        get_codec(name)
+    assert name not in names()
+    (tmp_path / "intra.cfg").write_text("IntraPeriod : 1")
+    monkeypatch.setenv(variable, str(tmp_path / "intra.cfg"))
+    codec = get_codec(name)
+    assert name in names()
+    image = photo[:50, :33].copy()
+    streams = [codec.encode(image, level) for level in range(len(codec.levels))]
+    errors = [np.abs(codec.decode(one).astype(int) - image).mean() for one in streams]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 3
+    assert [len(one) for one in streams] == sorted(len(one) for one in streams)
+    before = codec.version
+    (tmp_path / "intra.cfg").write_text("IntraPeriod : 1 # other")
+    monkeypatch.setenv(variable, str(tmp_path / "intra.cfg"))
+    entry = known_entries()[name]
+    assert isinstance(entry, Command)
+    assert CommandCodec(name, entry).version != before
 
 
 def test_an_entry_of_ones_own_is_a_codec_in_every_command(entries: Path, photos: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from codec import BitstreamError, CodecError, get_codec, read_image
 from codec.pillow import PillowCodec
 
-NAMES = ["avif", "hevc", "jpeg", "jxl", "webp"]
+NAMES = ["avif", "hevc", "jpeg", "jpeg2000", "jxl", "webp"]
 
 
 @pytest.fixture(params=NAMES)
