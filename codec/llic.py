@@ -1,9 +1,9 @@
 """The transforms of LLIC (Jiang et al. 2023): large receptive fields, weights that adapt to the image.
 
-LLIC-STF, LLIC-ELIC and LLIC-TCM differ in the entropy model: channel slices one after the other (STF), uneven slices
-in two stages each (ELIC), and even slices whose channel context attends to itself (TCM). All three are configurations
-of :class:`codec.entropy.space_channel.SpaceChannelModel`. STF and TCM also predict what rounding loses; this is left
-out.
+LLIC-STF, LLIC-ELIC and LLIC-TCM differ in the entropy model, which is a configuration. ELIC has uneven slices in two
+stages each (:class:`codec.entropy.space_channel.SpaceChannelModel`). STF and TCM have even slices with networks for
+means and scales apart, and predict what rounding loses (:class:`codec.entropy.channel_wise.ChannelWiseModel`): STF
+has ten slices, of which the first five are seen, TCM five, with attention ahead of each network.
 """
 
 import dataclasses
@@ -21,14 +21,16 @@ from codec.network import Gains, NetworkConfig, later
 class LLICConfig(NetworkConfig):
     """Everything that the network's shape depends on; the defaults are LLIC-ELIC's.
 
-    N = 192, M = 320 and the kernels are the paper's. How many blocks stand at each of the four sizes, and the widths
-    inside of them, aren't public: they are chosen.
+    N = 192, M = 320, the kernels and the blocks at each size are the paper's (version 9 on arXiv, as public sources
+    quote it). The widths inside the blocks are chosen here; see :mod:`codec.layers.large_kernel`.
     """
 
     family: ClassVar[str] = "llic"
 
-    blocks: tuple[int, int, int, int] = (1, 2, 3, 1)
-    """Pairs of a spatial and a channel transform block at each of the four sizes."""
+    blocks: tuple[int, int, int, int] = (1, 1, 3, 1)
+    """Pairs of a spatial and a channel transform block at each of the four sizes, from the image inwards."""
+    mirrored: bool = later(True, absent=False)
+    """Whether the synthesis has the blocks in inverse order, the channel transform ahead of the spatial one."""
     kernels: tuple[int, int, int, int] = (11, 11, 9, 9)
     """Sides of the large kernels at each of the four sizes."""
     reduction: int = 4
@@ -61,9 +63,9 @@ class LLICConfig(NetworkConfig):
 
 
 class Group(nn.Sequential):
-    """The blocks at one of the four sizes: spatial and channel transform blocks in turn."""
+    """The blocks at one of the four sizes: spatial and channel transform blocks in turn, or in inverse order."""
 
-    def __init__(self, config: LLICConfig, size: int) -> None:
+    def __init__(self, config: LLICConfig, size: int, inverse: bool = False) -> None:
         channels = (*config.channels, config.latent)[size]
         blocks = []
         for _ in range(config.blocks[size]):
@@ -72,7 +74,7 @@ class Group(nn.Sequential):
                 SelfConditionedChannel(channels, config.reduction),
             ):
                 blocks.append(TransformBlock(channels, mixing, config.gate_ratio))
-        super().__init__(*blocks)
+        super().__init__(*(reversed(blocks) if inverse else blocks))
 
 
 class Analysis(nn.Sequential):
@@ -96,7 +98,7 @@ class Synthesis(nn.Module):
         widths = (3, *config.channels, config.latent)
         for size in reversed(range(4)):
             self.gains.append(Gains(config.levels, widths[size + 1]))
-            self.groups.append(Group(config, size))
+            self.groups.append(Group(config, size, inverse=config.mirrored))
             self.ups.append(up(widths[size + 1], widths[size]))
 
     def forward(self, latents: Tensor, level: Tensor) -> Tensor:
@@ -107,8 +109,24 @@ class Synthesis(nn.Module):
 
 
 LLIC_ELIC = LLICConfig()
-LLIC_STF = LLICConfig(slices=(32,) * 10, stages=(1,) * 10)
-LLIC_TCM = LLICConfig(slices=(64,) * 5, stages=(1,) * 5, attention=8)
+LLIC_STF = LLICConfig(
+    slices=(32,) * 10,
+    stages=(1,) * 10,
+    context_model="channel-wise",
+    support_slices=5,
+    residual_prediction=True,
+    channel_widths=(224, 176, 128, 64),
+    context_kernel=3,
+)
+LLIC_TCM = LLICConfig(
+    slices=(64,) * 5,
+    stages=(1,) * 5,
+    context_model="channel-wise",
+    support_slices=5,
+    residual_prediction=True,
+    attention=8,
+    context_kernel=3,
+)
 
 
 def compact(config: LLICConfig) -> LLICConfig:
@@ -119,6 +137,7 @@ def compact(config: LLICConfig) -> LLICConfig:
         channels=(48, 96, 144),
         latent=192,
         blocks=(1, 1, 2, 1),
+        support_slices=min(config.support_slices, len(slices) // 2),
         hyper=96,
         global_channels=192,
         slices=slices,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_origin
 import torch
 from torch import Tensor, nn
 
+from codec.entropy.channel_wise import ChannelWiseModel
 from codec.entropy.factorized import LIKELIHOOD_BOUND, FactorizedPrior
 from codec.entropy.space_channel import SpaceChannelModel
 from codec.entropy.tables import SCALE_STEP, SCALES, scale_of
@@ -31,6 +32,7 @@ STRIDE = 16
 """Pixels of the image to one position of the latents, along each side."""
 HYPER_STRIDE = 4
 """Latents to one position of the hyper-latents."""
+CONTEXT_MODELS = ("space-channel", "channel-wise")
 
 _WIDEST, _MOST_PARTS, _LARGEST_KERNEL = 1 << 14, 64, 63
 """Channels, slices or blocks, and sides of kernels, at most: a stranger's bank can't ask for any amount of work."""
@@ -74,6 +76,13 @@ class NetworkConfig(ABC):
     """Side of the windows in which the channel context attends to itself; 0 where it doesn't."""
     contexts_see_global: bool = later(True, absent=False)
     """Whether g_cp and g_sp see the global context, as DKIC's equation 2 writes them."""
+    context_model: str = later("space-channel", absent="space-channel")
+    """What predicts latents from those before: :class:`codec.entropy.space_channel.SpaceChannelModel`, or
+    :class:`codec.entropy.channel_wise.ChannelWiseModel`, which takes ``channel_widths`` and has one stage a slice."""
+    support_slices: int = later(0, absent=0)
+    """``channel-wise``: so many slices are seen at most, the first ones; 0 for all."""
+    residual_prediction: bool = later(False, absent=False)
+    """``channel-wise``: whether what rounding has lost is predicted and added."""
     levels: int = 1
     """Quality levels that share the weights, told apart by gains; 1 where each level has weights of its own."""
 
@@ -81,7 +90,7 @@ class NetworkConfig(ABC):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             numbers = value if isinstance(value, tuple) else (value,)
-            least = 0 if field.name in ("blocks", "attention") else 1
+            least = 0 if field.name in ("blocks", "attention", "support_slices") else 1
             if (field.type is int or get_origin(field.type) is tuple) and not all(
                 isinstance(number, int) and not isinstance(number, bool) and least <= number for number in numbers
             ):
@@ -101,6 +110,16 @@ class NetworkConfig(ABC):
             raise ValueError("Kernels have odd sides.")
         if self.attention > _WIDEST_WINDOW or self.attention % 2:
             raise ValueError(f"attention can't be {self.attention}: even, and at most {_WIDEST_WINDOW}.")
+        if self.context_model not in CONTEXT_MODELS:
+            raise ValueError(f"There is no context model {self.context_model!r}.")
+        channel_wise = self.context_model == "channel-wise"
+        if channel_wise and (set(self.stages) != {1} or self.global_channels % 2 or self.contexts_see_global):
+            raise ValueError(
+                "The channel-wise model has one stage a slice and an even global context, which its networks see "
+                "without contexts_see_global."
+            )
+        if not channel_wise and (self.support_slices or self.residual_prediction):
+            raise ValueError("support_slices and residual_prediction are the channel-wise model's.")
         if sum(self.slices) != self.latent or len(self.slices) != len(self.stages):
             raise ValueError(f"The slices {self.slices} don't make {self.latent} channels with {self.stages} stages.")
 
@@ -188,15 +207,27 @@ class Priors(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.hyper_synthesis = HyperSynthesis(config)
-        self.space_channel = SpaceChannelModel(
-            config.global_channels,
-            config.slices,
-            config.stages,
-            config.channel_widths,
-            config.parameter_widths,
-            config.context_kernel,
-            config.attention,
-            config.contexts_see_global,
+        self.space_channel = (
+            ChannelWiseModel(
+                config.global_channels,
+                config.slices,
+                config.channel_widths,
+                config.context_kernel,
+                config.support_slices,
+                config.attention,
+                config.residual_prediction,
+            )
+            if config.context_model == "channel-wise"
+            else SpaceChannelModel(
+                config.global_channels,
+                config.slices,
+                config.stages,
+                config.channel_widths,
+                config.parameter_widths,
+                config.context_kernel,
+                config.attention,
+                config.contexts_see_global,
+            )
         )
         self.gains = Gains(config.levels, config.latent)
         self.hyper_gains = Gains(config.levels, config.hyper)
@@ -292,8 +323,12 @@ class CompressionNetwork(nn.Module):
             decoded: Tensor = (rounded + means) / gain[:, channels]
             return decoded
 
+        def refine(channels: slice, decoded: Tensor, lost: Tensor) -> Tensor:
+            refined: Tensor = decoded + lost.float() / gain[:, channels]
+            return refined
+
         context = self.priors.context(z_hat, level, *y.shape[2:])
-        y_hat = self.priors.space_channel(context, visit)
+        y_hat = self.priors.space_channel(context, visit, refine)
         x_hat = self.reconstruct(y_hat, level, *image.shape[2:])
         seen = Likelihoods(torch.cat(likelihoods, 1), z_likelihood)
         return Output(x_hat, seen, y_hat, Likelihoods(torch.cat(of_rounded, 1), z_rounded) if of_rounded else seen)

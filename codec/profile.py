@@ -41,11 +41,14 @@ def profile_network(network: CompressionNetwork, height: int, width: int) -> lis
     def visit(channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
         return means.round()
 
+    def refine(channels: slice, decoded: Tensor, lost: Tensor) -> Tensor:
+        return decoded + lost
+
     parts: list[tuple[str, list[nn.Module], Callable[[], object]]] = [
         ("analysis", [network.analysis], lambda: network.analysis(edge_pad(image, STRIDE) - 0.5)),
         ("hyper-analysis", [network.hyper_analysis], lambda: network.hyper_analysis(y)),
         ("hyper-synthesis, float64", [priors.hyper_synthesis], lambda: priors.context(hyper, level, *size)),
-        ("space-channel model, float64", [priors.space_channel], lambda: priors.space_channel(context, visit)),
+        ("context model, float64", [priors.space_channel], lambda: priors.space_channel(context, visit, refine)),
         ("synthesis", [network.synthesis], lambda: network.reconstruct(y, level, height, width)),
     ]
     measured = [_measure(name, modules, run) for name, modules, run in parts]

@@ -102,7 +102,7 @@ def _digits(place: int, count: int) -> Sequence[int]:
 
 @dataclass
 class Rounding:
-    """Rounds predicted means and scale indices, with close calls settled between encoder and decoder."""
+    """Rounds what networks predict, with close calls settled between encoder and decoder."""
 
     calls: CloseCalls
     margin: float = field(default=MARGIN)
@@ -110,13 +110,26 @@ class Rounding:
     def __call__(self, means: Tensor, scales: Tensor) -> Prediction:
         """Round float64 means (N,) to the grid and fractional scale indices (N,) to whole ones."""
         n = means.numel()
-        bounded = torch.nan_to_num(means).clamp(-MAX_MEAN, MAX_MEAN) * GRID
         indices = torch.nan_to_num(scales).clamp(0, SCALES - 1)
-        values = torch.cat([bounded, indices]).cpu() + 0.5
-        margins = torch.tensor([self.margin * GRID, self.margin], dtype=values.dtype).repeat_interleave(n)
-        border = values.round()
-        rounded = values.floor().long()
-        close = ((values - border).abs() < margins).nonzero()[:, 0]
-        listed, up = self.calls.settle(close, rounded[close] == border[close].long(), 2 * n)
-        rounded[listed] = border[listed].long() - 1 + up.long()
+        margins = torch.tensor([self.margin * GRID, self.margin], dtype=scales.dtype).repeat_interleave(n)
+        rounded = self._settled(torch.cat([_on_grid(means), indices]).cpu(), margins)
         return Prediction(rounded[:n], rounded[n:].clamp(0, SCALES - 1))
+
+    def residuals(self, values: Tensor) -> Tensor:
+        """Round float64 predictions (N,) of what rounding has lost to the grid: int64 (N,), in units of 1 / GRID."""
+        units = _on_grid(values).cpu()
+        return self._settled(units, torch.full_like(units, self.margin * GRID))
+
+    def _settled(self, values: Tensor, margins: Tensor) -> Tensor:
+        """The nearest integers; where another machine could see another one, the encoder's."""
+        shifted = values + 0.5
+        border = shifted.round()
+        rounded = shifted.floor().long()
+        close = ((shifted - border).abs() < margins).nonzero()[:, 0]
+        listed, up = self.calls.settle(close, rounded[close] == border[close].long(), len(values))
+        rounded[listed] = border[listed].long() - 1 + up.long()
+        return rounded
+
+
+def _on_grid(values: Tensor) -> Tensor:
+    return torch.nan_to_num(values).clamp(-MAX_MEAN, MAX_MEAN) * GRID

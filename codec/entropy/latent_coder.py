@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.base import BitstreamError
+from codec.entropy.channel_wise import ChannelWiseModel
 from codec.entropy.coder import MAX_SYMBOL, SymbolDecoder, SymbolEncoder, Symbols, Tables
 from codec.entropy.exact import GRID, ReadCloseCalls, Rounding, WriteCloseCalls
 from codec.entropy.space_channel import SpaceChannelModel
@@ -20,7 +21,7 @@ _CHECKS = 1 << 16
 class Priors(Protocol):
     """What a network knows of its latents' probabilities; see :class:`codec.network.Priors`."""
 
-    space_channel: SpaceChannelModel
+    space_channel: SpaceChannelModel | ChannelWiseModel
 
     def gains(self, level: Tensor) -> Tensor: ...
     def hyper_gains(self, level: Tensor) -> Tensor: ...
@@ -107,7 +108,10 @@ class LatentCoder:
         rounding: Rounding,
         symbols: Callable[[slice, Tensor, Tensor, Tensor], Tensor],
     ) -> tuple[Tensor, Tensor, int]:
-        """What both sides do: predict, round, take the symbols, add, go on. Gives latents twice, and their check."""
+        """What both sides do: predict, round, take the symbols, add, refine, go on.
+
+        Gives latents twice, and their check. Refined latents lie on the grid like all others.
+        """
         levels = _tensor(level, hyper.device)
         gain = self.priors.gains(levels).flatten(2)
         shift = self.priors.scale_shift(levels).flatten(2)
@@ -126,8 +130,15 @@ class LatentCoder:
             everything[channels, positions.cpu()] = exact.view(means.shape[1:])
             return (exact.double() / GRID).view(means.shape).to(means.device) / gain[:, channels]
 
+        def refine(channels: slice, decoded: Tensor, lost: Tensor) -> Tensor:
+            nonlocal check
+            exact = everything[channels] + rounding.residuals(lost.flatten()).view(decoded.shape[1:])
+            check = zlib.crc32(exact.numpy().astype("<i8").tobytes(), check)
+            everything[channels] = exact
+            return (exact.double() / GRID).view(decoded.shape).to(decoded.device) / gain[:, channels]
+
         context = self.priors.context(hyper / self.priors.hyper_gains(levels.long()), levels, *size)
-        return self.priors.space_channel(context, visit), everything, check % _CHECKS
+        return self.priors.space_channel(context, visit, refine), everything, check % _CHECKS
 
 
 def _tensor(level: float, device: torch.device) -> Tensor:

@@ -1,7 +1,6 @@
 """The generalised coarse-to-fine entropy model (DKIC, equation 2 and section 3.3)."""
 
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from codec.layers.attention import GatedAttention
+from codec.layers.convolutions import convolutions
 
 Visit = Callable[[slice, Tensor, Tensor, Tensor], Tensor]
 """Takes a slice of channels, the positions (n,) of one stage in the flattened latents, and the predicted means and
@@ -45,7 +45,7 @@ class _GuidedContext(nn.Module):
         self.decoded = nn.Conv2d(inputs, hidden, kernel, padding=kernel // 2)
         self.guide = nn.Conv2d(global_channels, hidden, 1)
         self.rest = (
-            _convolutions(nn.Conv2d, widths[1:], kernel) if len(widths) > 2 else nn.Conv2d(hidden, widths[-1], 1)
+            convolutions(nn.Conv2d, widths[1:], kernel) if len(widths) > 2 else nn.Conv2d(hidden, widths[-1], 1)
         )
 
     def forward(self, decoded: Tensor, context: Tensor) -> Tensor:
@@ -66,9 +66,10 @@ class SpaceChannelModel(nn.Module):
     Where ``contexts_see_global`` is set, g_cp and g_sp also see the global context (equation 2 gives them z_hat): a
     1x1 convolution of it is added ahead of their first activation. How it enters is a choice; the paper doesn't say.
 
-    Special cases: one slice in two stages is the checkerboard model, ten even slices in one stage each Minnen's
-    channel-wise model, (16, 16, 32, 64, rest) in two stages each ELIC's, [4, 4, 2, 2, 2] stages DKIC's; five even
-    slices in one stage each with attention TCM's.
+    Special cases: one slice in two stages is the checkerboard model, (16, 16, 32, 64, rest) in two stages each is
+    ELIC's, and with [4, 4, 2, 2, 2] stages DKIC's. Ten even slices in one stage each are what DKIC's table 3 compares
+    with as Minnen's channel-wise model; as published, with separate networks for means and scales and with residual
+    prediction, it is :class:`codec.entropy.channel_wise.ChannelWiseModel`.
 
     Args:
         global_channels: of the global context.
@@ -78,7 +79,7 @@ class SpaceChannelModel(nn.Module):
         parameter_widths: hidden channels of the 1x1 convolutions.
         kernel: side of the convolutions over contexts.
         attention: side of the windows in which the slices before attend to each other, ahead of the channel context's
-            convolutions; 0 for none.
+            convolutions; 0 for none. Only networks of earlier versions have it here.
         contexts_see_global: whether g_cp and g_sp see the global context; not together with attention.
     """
 
@@ -111,7 +112,7 @@ class SpaceChannelModel(nn.Module):
                 if contexts_see_global:
                     context = _GuidedContext(widths, kernel, global_channels)
                 else:
-                    context = _convolutions(nn.Conv2d, widths, kernel)
+                    context = convolutions(nn.Conv2d, widths, kernel)
                 if attention:
                     context = nn.Sequential(GatedAttention(before, attention), context)
             self.channel_contexts.append(context)
@@ -124,16 +125,17 @@ class SpaceChannelModel(nn.Module):
                 )
             )
             self.parameter_networks.append(
-                _convolutions(nn.Conv1d, (global_channels + contexts, *parameter_widths, 2 * channels), 1)
+                convolutions(nn.Conv1d, (global_channels + contexts, *parameter_widths, 2 * channels), 1)
             )
             before += channels
 
-    def forward(self, context: Tensor, visit: Visit) -> Tensor:
+    def forward(self, context: Tensor, visit: Visit, refine: object = None) -> Tensor:
         """Go through all slices and stages in coding order.
 
         Args:
             context: the global context, (B, global_channels, h, w).
             visit: turns predictions into decoded latents, which the next predictions see.
+            refine: not used, for no residuals are predicted here.
 
         Returns:
             The decoded latents, (B, sum of slices, h, w).
@@ -169,10 +171,3 @@ class SpaceChannelModel(nn.Module):
     def _see(self, predict: nn.Module, decoded: Tensor, context: Tensor) -> Tensor:
         seen: Tensor = predict(decoded, context) if self.contexts_see_global else predict(decoded)
         return seen
-
-
-def _convolutions(kind: Callable[..., nn.Module], widths: Sequence[int], kernel: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for inputs, outputs in itertools.pairwise(widths):
-        layers += [kind(inputs, outputs, kernel, padding=kernel // 2), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])

@@ -95,10 +95,11 @@ def networks_of(parameters: nn.Module) -> list[nn.Module]:
     space_channel = parameters.space_channel
     assert isinstance(space_channel, nn.Module)
     found: list[nn.Module] = [parameters.hyper_synthesis]  # type: ignore[list-item]
-    for group in (space_channel.channel_contexts, space_channel.parameter_networks):
-        found += list(group)  # type: ignore[arg-type]
-    for contexts in space_channel.spatial_contexts:  # type: ignore[union-attr]
-        found += list(contexts)
+    for name, group in space_channel.named_children():
+        if name == "spatial_contexts":
+            found += [one for contexts in group.children() for one in contexts.children()]
+        else:
+            found += list(group.children())
     return found
 
 

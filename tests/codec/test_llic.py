@@ -1,6 +1,7 @@
 """LLIC in the bank: three entropy models, one kind of bitstream."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,18 @@ from codec import RGBImage, get_codec
 from codec.bank import Bank
 from codec.bank_builder import check_bank, create_bank, untrained_network
 from codec.configurations import CONFIGURATIONS
+from codec.entropy import exact
+from codec.entropy.channel_wise import ChannelWiseModel
+from codec.entropy.exact import GRID
+from codec.families import from_json, to_json
 from codec.layers.attention import GatedAttention
+from codec.layers.large_kernel import SelfConditionedChannel, SelfConditionedSpatial
 from codec.learned import LearnedCodec
-from codec.llic import LLICConfig
+from codec.llic import Group, LLICConfig
 from codec.network import CompressionNetwork, count_parameters
+from codec.tensors import to_tensor
 from tests.codec.conftest import fit, network
-from tests.codec.test_learned import changed_outputs, networks_of, noisy, priors, threads
+from tests.codec.test_learned import changed_outputs, coder, networks_of, noisy, priors, threads
 from tests.conftest import run
 
 TINY = LLICConfig(
@@ -32,10 +39,16 @@ TINY = LLICConfig(
     context_kernel=3,
     levels=3,
 )
+CHANNEL_WISE = dataclasses.replace(
+    TINY, slices=(8,) * 4, stages=(1,) * 4, context_model="channel-wise", residual_prediction=True
+)
 ENTROPY_MODELS = {
-    "stf": dataclasses.replace(TINY, slices=(8,) * 4, stages=(1,) * 4),
+    "stf": dataclasses.replace(CHANNEL_WISE, support_slices=2),
     "elic": TINY,
-    "tcm": dataclasses.replace(TINY, slices=(16, 16), stages=(1, 1), attention=4),
+    "tcm": dataclasses.replace(CHANNEL_WISE, slices=(16, 16), stages=(1, 1), attention=4),
+    "minnen": CHANNEL_WISE,
+    "stf of earlier versions": dataclasses.replace(TINY, slices=(8,) * 4, stages=(1,) * 4, mirrored=False),
+    "tcm of earlier versions": dataclasses.replace(TINY, slices=(16, 16), stages=(1, 1), attention=4, mirrored=False),
 }
 
 
@@ -44,11 +57,83 @@ def test_the_papers_networks_are_configurations(name: str) -> None:
     config = CONFIGURATIONS[name]
     assert isinstance(config, LLICConfig)
     assert (config.channels, config.latent, config.kernels) == ((192,) * 3, 320, (11, 11, 9, 9))
-    assert all(1 <= blocks <= 3 for blocks in config.blocks)
     with torch.device("meta"):
         whole, small = (CompressionNetwork(CONFIGURATIONS[one]) for one in (name, f"{name}-compact"))
-    assert any(isinstance(module, GatedAttention) for module in whole.modules()) == (name == "llic-tcm")
-    assert count_parameters([small]) < 7e6 < count_parameters([whole])
+    down, up = (
+        [[type(block.mix[2]) for block in group] for group in transform.modules() if isinstance(group, Group)]  # type: ignore[index]
+        for transform in (whole.analysis, whole.synthesis)
+    )
+    spatial, channel = SelfConditionedSpatial, SelfConditionedChannel
+    assert down == [[spatial, channel] * blocks for blocks in (1, 1, 3, 1)]
+    assert up == [[channel, spatial] * blocks for blocks in (1, 3, 1, 1)]
+    attention = sum(isinstance(module, GatedAttention) for module in whole.modules())
+    assert attention == (10 if name == "llic-tcm" else 0)  # for each of five slices' means and scales
+    assert isinstance(whole.priors.space_channel, ChannelWiseModel) == (name != "llic-elic")
+    assert count_parameters([small]) < 1e7 < count_parameters([whole])
+
+
+@pytest.mark.parametrize(
+    ("fields", "parameters"),
+    [
+        ({"slices": [32] * 10, "stages": [1] * 10}, 44_111_907),
+        ({}, 32_771_939),
+        ({"slices": [64] * 5, "stages": [1] * 5, "attention": 8}, 33_627_459),
+    ],
+)
+def test_manifests_of_earlier_versions_mean_the_networks_of_then(fields: dict[str, object], parameters: int) -> None:
+    then: dict[str, object] = {
+        "family": "llic", "channels": [192, 192, 192], "latent": 320, "hyper": 192, "global_channels": 640,
+        "slices": [16, 16, 32, 64, 192], "stages": [2, 2, 2, 2, 2], "channel_widths": [224, 128],
+        "parameter_widths": [640, 512], "context_kernel": 5, "attention": 0, "levels": 1, "blocks": [1, 2, 3, 1],
+        "kernels": [11, 11, 9, 9], "reduction": 4, "gate_ratio": 1.0,
+    }  # fmt: skip
+    config = from_json(then | fields)
+    assert json.loads(json.dumps(to_json(config))) == then | fields  # and so does their identity
+    with torch.device("meta"):
+        assert count_parameters([CompressionNetwork(config)]) == parameters
+
+
+def test_residuals_are_on_the_grid_and_change_what_follows(photo: RGBImage, tmp_path: Path) -> None:
+    made = network(CHANNEL_WISE)
+    for one in made.priors.space_channel.residual_networks:  # type: ignore[union-attr]
+        torch.nn.init.normal_(one[-1].bias, std=1.0)
+    codec = LearnedCodec(create_bank(tmp_path / "bank", "small", [made]))
+    image = photo[:64, :64].copy()
+    y, _ = made.latents(to_tensor(image))
+    for level in range(3):
+        gain = made.priors.gains(torch.tensor([level])).double()
+        latents = codec.decode_latents(codec.encode(image, level)).view(y.shape) / GRID
+        off = (latents - y * gain).abs().amax((0, 2, 3))
+        assert off.max() <= 1 + 1e-3  # half a step by rounding, half by prediction
+        assert off.max() > 0.6
+
+
+def test_residuals_near_a_border_decode_as_they_were_encoded(
+    photo: RGBImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Residuals that lie on borders exactly: without close calls another machine would decode others."""
+    made = network(CHANNEL_WISE)
+    borders = [(n + 0.5) / GRID for n in range(8)]
+    for one in made.priors.space_channel.residual_networks:  # type: ignore[union-attr]
+        one[-1].weight.data.zero_()
+        one[-1].bias.data.copy_(torch.atanh(2 * torch.tensor(borders, dtype=torch.float64)))
+    made.priors.double()
+    codec = LearnedCodec(create_bank(tmp_path / "bank", "small", [made]))
+    for one in priors(codec).space_channel.residual_networks:  # type: ignore[union-attr]
+        one[-1].bias.data.copy_(torch.atanh(2 * torch.tensor(borders, dtype=torch.float64)))
+    image = photo[:32, :32].copy()
+    stream = codec.encode(image, 1)
+    assert coder(codec).close_calls >= 4 * 8 * 4
+    expected = codec.decode_latents(stream)
+    for seed in range(3):
+        with changed_outputs(networks_of(priors(codec)), noisy(1e-10, seed)):
+            assert torch.equal(codec.decode_latents(stream), expected)
+    monkeypatch.setattr(exact.Rounding, "residuals", lambda self, values: (values * GRID).round().long())
+    streams = []
+    for seed in range(3):
+        with changed_outputs(networks_of(priors(codec)), noisy(1e-10, seed)):
+            streams.append(codec.encode(image, 1))
+    assert len(set(streams)) > 1
 
 
 @pytest.mark.parametrize("name", ENTROPY_MODELS)
@@ -113,9 +198,13 @@ def test_a_bank_of_it_is_a_codec(tmp_path: Path, photo: RGBImage, monkeypatch: p
         {"gate_ratio": 0},
         {"reduction": 64},
         {"attention": -1},
+        {"context_model": "serial"},
+        {"context_model": "channel-wise"},
+        {"support_slices": 2},
+        {"residual_prediction": True},
         {"channels": "8"},
     ],
 )
 def test_what_makes_no_network_is_refused(fields: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"have|can't be|positive"):
+    with pytest.raises(ValueError, match=r"have|can't be|positive|context model|channel-wise"):
         LLICConfig.from_dict({**dataclasses.asdict(TINY), **fields})
