@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,13 @@ from allocator.sizes import Size, told
 from allocator.solve import Infeasible, Solution, least_worst, lower_bound, solve
 from allocator.tables import Table, as_texts
 from allocator.two_budgets import solve_two
+from allocator.whole_program import Limit, solve_whole
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Method = Literal["exact", "pulp"]
+"""How an allocation is found: by bounds and what they leave over, or by PuLP as one program that is then compared."""
 
 _LEAST_TARGET, _MOST_TARGET = Decimal("1e-12"), Decimal("1e6")  # anything beyond is a slip, and slow as a fraction
 _MOST_BYTES = 1 << 60
@@ -89,6 +93,8 @@ class Allocation:
     """That mean is at most this far from the optimum; 0 when it's proven optimal."""
     reason: str
     """One sentence on why it isn't proven optimal; empty if it is."""
+    note: str
+    """How PuLP's solution of the whole program compares with the exact one; empty unless it was asked for."""
     single: Baseline | None
     """The best single level for all images within the budget."""
     equal: Baseline | None
@@ -184,6 +190,7 @@ def allocate(
     objective: Objective,
     constraints: Constraints | None = None,
     *,
+    method: Method = "exact",
     solver: str = "cbc",
     time_limit: float | None = None,
 ) -> Allocation:
@@ -197,8 +204,9 @@ def allocate(
         budget: from :func:`make_budget`.
         objective: from :func:`allocator.objective.find_objective`.
         constraints: beside the budget.
-        solver: of the integer program's core, as :func:`allocator.solve.solve` takes it.
-        time_limit: seconds for the core. Past it, or if the solver fails, the best found is given, with its gap and
+        method: ``exact``, or ``pulp`` to have PuLP solve the whole integer program and compare.
+        solver: of the integer program or its core, as :func:`allocator.solve.solve` takes it.
+        time_limit: seconds for the solver. Past it, or if the solver fails, the best found is given, with its gap and
             the reason.
 
     Raises:
@@ -211,7 +219,7 @@ def allocate(
     grid = Grid(constraints.restrict(points))
     points = grid.points
     costs = objective.costs(points)
-    problem = _Problem(grid, grid.spread(costs), budget, objective, solver, time_limit)
+    problem = _Problem(grid, grid.spread(costs), budget, objective, method, solver, time_limit)
     rows = np.arange(len(grid.pixels))
     solution, scale = problem.solve(constraints)
     chosen = as_texts(points.iloc[grid.row[rows, solution.choices]].reset_index(drop=True))
@@ -232,6 +240,7 @@ def allocate(
         price=solution.price * float(scale) / mean_pixels / divisor,
         gap=solution.gap / divisor,
         reason=solution.reason,
+        note=solution.note,
         single=problem.best_single(),
         equal=problem.equal_rate(),
     )
@@ -245,6 +254,7 @@ class _Problem:
     costs: NDArray[np.float64]
     budget: Budget
     objective: Objective
+    method: Method
     solver: str
     time_limit: float | None
 
@@ -338,19 +348,15 @@ class _Problem:
             worst = least_worst(self.costs, weights, limit, available=available)
             available = available & (self.costs <= worst)
         costs = self._separable()
+        how: dict[str, Any] = {"solver": self.solver, "time_limit": self.time_limit}
+        limits = [Limit(weights, limit)]
         if constraints.decode_seconds is None:
-            return solve(costs, weights, limit, available=available, solver=self.solver, time_limit=self.time_limit)
-        seconds = self.grid.spread(np.ceil(self.grid.points["decode_seconds"].to_numpy() * _SECOND).astype(np.int64))
-        return solve_two(
-            costs,
-            weights,
-            limit,
-            seconds,
-            math.floor(constraints.decode_seconds * _SECOND),
-            available=available,
-            solver=self.solver,
-            time_limit=self.time_limit,
-        )
+            exact = solve(costs, *limits[0], available=available, **how)
+        else:
+            seconds = np.ceil(self.grid.points["decode_seconds"].to_numpy() * _SECOND).astype(np.int64)
+            limits.append(Limit(self.grid.spread(seconds), math.floor(constraints.decode_seconds * _SECOND)))
+            exact = solve_two(costs, *limits[0], *limits[1], available=available, **how)
+        return exact if self.method == "exact" else solve_whole(exact, costs, limits, available, **how)
 
     def _separable(self) -> NDArray[np.float64]:
         return self.objective.separable(self.costs, self.shares[:, None])

@@ -39,7 +39,7 @@ _TRUST = 1e-4  # of the gap: solvers call worse than that optimal only by a faul
 EXCLUSIONS = 100  # choices over the budget that a core may lose before it's given up
 INDISTINCT = "Too many choices over the budget are within it for the solver's floats."
 _MOVES = 4000  # options that a pass looks at
-_ROUNDING = 1e-12  # relative float64 error that sums of costs may carry, generously
+ROUNDING = 1e-12  # relative float64 error that sums of costs may carry, generously
 
 
 class Infeasible(SolveError):
@@ -69,6 +69,8 @@ class Solution:
     """Options that the bounds left for the integer program."""
     reason: str = ""
     """One sentence on why it isn't proven optimal; empty if it is."""
+    note: str = ""
+    """What :mod:`allocator.whole_program` says of its comparison; otherwise empty."""
 
     @property
     def gap(self) -> float:
@@ -241,7 +243,7 @@ def _dual(costs: Floats, weights: Ints, budget: int) -> _Dual:
         c_middle, w_middle = a_costs[some, middle], a_weights[some, middle]
         # how far the new line lies under the chord; nothing but rounding means that the chord is an edge
         gain = (c_high - c_middle) - price * (w_middle - w_high)
-        if math.fsum(gain) <= _ROUNDING * math.fsum(abs(c_high) + price * w_high):
+        if math.fsum(gain) <= ROUNDING * math.fsum(abs(c_high) + price * w_high):
             break
         settled = int(weights[rows, high].sum()) - int(w_high.sum())
         if settled + int(w_middle.sum()) <= budget:
@@ -296,7 +298,7 @@ class _Search:
         base = self.dual.choices
         regrets[self.rows, base] = 0
         self.slack = self.budget - self.weight(base)
-        self.tolerance = _ROUNDING * abs(self.dual.bound)
+        self.tolerance = ROUNDING * abs(self.dual.bound)
         gap = self.dual.price * self.slack
         for states in _STATES:
             items, options = self._moves(regrets, gap)

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -80,6 +81,16 @@ def require(solver: str) -> None:
 
     if solver not in pulp.listSolvers():
         raise SolveError(f"There is no solver {solver!r}; use cbc, highs or one of {', '.join(pulp.listSolvers())}.")
+
+
+def installed() -> list[str]:
+    """The names of PuLP's solvers that are installed, sorted: ``cbc`` and ``highs``, and PuLP's names of others."""
+    import pulp
+
+    names = {"PULP_CBC_CMD": "cbc", "HiGHS": "highs"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return sorted(names.get(name, name) for name in pulp.listSolvers(onlyAvailable=True))
 
 
 def run(program: Any, solver: str, time_limit: float | None = None) -> Outcome:

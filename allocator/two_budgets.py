@@ -4,13 +4,13 @@ import math
 import time
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from allocator.solve import EXCLUSIONS, INDISTINCT, LARGEST, Floats, Infeasible, Ints, Solution, checked, solve
+from allocator.solve import ROUNDING, Floats, Infeasible, Ints, Solution, checked, solve
 from allocator.solvers import Engine
+from allocator.whole_program import Limit, run_program
 
 _ROUNDS = 60
-_ROUNDING = 1e-12
 
 
 def solve_two(
@@ -82,7 +82,7 @@ def solve_two(
         else:
             low = price
         price = (low + high) / 2 if high < math.inf else 2 * price
-        if high - low <= _ROUNDING * price:
+        if high - low <= ROUNDING * price:
             break
     regrets = costs + best_price * seconds + first_price * weights
     regrets = np.where(there, regrets, np.inf)
@@ -91,9 +91,10 @@ def solve_two(
     loose = math.fsum(floor[:, 0]) - best_price * second_budget - first_price * budget
     regrets = regrets - floor
     gap = math.inf if best is None else _total(costs, best) - loose
-    keep = there & (regrets <= gap + _ROUNDING * abs(loose))
+    keep = there & (regrets <= gap + ROUNDING * abs(loose))
     engine = Engine(solver, left())
-    choices, reason = _integer_program(costs, weights, seconds, keep, budget, second_budget, engine)
+    limits = (Limit(weights, budget), Limit(seconds, second_budget))
+    choices, reason = run_program(costs, limits, keep, engine)
     if choices is not None and (best is None or _total(costs, choices) < _total(costs, best)):
         best = choices
     if best is None:
@@ -113,42 +114,3 @@ def solve_two(
 
 def _total(costs: Floats, choices: Ints) -> float:
     return math.fsum(costs[np.arange(len(costs)), choices])
-
-
-def _integer_program(
-    costs: Floats,
-    weights: Ints,
-    seconds: Ints,
-    keep: NDArray[np.bool_],
-    budget: int,
-    second_budget: int,
-    engine: Engine,
-) -> tuple[Ints | None, str]:
-    """The choices that PuLP finds among the kept options, and why they aren't proven best; empty if they are."""
-    import pulp
-
-    program = pulp.LpProblem("core", pulp.LpMinimize)
-    items, options = np.nonzero(keep)
-    take = [program.add_variable(f"x{k}", cat="Binary") for k in range(len(items))]
-    scale = max(1e-300, float(np.ptp(costs[keep])))
-    program += pulp.LpAffineExpression(
-        [(x, float(c / scale)) for x, c in zip(take, costs[items, options], strict=True)]
-    )
-    for amounts, limit in ((weights, budget), (seconds, second_budget)):
-        # in units that floats represent, rounded down: what that lets in is excluded
-        unit = -(-max(int(amounts[keep].max()), 1) // LARGEST)
-        used = [(x, int(a)) for x, a in zip(take, amounts[items, options] // unit, strict=True)]
-        program += pulp.LpAffineExpression(used) <= limit // unit
-    for group in np.split(np.arange(len(items)), np.flatnonzero(np.diff(items)) + 1):
-        program += pulp.lpSum(take[k] for k in group) == 1
-    rows = np.arange(len(costs))
-    for _ in range(EXCLUSIONS):
-        outcome = engine.run(program)
-        if not outcome.values:
-            return None, outcome.reason or f"The solver found the core {outcome.status}."
-        taken = [k for k, x in enumerate(take) if outcome.values[x.name] > 0]
-        choices = options[taken].astype(np.int64)
-        if weights[rows, choices].sum() <= budget and seconds[rows, choices].sum() <= second_budget:
-            return choices, outcome.reason
-        program += pulp.lpSum(take[k] for k in taken) <= len(taken) - 1
-    return None, INDISTINCT

@@ -22,6 +22,15 @@ def metric_names(incomplete: str) -> list[str]:
     return []
 
 
+def solver_names(incomplete: str) -> list[str]:
+    """PuLP's that are installed."""
+    with contextlib.suppress(Exception):
+        from allocator.solvers import installed
+
+        return _beginning(installed(), incomplete)
+    return []
+
+
 def edition_names(incomplete: str) -> list[str]:
     """The challenge's."""
     with contextlib.suppress(Exception):

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from allocator.curve import Curve, Near
 
 
-class SolverName(StrEnum):
-    """What solves the integer program's core."""
+class MethodName(StrEnum):
+    """How an allocation is found."""
 
-    cbc = "cbc"
-    highs = "highs"
+    exact = "exact"
+    pulp = "pulp"
 
 
 def option(*names: str, metavar: str | None = None, help: str, **more: Any) -> Any:
@@ -94,7 +94,23 @@ class Problem:
         float | None, option("--decode-seconds", help="A second budget: total decoding time.")
     ] = None
     max_codecs: Annotated[int | None, option("--max-codecs", help="So many different codecs at most.")] = None
-    solver: Annotated[SolverName, option("--solver", help="Of the integer program's core.")] = SolverName.cbc
+    method: Annotated[
+        MethodName,
+        option(
+            "--method",
+            help="exact: by bounds, and PuLP solves what they leave over. pulp: PuLP solves the whole integer "
+            "program of PO-DKIC's equation 6, and its choice is compared with the exact one.",
+        ),
+    ] = MethodName.exact
+    solver: Annotated[
+        str,
+        option(
+            "--solver",
+            metavar="NAME",
+            help="PuLP's: cbc, highs, or its own name of another that is installed.",
+            autocompletion=completion.solver_names,
+        ),
+    ] = "cbc"
     time_limit: Annotated[
         float,
         option("--time-limit", metavar="SECONDS", min=0, help="For that core; then the best found and its gap."),
@@ -124,7 +140,15 @@ class Problem:
                 max_codecs=self.max_codecs,
             )
         return [
-            allocate(points, budget, objective, constraints, solver=self.solver.value, time_limit=self.time_limit)
+            allocate(
+                points,
+                budget,
+                objective,
+                constraints,
+                method=self.method.value,
+                solver=self.solver,
+                time_limit=self.time_limit,
+            )
             for budget in (budgets_of or self.budgets)(points)
         ]
 
@@ -211,6 +235,7 @@ def record(allocation: "Allocation") -> dict[str, Any]:
         "value": allocation.value,
         "gap": allocation.gap,
         "reason": allocation.reason or None,
+        "note": allocation.note or None,
         "bound": allocation.value - objective.natural_sign * allocation.gap if bounded else None,
         "bytes": allocation.bytes,
         "bpp": allocation.bpp,
@@ -247,6 +272,8 @@ def summary(allocation: "Allocation") -> str:
     ]
     if allocation.reason:
         lines.append(f"  unproven    {allocation.reason}")
+    if allocation.note:
+        lines.append(f"  by PuLP     {allocation.note}")
     for label, other, missing in (
         ("one level", allocation.single, "no single level keeps to the budget"),
         ("equal rate", allocation.equal, "some image has no level as small as the rate"),

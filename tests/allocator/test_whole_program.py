@@ -1,0 +1,86 @@
+"""The paper's integer program, whole, against the exact method."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from allocator.errors import SolveError
+from allocator.solve import solve
+from allocator.solvers import installed
+from allocator.whole_program import Limit, solve_whole
+from tests.allocator import faulty
+from tests.allocator.test_solve import realistic
+from tests.conftest import run
+
+
+def stand_in(name: str) -> str:
+    return f"{faulty.__name__}:{name}"
+
+
+@pytest.mark.parametrize("solver", installed())
+def test_every_installed_solver_finds_the_exact_methods_optimum(solver: str) -> None:
+    cost, weight, budget = realistic(40, 8, 1)
+    available = np.random.default_rng(0).random(cost.shape) < 0.9
+    available[:, 0] = True
+    exact = solve(cost, weight, budget, available=available)
+    found = solve_whole(exact, cost, [Limit(weight, budget)], available, solver, 60)
+    rows = np.arange(40)
+    assert available[rows, found.choices].all()
+    assert found.weight == weight[rows, found.choices].sum() <= budget
+    assert math.fsum(cost[rows, found.choices]) == pytest.approx(exact.cost, rel=1e-12)
+    assert (found.gap, found.core) == (0, int(available.sum()))
+    assert found.note == (
+        f"PuLP's {solver} solved the whole program, {found.core} variables; its choice costs the same as the exact "
+        "method's."
+    )
+
+
+def test_a_solver_that_fails_leaves_the_exact_choice() -> None:
+    cost, weight, budget = realistic(20, 5, 2)
+    exact = solve(cost, weight, budget)
+    every = np.ones(cost.shape, bool)
+    found = solve_whole(exact, cost, [Limit(weight, budget)], every, stand_in("Crashes"), 60)
+    assert np.array_equal(found.choices, exact.choices)
+    assert (found.cost, found.gap) == (exact.cost, 0)
+    assert "was ended by SIGSEGV" in found.note
+    assert "exact method's" in found.note
+
+
+def test_a_solver_that_is_wrong_is_told_from_the_exact_method() -> None:
+    cost, weight, budget = realistic(20, 5, 2)
+    exact = solve(cost, weight, budget)
+    every = np.ones(cost.shape, bool)
+    found = solve_whole(exact, cost, [Limit(weight, budget)], every, stand_in("CallsTheWorstOptimal"), 60)
+    assert found.cost > exact.cost
+    assert found.gap == pytest.approx(found.cost - exact.cost)
+    assert "more than the exact method's" in found.note
+    assert found.reason
+    liar = replace(exact, cost=exact.cost + 1, bound=exact.cost + 1)
+    with pytest.raises(SolveError, match="below the exact method's bound"):
+        solve_whole(liar, cost, [Limit(weight, budget)], every, "cbc", 60)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [(), ("--rule", "mean"), ("--decode-seconds", "60"), ("--max-codecs", "1"), ("--solver", "highs")],
+    ids=lambda more: "-".join(more).strip("-") or "plain",
+)
+def test_the_command_gives_pulps_allocation_and_compares_it(more: tuple[str, ...], table: Path) -> None:
+    exact, whole = (
+        json.loads(run("solve", table, "-t", "1", *more, "--method", method, "--json").out)["allocations"][0]
+        for method in ("exact", "pulp")
+    )
+    assert whole["value"] == pytest.approx(exact["value"], rel=1e-12)
+    assert (whole["gap"], exact["note"]) == (0, None)
+    assert "costs the same as the exact method's" in whole["note"]
+
+
+def test_solvers_that_are_not_there_are_refused(table: Path) -> None:
+    ran = run("solve", table, "-t", "1", "--method", "pulp", "--solver", "no-such")
+    assert ran.code == 2
+    assert "There is no solver 'no-such'" in ran.err
+    assert "by PuLP" in run("solve", table, "-t", "1", "--method", "pulp").out
