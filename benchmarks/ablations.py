@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from allocator.compare import CompareError, bd_rate, rate_curve
@@ -55,22 +54,14 @@ def rows(config: NetworkConfig) -> Iterator[Row]:
     ):
         yield Row(2, f"stages {list(stages)}", {"stages": stages}, published)
     for number, published in ((2, 4.16), (4, 2.79)):
-        changes = {"slices": (config.latent,), "stages": (number,)}
-        yield Row(3, f"no slices, {number} stages", changes, published)
+        yield Row(3, f"no slices, {number} stages", {"slices": (config.latent,), "stages": (number,)}, published)
     count = 10 if config.latent % 10 == 0 else 8  # the compact network's latents don't divide into ten
     even = (config.latent // count,) * count
     for number, published in ((1, 0.93), (2, 0.28), (4, -0.12)):
-        changes = {"slices": even, "stages": (number,) * count}
-        yield Row(3, f"{count} even slices, {number} stage{'s' * (number > 1)} each", changes, published)
+        each = f"{number} stage{'s' * (number > 1)} each"
+        yield Row(3, f"{count} even slices, {each}", {"slices": even, "stages": (number,) * count}, published)
     for norm in ("none", "before", "after-kernel", "after-mlp"):
         yield Row(4, f"norm {norm}", {"norm": norm}, None)  # 0.33 to 1.67 %; which is whose, the text doesn't say
-
-
-class Nothing(nn.Module):
-    """In the place of LPIPS, which has no part in this loss."""
-
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        return first.new_zeros(len(first), 1, 1, 1)
 
 
 def main() -> None:
@@ -98,7 +89,7 @@ def main() -> None:
     for number, row in enumerate(rows(config)):
         if number and given.only not in row.name:
             continue
-        network = Network(given.configuration, {**base.network.changes, **row.changes})
+        network = Network(given.configuration, changes={**base.network.changes, **row.changes})
         recipe = dataclasses.replace(base, name=f"row-{number}", network=network)
         levels, loss = train(recipe, given.photos, given.out / recipe.name)
         anchor = anchor or levels
@@ -111,7 +102,7 @@ def main() -> None:
 
 def train(recipe: Recipe, photos: Path, folder: Path) -> tuple[list[Evaluation], float]:
     """Each level of the trained network on the validation photos, and the last loss that was reported."""
-    trainer = Trainer(recipe, photos, folder, Nothing())
+    trainer = Trainer(recipe, photos, folder, None)
     losses = [float("nan")]
     trainer.run(lambda report: losses.append(report.loss), report_every=max(1, recipe.steps // 20))
     bank = create_bank(folder / "bank", recipe.name, [trainer.average], notes=trainer.notes())
@@ -129,8 +120,10 @@ def cost(config: NetworkConfig) -> str:
 def against(anchor: list[Evaluation], test: list[Evaluation]) -> str:
     """BD-rate over PSNR, percent; empty where the levels make no curve yet."""
     try:
-        curves = [rate_curve([one.bpp for one in levels], [one.psnr for one in levels]) for levels in (anchor, test)]
-        return f"{bd_rate(*curves):+.2f} %"
+        base, curve = (
+            rate_curve([one.bpp for one in levels], [one.psnr for one in levels]) for levels in (anchor, test)
+        )
+        return f"{bd_rate(base, curve):+.2f} %"
     except CompareError:
         return ""
 

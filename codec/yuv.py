@@ -23,7 +23,7 @@ def to_yuv(image: RGBImage, format: str) -> bytes:
     most = (1 << BITS[format]) - 1
     # half of the range is (most + 1) / 2, as the standards have it, and not most / 2
     scaled = [most * planes[0], *(most * (plane - 0.5) + (most + 1) / 2 for plane in planes[1:])]
-    samples: NDArray[np.unsignedinteger] = np.stack(scaled).round().clip(0, most).astype(_type(format))
+    samples: NDArray[np.uint16] = np.stack(scaled).round().clip(0, most).astype(_type(format))
     return samples.tobytes()
 
 
