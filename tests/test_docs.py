@@ -270,7 +270,7 @@ def options(command: Any) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_options_in_the_text_exist(page: str) -> None:
-    known = options(typer.main.get_command(app)) | {"--help", "--beside"}  # the last one is a benchmark's
+    known = options(typer.main.get_command(app)) | {"--help"}
     text = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(), flags=re.DOTALL | re.MULTILINE)
     for code in re.findall(r"`((?:allocator |--)[^`]+)`", text):
         assert {*re.findall(r"(?<![\w-])--?[a-z][\w-]*", code)} <= known, code
