@@ -36,7 +36,7 @@ class CompressAICodec(ModelCodec):
     def __init__(self, specification: str, name: str | None = None, *, as_stored: bool = False) -> None:
         kind, _, rest = specification.partition(":")
         what, _, files = rest.partition("@")
-        model_class = _zoo_class(what) if kind == "compressai" else _class_of(what)
+        model_class = zoo_class(what) if kind == "compressai" else _class_of(what)
         self.specification = specification
         self.files = [Path(file).absolute() for file in files.split(",") if file]
         self.urls: list[str] = []
@@ -120,7 +120,12 @@ def _zoo_urls(architecture: str) -> list[str]:
     return [by_quality[quality] for quality in sorted(by_quality)]
 
 
-def _zoo_class(architecture: str) -> Any:
+def zoo_class(architecture: str) -> Any:
+    """The class of one of CompressAI's architectures, by its name there.
+
+    Raises:
+        ModelError: the package isn't installed, or has no such architecture.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
