@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -23,7 +24,7 @@ from codec.bank_builder import create_bank
 from codec.configurations import find_configuration
 from codec.network import CompressionNetwork, NetworkConfig, count_parameters
 from codec.training.recipe import Network, Recipe, read_recipe
-from codec.training.trainer import Evaluation, Trainer
+from codec.training.trainer import LOG, Evaluation, Trainer
 
 RECIPE = Path(__file__).with_suffix(".toml")
 
@@ -101,12 +102,11 @@ def main() -> None:
 
 
 def train(recipe: Recipe, photos: Path, folder: Path) -> tuple[list[Evaluation], float]:
-    """Each level of the trained network on the validation photos, and the last loss that was reported."""
+    """Each level of the trained network on the validation photos, and the last loss in the run's log."""
     trainer = Trainer(recipe, photos, folder, None)
-    losses = [float("nan")]
-    trainer.run(lambda report: losses.append(report.loss), report_every=max(1, recipe.steps // 20))
+    trainer.run(report_every=max(1, recipe.steps // 20))
     bank = create_bank(folder / "bank", recipe.name, [trainer.average], notes=trainer.notes())
-    return list(trainer.evaluate(bank)), losses[-1]
+    return list(trainer.evaluate(bank)), float(pd.read_csv(folder / LOG)["loss"].iloc[-1])
 
 
 def cost(config: NetworkConfig) -> str:
