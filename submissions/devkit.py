@@ -4,24 +4,26 @@ import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import platformdirs
-import psutil
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from codec.workers import end_group
+from submissions import sandbox
 from submissions.errors import SubmissionError
+from submissions.processes import end, memory_group, memory_of
 
 PACKAGES = (
     "bitstring h5py ipython matplotlib numpy pandas pillow range-coder scikit-image scikit-learn scipy seaborn "
@@ -29,7 +31,10 @@ PACKAGES = (
 ).split()
 """What the devkit installs (August 2025)."""
 PYTHON = "3.12"
-_POLL_SECONDS = 0.2
+LIMITS = ("network", "ipc", "processes", "files", "privileges", "memory", "cpus")
+"""What walls stand against."""
+_POLL_SECONDS, _DISK_SECONDS = 0.2, 2.0
+_DISK = 8 << 30
 _MOST_ERRORS, _MOST_LINES, _MOST_WIDTH = 1 << 20, 50, 500
 """Of what a decoder writes to stderr: bytes that are kept, lines and characters of each that are shown."""
 
@@ -169,10 +174,14 @@ def watch(
     cpus: int,
     memory: int,
     seconds: float,
+    disk: int = _DISK,
     command: Sequence[str] = ("./decode",),
     own: bool = False,
 ) -> Watched:
     """Run ``./decode`` in a folder as the server would, and stop it where it goes beyond a limit.
+
+    Around it are the walls of :mod:`submissions.sandbox`: it sees its folder, the interpreter and the environment's
+    packages, and may write to its folder, ``/tmp`` and ``/dev/shm``, of which the last two count as memory.
 
     Args:
         folder: the working directory, with the decoder and the data.
@@ -180,51 +189,139 @@ def watch(
         cpus: that it may use.
         memory: bytes that its processes may take together.
         seconds: that it may run.
+        disk: bytes that its folder may hold.
         command: what is run instead.
         own: whether that is this project's, and needs no walls around it.
 
     Raises:
         SubmissionError: it can't be started.
     """
-    offline = [] if own else _offline()
-    limits = (lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cpus])) if _linux() else None
-    start = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        if sys.platform == "linux":
+            group = stack.enter_context(memory_group(memory))
+            walls = _configuration(folder, environment, command, cpus=cpus, memory=memory, disk=disk, own=own)
+            walls |= {"root": stack.enter_context(tempfile.TemporaryDirectory(prefix="allocator-root-"))}
+            walls |= {"cgroup": str(group.processes) if group else ""}
+            process, unenforced = _start_behind(walls, folder, environment)
+            if group is None:
+                unenforced["memory"] = f"no control group may be made; it is looked at every {_POLL_SECONDS} s only"
+        else:
+            group, unenforced = None, dict.fromkeys(LIMITS, "this system has no such walls")
+            process = _start(command, folder, environment)
+        errors = bytearray()
+        reader = threading.Thread(target=_read_errors, args=(process.stderr, errors), daemon=True)
+        reader.start()
+        start = looked = time.monotonic()
+        peak, stopped = 0, ""
+        try:
+            while not stopped:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_POLL_SECONDS)
+                    break
+                now = memory_of(process.pid)
+                peak = max(peak, now)
+                if now > memory:
+                    stopped = f"takes more than {memory / 2**30:g} GiB of memory"
+                elif time.monotonic() - start > seconds:
+                    stopped = f"takes longer than {seconds / 3600:g} hours"
+                elif not own and time.monotonic() - looked > _DISK_SECONDS:
+                    if _bytes_in(folder) > disk:
+                        stopped = f"writes more than {disk / 2**30:.3g} GiB"
+                    looked = time.monotonic()
+        finally:  # also after Ctrl-C, which doesn't reach its session
+            end(process)
+        seconds = time.monotonic() - start
+        reader.join(1)
+        if not stopped and process.returncode and group and group.ran_out():
+            stopped = f"takes more than {memory / 2**30:g} GiB of memory"
+        lines = [f"it {stopped}."] if stopped else _lines(bytes(errors))
+        told = [] if own else [f"{limit}: {reason}." for limit, reason in unenforced.items()]
+        return Watched(None if stopped else process.returncode, seconds, peak, lines, told)
+
+
+def _start(
+    command: Sequence[str], folder: Path, environment: dict[str, str], pass_fds: Sequence[int] = ()
+) -> "subprocess.Popen[bytes]":
     try:
-        process = subprocess.Popen(
-            [*offline, *command],
+        return subprocess.Popen(
+            command,
             cwd=folder,
             env=environment,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=limits,
+            pass_fds=pass_fds,  # none where the system has no such thing
         )
     except OSError as error:
         raise SubmissionError(f"decode can't be started ({error.strerror}).") from error
-    peak, stopped = 0, ""
-    errors = bytearray()
-    reader = threading.Thread(target=_read_errors, args=(process.stderr, errors), daemon=True)
-    reader.start()
+
+
+def _configuration(
+    folder: Path,
+    environment: dict[str, str],
+    command: Sequence[str],
+    *,
+    cpus: int,
+    memory: int,
+    disk: int,
+    own: bool,
+) -> dict[str, Any]:
+    return {
+        "walls": not own,
+        "parent": os.getpid(),
+        "folder": str(folder.resolve()),
+        "seen": [] if own else _seen(environment),
+        "memory": memory,
+        "disk": disk,
+        "cpus": cpus,
+        "command": list(command),
+    }
+
+
+def _start_behind(
+    walls: dict[str, Any], folder: Path, environment: dict[str, str]
+) -> tuple["subprocess.Popen[bytes]", dict[str, str]]:
+    """Start a command; the limits that can't be enforced, and why."""
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as report:
+        starter = [sys.executable, "-I", "-S", sandbox.__file__, json.dumps({**walls, "report": write})]
+        try:
+            process = _start(
+                starter, folder, {**environment, "HOME": "/tmp"} if walls["walls"] else environment, [write]
+            )
+        finally:
+            os.close(write)
+        try:
+            unenforced = dict(json.loads(line) for line in report)  # until the command has started
+            if "start" in unenforced:
+                raise SubmissionError(f"decode can't be started ({unenforced['start']}).")
+        except BaseException:
+            end(process)
+            raise
+        return process, unenforced
+
+
+_SYSTEM = """/bin /sbin /lib /lib32 /lib64 /usr/bin /usr/lib /usr/lib32 /usr/lib64 /usr/libexec /usr/share/zoneinfo
+/etc/alternatives /etc/ld.so.cache /etc/ld.so.conf /etc/ld.so.conf.d /etc/localtime""".split()
+_ASK = (
+    "import json, sys; print(json.dumps([sys.executable, *sys.path, *(p + d for p in {sys.prefix, sys.base_prefix} "
+    "for d in ('/bin', '/lib', '/lib64', '/pyvenv.cfg'))]))"
+)
+
+
+def _seen(environment: dict[str, str]) -> list[str]:
+    """What a decoder may read: the system's libraries, the interpreter, the environment's packages."""
     try:
-        while not stopped:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_POLL_SECONDS)
-                break
-            now = _memory_of(process.pid)
-            peak = max(peak, now)
-            if now > memory:
-                stopped = f"takes more than {memory / 2**30:g} GiB of memory"
-            elif time.monotonic() - start > seconds:
-                stopped = f"takes longer than {seconds / 3600:g} hours"
-    finally:  # also after Ctrl-C, which doesn't reach its session
-        end_group(process.pid)
-        process.wait()
-    reader.join(1)
-    lines = [f"it {stopped}."] if stopped else _lines(bytes(errors))
-    unenforced = [] if own or offline else ["network: this system doesn't let the decoder be cut off from it."]
-    if not (own or limits):
-        unenforced.append("cores: this system doesn't keep a process to some of them.")
-    return Watched(None if stopped else process.returncode, time.monotonic() - start, peak, lines, unenforced)
+        python = shutil.which("python3", path=environment["PATH"]) or "python3"
+        done = subprocess.run([python, "-c", _ASK], env=environment, capture_output=True, check=True)
+        asked = [path for path in json.loads(done.stdout) if path]
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        raise SubmissionError(f"The server's Python can't be started ({error}).") from error
+    places = [Path(path) for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    links = [link.resolve() for place in places for link in place.iterdir() if link.is_symlink()]
+    paths = [*_SYSTEM, *asked, Path(asked[0]).parent.parent / "pyvenv.cfg", Path(python).parent, *places, *links]
+    return sorted({os.path.normpath(path) for path in paths if Path(path).exists()}, key=lambda path: path.count("/"))
 
 
 def _read_errors(stream: IO[bytes], kept: bytearray) -> None:
@@ -242,33 +339,14 @@ def _lines(errors: bytes) -> list[str]:
     return ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in line[:_MOST_WIDTH]) for line in lines]
 
 
-def _linux() -> bool:
-    return sys.platform == "linux"
-
-
-def _offline() -> list[str]:
-    """What a command is put behind to have no network; nothing where the system doesn't allow it."""
-    command = ["unshare", "--map-root-user", "--net"]
-    if not shutil.which("unshare") or subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
-        return []
-    return command
-
-
-def _memory_of(session: int) -> int:
-    """Bytes that the processes of a session take, each its share of what they share where the system tells."""
-    if not _linux():
-        total = 0
-        with contextlib.suppress(psutil.Error):
-            leader = psutil.Process(session)
-            for process in [leader, *leader.children(recursive=True)]:
-                with contextlib.suppress(psutil.Error):
-                    total += process.memory_info().rss
-        return total
-    total = 0
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, IndexError, ValueError):
-            if int((folder / "stat").read_text().rpartition(")")[2].split()[3]) == session:
-                for line in (folder / "smaps_rollup").read_text().splitlines():
-                    if line.startswith("Pss:"):
-                        total += int(line.split()[1]) << 10
+def _bytes_in(folder: Path) -> int:
+    """What a folder takes of the disk, a block for each name at least."""
+    total, left = 0, [str(folder)]
+    while left:
+        with contextlib.suppress(OSError), os.scandir(left.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    total += max(4096, entry.stat(follow_symlinks=False).st_blocks * 512)
+                    if entry.is_dir(follow_symlinks=False):
+                        left.append(entry.path)
     return total

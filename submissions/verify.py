@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import stat
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -45,6 +46,8 @@ _MOST_STEPS = 1  # between machines, of pixels whose codec doesn't promise exact
 _MOST_NAMED = 5  # in one sentence
 SERVER, HERE = "server", "here"
 """Folders: where the submission's decoder runs, and where this project decodes."""
+_DECODED_BYTES, _SPARE_DISK = 8, 4 << 30
+"""What a decoder may write: so many bytes a pixel, and some more."""
 _MOST_DECODER = 4 << 30
 _BLOCK = 1 << 20
 _UNFOLLOWED = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -179,9 +182,26 @@ def verify(
         count=manifest.count,
         megapixels=manifest.pixels / 1e6,
     )
-    with tempfile.TemporaryDirectory(prefix="allocator-verify-") as scratch:
-        _verify(folder, manifest, Path(scratch), environment, sources, verdict)
+    scratch = Path(tempfile.mkdtemp(prefix="allocator-verify-"))
+    try:
+        _verify(folder, manifest, scratch, environment, sources, verdict)
+    finally:
+        _remove(scratch)
     return verdict
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder in which a stranger's program may have made others, however deep and whatever their modes."""
+    folders, left = [], [folder]
+    while left:
+        folders.append(left.pop())
+        with contextlib.suppress(OSError):  # paths grow too long for the system: `rm` goes down step by step
+            folders[-1].chmod(0o700)
+            left += [Path(entry.path) for entry in os.scandir(folders[-1]) if entry.is_dir(follow_symlinks=False)]
+    if shutil.which("rm"):
+        subprocess.run(["rm", "-rf", "--", str(folder)], capture_output=True, check=False)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _verify(
@@ -512,7 +532,8 @@ def _run_decoder(
     shutil.copyfile(archive, server / ARCHIVE)
     variables = environment(server.parent / "environment")
     memory = int(rules.memory_gib * 2**30)
-    run = watch(server, variables, cpus=rules.cpus, memory=memory, seconds=3600 * rules.hours)
+    seconds, disk = 3600 * rules.hours, _DECODED_BYTES * int(1e6 * verdict.megapixels) + _SPARE_DISK
+    run = watch(server, variables, cpus=rules.cpus, memory=memory, seconds=seconds, disk=disk)
     verdict.watched = run
     if run.code == 1 and run.errors:
         verdict.failures += run.errors

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from allocator.cli import completion
-from allocator.cli.app import Json, Trust, Weights, app, codec_names, echo, emit, marked, note, use_weights
+from allocator.cli.app import (
+    Json,
+    Trust,
+    Weights,
+    app,
+    codec_names,
+    echo,
+    emit,
+    ended_by_signals,
+    marked,
+    note,
+    use_weights,
+)
 from allocator.cli.solving import Problem, record, summary, takes_problem
 
 if TYPE_CHECKING:
@@ -288,7 +300,8 @@ def verify(
     rules = find_edition(edition) if edition else None
     verdicts = []
     for one in found:
-        verdict = verify(one, environment, table=table, images=images or (), edition=rules, perturb=perturb)
+        with ended_by_signals():
+            verdict = verify(one, environment, table=table, images=images or (), edition=rules, perturb=perturb)
         more = {"passed": verdict.passed, "counted_bytes": verdict.counted, "unenforced": verdict.unenforced}
         verdicts.append({"folder": one, **more, **vars(verdict)})
         if not as_json:
