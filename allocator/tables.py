@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, TypeVar, get_args
 
 from allocator.errors import AllocatorError
 from allocator.metrics.base import RESERVED, Metric
@@ -250,6 +250,8 @@ class Table:
         with self._errors():
             row = self._connection.execute("SELECT value FROM property WHERE name = 'colour'").fetchone()
         colour: Colour = row[0] if row else "raw"
+        if colour not in get_args(Colour):
+            raise TableError(f"{self.path}: was built by an unknown rule for colours, {str(colour)[:40]!r}.")
         return colour
 
     def use_colour(self, colour: Colour) -> None:
