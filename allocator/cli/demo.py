@@ -56,6 +56,10 @@ def demo(
 
     use_weights(metric_weights)
     say = functools.partial(echo, err=as_json)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AllocatorError(f"{out}: can't be made a folder ({error.strerror}).") from error
     photos = copy_photos(out / "photos", SIDE)
     metric = get_metric("lpips")
     codecs = [get_codec(name) for name in dict.fromkeys(codec or ["po-dkic", "hevc"])]
