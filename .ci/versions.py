@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -157,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("pin")
     commands.add_parser("check").add_argument("which", choices=["newest", "oldest"])
     given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and leave no gigabytes behind
     with tempfile.TemporaryDirectory(prefix="versions-") as name:
         folder = Path(name)
         uv = Uv(folder)
