@@ -33,6 +33,7 @@ from codec.command import CommandCodec, read_static
 from codec.compressai_codec import CompressAICodec
 from codec.files import write_file
 from codec.learned import LearnedCodec
+from codec.pillow import PillowCodec
 from codec.registry import CODECS
 from codec.weights import tensors_to_bytes
 from submissions.archive import pack, read_member
@@ -54,6 +55,8 @@ _NEWEST_GLIBC = 39
 """That of the devkit's Ubuntu 24.04: 2.39."""
 _NOT_DECODED = "codec.picture"
 """Transparency and colour profiles are for files to deploy; a decoder writes RGB."""
+_PLAIN = {"AVIF": "avif", "HEIF": "hevc", "JPEG": "jpeg", "JXL": "jxl", "WEBP": "webp"}
+"""Pillow's names of formats to what decodes them."""
 _MOST_INDEX = 1 << 20
 """Bytes of what says which codecs a decoder is for."""
 _LAUNCHER = b"""#!/usr/bin/env python3
@@ -225,6 +228,8 @@ def _part(codec: Codec, programs: bool) -> _Part:
         entry |= {"source": "codec.command:packed_command", "arguments": named | call | {"program": program}}
         return _Part(entry, ("codec.command",), {program: read_static(codec.command.static)})
     found = list(importlib.metadata.entry_points(group=CODECS, name=codec.name))
+    if not found and isinstance(codec, PillowCodec):  # with other settings, which only encoding needs
+        return _Part(entry | {"source": f"codec.pillow:{_PLAIN[codec.format]}"}, ("codec.pillow",), {})
     if not found:
         raise SubmissionError(f"{codec.name} is no registered codec, so that a decoder can't bring it.")
     module = found[0].value.partition(":")[0]

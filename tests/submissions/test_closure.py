@@ -13,12 +13,14 @@ from submissions.decoder import make_decoder
 from tests.conftest import THIS_PYTHON
 
 ANY = """__init__ base files formats jxl workers""".split()
-NETWORK = """bank bank_folders bitstream dkic entropy/__init__ entropy/coder entropy/exact entropy/factorized
+NETWORK = """bank bank_folders bitstream dkic entropy/__init__ entropy/channel_wise entropy/coder entropy/exact entropy/factorized
 entropy/latent_coder entropy/space_channel entropy/tables families layers/__init__ layers/attention layers/blocks
-layers/dynamic_kernel layers/norm learned network tensors weights""".split()
+layers/convolutions layers/dynamic_kernel layers/norm learned network tensors weights""".split()
 
 
-@pytest.mark.parametrize(("name", "more"), [("jpeg", ["pillow"]), ("hevc", ["pillow"]), ("po-dkic", NETWORK)])
+@pytest.mark.parametrize(
+    ("name", "more"), [("jpeg", ["pillow"]), ("hevc", ["pillow"]), ("webp-method2", ["pillow"]), ("po-dkic", NETWORK)]
+)
 def test_a_decoder_brings_the_modules_that_its_codec_needs(name: str, more: list[str], tmp_path: Path) -> None:
     """Whoever adds a module to a decoder adds it here, knowingly: it changes every frozen decoder."""
     (tmp_path / "decoder.zip").write_bytes(make_decoder([get_codec(name)], [THIS_PYTHON]).data)
