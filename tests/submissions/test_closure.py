@@ -13,7 +13,8 @@ from submissions.decoder import make_decoder
 from tests.conftest import THIS_PYTHON
 
 ANY = """__init__ base files formats jxl workers""".split()
-NETWORK = """bank bank_folders bitstream dkic entropy/__init__ entropy/channel_wise entropy/coder entropy/exact entropy/factorized
+NETWORK = """bank bank_folders bitstream dkic entropy/__init__ entropy/channel_wise entropy/coder
+entropy/exact entropy/factorized
 entropy/latent_coder entropy/space_channel entropy/tables families layers/__init__ layers/attention layers/blocks
 layers/convolutions layers/dynamic_kernel layers/norm learned network tensors weights""".split()
 
