@@ -441,7 +441,7 @@ def _finish(figure: Figure, panels: Sequence[Axes], path: Path, look: Look, note
     """Set the axis of rates, add one legend for all panels above them, and write the file."""
     _rate_axis(panels, look)
     for axes in panels:
-        if axes.xaxis.get_tick_params()["labelbottom"]:
+        if axes.xaxis.get_tick_params().get("labelbottom", True):  # matplotlib 3.7 lists what was set
             axes.set_xlabel("rate (bits per pixel)" if rule == "pooled" else "mean of rates (bits per pixel)")
     figure.align_ylabels(panels)
     found: dict[str, Any] = {}
