@@ -120,23 +120,27 @@ def visible(state: State) -> tuple[Any, ...]:
 
 def effects(command: Command, ended: bool) -> Iterator[Any]:
     """What a command may do: one thing if it ended; else nothing, or any part of it."""
-    yield dict.fromkeys(command.tasks(), "measured"), True
+    yield dict.fromkeys(command.tasks(), "measured"), True, command.images
     if not ended:
-        yield None, False
+        yield None, False, ()
         if not command.drop:
             for some in itertools.product(("", "pruned", "measured"), repeat=len(command.tasks())):
-                yield dict(zip(command.tasks(), some, strict=True)), False
+                for count in range(
+                    len(command.images) + 1
+                ):  # a build puts some in as it begins, the others as it ends
+                    for images in itertools.combinations(command.images, count):
+                        yield dict(zip(command.tasks(), some, strict=True)), False, images
 
 
-def after(state: State, command: Command, effect: tuple[dict[Any, str] | None, bool]) -> State:
+def after(state: State, command: Command, effect: tuple[dict[Any, str] | None, bool, Any]) -> State:
     names, points = dict(state[0]), set(state[1])
-    done, ended = effect
+    done, ended, images = effect
     if done is None:
         return names, points
     if command.drop:
         gone = {names.pop(name) for name in command.drop if name in names} - {*names.values()}
         return names, {point for point in points if point[0] not in gone}
-    names |= dict(command.images)
+    names |= dict(images)
     for (variant, codec, version), what in done.items():
         if what:
             points = {p for p in points if p[:2] != (variant, codec) or p[2] == version}
