@@ -220,7 +220,7 @@ def watch(
                     break
                 now = memory_of(process.pid)
                 peak = max(peak, now)
-                if now > memory:
+                if now > memory or (group and group.ran_out()):
                     stopped = f"takes more than {memory / 2**30:g} GiB of memory"
                 elif time.monotonic() - start > seconds:
                     stopped = f"takes longer than {seconds / 3600:g} hours"
