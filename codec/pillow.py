@@ -80,6 +80,8 @@ class PillowCodec(Codec):
     def decode_picture(self, data: bytes) -> "Picture":
         from codec.picture import Picture
 
+        if type(self).decode is not PillowCodec.decode:  # a subclass has its own
+            return super().decode_picture(data)
         opened = self._opened(data)
         mode = "RGBA" if opened.mode == "RGBA" else "RGB"
         profile = opened.info.get("icc_profile") if self.keeps_profile else None
