@@ -1,5 +1,6 @@
 """The dynamic kernel: every group of channels samples where its own learned offsets point (DKIC, equation 4)."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -31,12 +32,12 @@ def dynamic_kernel(features: Tensor, offsets: Tensor, modulation: Tensor) -> Ten
     Returns:
         (B, C, H, W).
     """
-    if features.is_cuda and not torch.is_grad_enabled() and _compiled:
+    if features.is_cuda and not torch.is_grad_enabled() and (fuse := _fused()):
         try:
-            fused: Tensor = _compiled[0](features, offsets, modulation)
+            fused: Tensor = fuse(features, offsets, modulation)
             return fused
         except Exception:  # no compiler on this machine: whatever kind of error that is
-            _compiled.clear()
+            _without_compiler.append(True)
     if features.device.type == "cpu" and torch.is_grad_enabled():
         for kernel in training_kernels:
             if (found := kernel(features, offsets, modulation)) is not None:
@@ -72,8 +73,17 @@ training_kernels: list[Callable[[Tensor, Tensor, Tensor], Tensor | None]] = []
 """Faster forms for gradients on a processor, which give None where they can't be used. Training adds its own;
 decoding doesn't depend on any."""
 
-_compiled: list[Any] = [torch.compile(dynamic_kernel_gathered, dynamic=True)]
-"""The fused form; emptied where it can't be compiled."""
+_without_compiler: list[bool] = []
+
+
+def _fused() -> Callable[..., Tensor] | None:
+    """The form that a compiler fuses, if there is one."""
+    return None if _without_compiler else _make_fused()
+
+
+@functools.cache
+def _make_fused() -> Callable[..., Tensor]:
+    return torch.compile(dynamic_kernel_gathered, dynamic=True)  # imports a compiler, which takes seconds
 
 
 def _positions(offsets: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
