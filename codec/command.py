@@ -74,8 +74,8 @@ class Command:
 
     def missing(self) -> list[str]:
         """What this machine lacks: programs on the PATH, or the variable that names the configuration file."""
-        programs = sorted({self.encode[0], self.decoding[0]})
-        lacking = [f"{program} on the PATH" for program in programs if not find_program(program)]
+        programs = [name for name in sorted({self.encode[0], self.decoding[0]}) if not find_program(name)]
+        lacking = [f"{' and '.join(programs)} on the PATH"] if programs else []
         if self.config and not Path(os.environ.get(self.config, "")).is_file():
             lacking.append(f"a configuration file, which the environment variable {self.config} names")
         return lacking

@@ -22,7 +22,7 @@ def read_file(path: str | os.PathLike[str], most: int) -> bytes:
         status = os.fstat(opened.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "is no plain file", str(path))
-        data = opened.read(most + 1) if status.st_size <= most else b""
+        data = opened.read(status.st_size + 1) if status.st_size <= most else b""  # no more memory than it needs
         if status.st_size > most or len(data) > most:
             raise OSError(errno.EFBIG, f"is larger than {most:,} bytes", str(path))
         return data

@@ -292,7 +292,7 @@ class Walls:
 
         for limit, value in (
             (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_DATA, self.memory),
+            (resource.RLIMIT_DATA, 2 * self.memory),  # what is reserved and never touched doesn't count as used
             (resource.RLIMIT_FSIZE, self.disk),
             (resource.RLIMIT_NPROC, _MOST_PROCESSES),
         ):

@@ -19,7 +19,6 @@ from allocator.cli import (  # noqa: F401  (they register their commands)
     training,
 )
 from allocator.cli.app import DEBUG, app
-from codec.base import shown
 
 __all__ = ["app", "main"]
 
@@ -43,6 +42,8 @@ def main() -> None:
     except Exception as error:
         if debug:
             traceback.print_exception(error)
+        from codec.base import shown
+
         print(shown(_sentence(error)), file=sys.stderr)
         code = 2
     try:

@@ -189,7 +189,7 @@ def test_a_bank_goes_the_whole_way(bank: Bank, photos: Path, tmp_path: Path, mon
 def test_profile_lists_the_parts(bank: Bank) -> None:
     ran = run("codec", "profile", bank.folder, "--width", 64, "--height", 48)
     assert ran.code == 0, ran.err
-    for part in ("analysis", "hyper-synthesis", "space-channel", "synthesis", "all"):
+    for part in ("analysis", "hyper-synthesis", "context model", "synthesis", "all"):
         assert part in ran.out
 
 

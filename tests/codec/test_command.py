@@ -155,7 +155,7 @@ def test_an_entry_of_ones_own_is_a_codec_in_every_command(entries: Path, photos:
     assert solved.code == 0, solved.err
     refused = run("submit", table, "--target", "2", "-o", tmp_path / "entry")
     assert refused.code == 2
-    assert "no registered codec, so that a decoder can't bring it" in refused.err
+    assert "a program that a decoder can't bring: its entry names no static binary" in refused.err
     packed = run("submit", table, "--target", "2", "-o", tmp_path / "entry", "--no-decoder")
     assert packed.code == 0, packed.err
     verified = run("verify", tmp_path / "entry")
@@ -239,7 +239,7 @@ def programs(folder: Path) -> list[int]:
 def test_a_missing_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "bpg" not in names()
-    with pytest.raises(CommandError, match=r"bpg needs bpgdec and bpgenc, not found on the PATH"):
+    with pytest.raises(CommandError, match=r"bpg needs bpgdec and bpgenc on the PATH\."):
         get_codec("bpg")
 
 

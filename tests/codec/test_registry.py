@@ -76,7 +76,7 @@ def test_a_codec_whose_package_is_broken_is_named(tmp_path: Path) -> None:
 def test_a_misspelt_name_gets_the_nearest() -> None:
     with pytest.raises(codec.UnknownName, match=r"No codec is called 'hvec'; did you mean 'hevc'\?"):
         codec.get_codec("hvec")
-    with pytest.raises(codec.UnknownName, match=r"there are avif, .*hevc, .*jpeg, jxl, .*po-dkic, .*webp"):
+    with pytest.raises(codec.UnknownName, match=r"there are avif, .*hevc, .*jpeg, .*jxl, .*po-dkic, .*webp"):
         codec.get_codec("qqqqqq")
 
 

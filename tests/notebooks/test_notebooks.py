@@ -15,7 +15,7 @@ SAYS = {  # what a reader sees, beside the facts that each notebook asserts itse
     1: r"mean \S+ 0\.\d{4}, gap 0\b",
     2: r"po-dkic +psnr",
     3: r"synthesis\.groups\.0\.1\.aggregation +8\.0",
-    4: r"\nPASS\n[\s\S]*decoder: exit status 0[\s\S]*\nFAIL\n\w+: has [\d,]+ bytes, not ",
+    4: r"\nPASS\n[\s\S]*decoder: exit status 0[\s\S]*\nFAIL\n[\s\S]*\n\w+: has [\d,]+ bytes, not ",
     5: r"bound ([\d.]+), gap 0;",
 }
 PATH = r"(?:/[\w.-]+){3,}|[A-Z]:\\"

@@ -71,7 +71,8 @@ def test_filling_leaves_almost_nothing_and_worsens_nothing(
     assert any(re.fullmatch(setting, entry["setting"]) for entry in filled["entries"])
     verified = run("verify", tmp_path / "filled")
     assert verified.code == 0, verified.out
-    assert re.search("as measured: bytes, pixels, .*psnr", verified.out)
+    assert re.search("bytes, pixels, .*psnr", verified.out)
+    assert "images against the table, which lacks their settings" in verified.out  # a setting between two levels
 
 
 def test_lines_stand_under_the_target_that_is_filled(table: Path, tmp_path: Path) -> None:

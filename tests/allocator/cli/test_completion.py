@@ -36,7 +36,7 @@ def test_each_shell_gets_its_script_and_the_commands(shell: str) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("allocator solve run.db --codec j", {"jpeg", "jxl"}),
+        ("allocator solve run.db --codec j", {"jpeg", "jpeg2000", "jxl"}),
         ("allocator compare run.db --metric ps", {"psnr"}),
         ("allocator submit run.db --edition 2021-", {"2021-test", "2021-validation"}),
         ("allocator train llic", {"llic"}),
