@@ -292,12 +292,14 @@ class Walls:
 
         for limit, value in (
             (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_DATA, 2 * self.memory),  # what is reserved and never touched doesn't count as used
+            # counts what is reserved and never touched, too: only where no group counts what is used
+            (resource.RLIMIT_DATA, resource.RLIM_INFINITY if self.cgroup else self.memory),
             (resource.RLIMIT_FSIZE, self.disk),
             (resource.RLIMIT_NPROC, _MOST_PROCESSES),
         ):
             most = resource.getrlimit(limit)[1]
-            value = value if most == resource.RLIM_INFINITY else min(value, most)
+            if most != resource.RLIM_INFINITY:
+                value = most if value == resource.RLIM_INFINITY else min(value, most)
             if (self.walls or limit == resource.RLIMIT_CORE) and (self.apart or limit != resource.RLIMIT_NPROC):
                 resource.setrlimit(limit, (value, value))
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: self.cpus])

@@ -33,7 +33,7 @@ NOT_RUN = {
     "pip install torch --index-url https://download.pytorch.org/whl/cpu": "needs a network",
     "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/allocator demo": "installs torch",
     "python3 -m venv .venv && .venv/bin/pip install -c .ci/constraints.txt -e '.[test]' "
-    "&& .venv/bin/python -m pytest": "runs this test",
+    "&& .venv/bin/python -m pytest -n 2 --dist loadfile": "runs this test",
     "python3 -m venv .venv": "the tests have an environment",
     ". .venv/bin/activate": "the tests have an environment",
     "pip install '.[report]'": "the tests have an environment",

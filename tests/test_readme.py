@@ -13,5 +13,5 @@ def test_two_commands_install_and_test() -> None:
     commands = [line for line in README.splitlines() if line.startswith("python3 -m venv")]
     assert [line.rpartition(" && ")[2] for line in commands] == [
         ".venv/bin/allocator demo",
-        ".venv/bin/python -m pytest",
+        ".venv/bin/python -m pytest -n 2 --dist loadfile",
     ]

@@ -25,7 +25,10 @@ def required(extra: str = "dev") -> Iterator[Requirement]:
             yield requirement
 
 
-@pytest.mark.parametrize("requirement", {*map(Requirement, PROJECT["dependencies"]), *required()}, ids=str)
+REQUIREMENTS = sorted({*map(Requirement, PROJECT["dependencies"]), *required()}, key=str)
+
+
+@pytest.mark.parametrize("requirement", REQUIREMENTS, ids=str)
 @pytest.mark.parametrize("python", ["3.11", "3.12"])
 def test_a_tested_version_is_admitted(requirement: Requirement, python: str) -> None:
     environment = {"python_version": python, "python_full_version": f"{python}.9", "sys_platform": "linux"}
