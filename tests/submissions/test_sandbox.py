@@ -80,7 +80,7 @@ tries = {{
     "signal": lambda: os.kill({os.getpid()}, 0),
     "parent": lambda: os.kill(os.getppid(), signal.SIGKILL) or open("/proc/1/root/x", "w"),
     "cores": lambda: os.sched_setaffinity(0, range(os.cpu_count())) or (len(os.sched_getaffinity(0)) < 2) / 0,
-    "limits": lambda: resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY,) * 2),
+    "limits": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2),
     "privileges": lambda: os.setuid(0),
     "mount": lambda: os.chroot("/tmp"),
     "shared": lambda: os.memfd_create("x"),
