@@ -40,7 +40,7 @@ from codec.training.schedule import learning_rate, move_average
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-STATE, WEIGHTS, LOG, EVENTS = "state.pt", "weights.safetensors", "log.csv", "events"
+STATE, WEIGHTS, NOTES, LOG, EVENTS = "state.pt", "weights.safetensors", "run.json", "log.csv", "events"
 _TERMS = ("loss", "bpp", "mse", "lpips", "gan")
 """What a step measures."""
 _PATIENCE = 20
@@ -140,7 +140,7 @@ class Trainer:
         if (folder / STATE).exists():
             self._restore()
         if not self.processes.rank:
-            write_file(folder / "run.json", (json.dumps(self.notes(), indent=1) + "\n").encode())
+            self._write_notes()
 
     def _optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
         kind = self.recipe.optimizer.name
@@ -388,6 +388,10 @@ class Trainer:
             partial.unlink(missing_ok=True)
             raise TrainingError(f"{self.folder / STATE}: can't be written ({error}).") from error
         write_checkpoint(self.folder / WEIGHTS, self.average, self.notes())
+        self._write_notes()
+
+    def _write_notes(self) -> None:
+        write_file(self.folder / NOTES, (json.dumps(self.notes(), indent=1) + "\n").encode())
 
     def _restore(self) -> None:
         path = self.folder / STATE

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import json
 import shutil
 import signal
 import time
@@ -23,7 +24,7 @@ from codec.learned import LearnedCodec
 from codec.training.data import Ahead
 from codec.training.losses import PerceptualLoss
 from codec.training.recipe import Loss, Recipe, find_recipe, read_recipe
-from codec.training.trainer import EVENTS, LOG, STATE, WEIGHTS, Report, Trainer, TrainingError
+from codec.training.trainer import EVENTS, LOG, NOTES, STATE, WEIGHTS, Report, Trainer, TrainingError
 from tests.conftest import run, started
 
 
@@ -306,5 +307,6 @@ def test_a_bank_says_which_nets_it_was_trained_by(photos: Path, tmp_path: Path) 
     assert notes["perceptual"]["lpips-alex"]["weight"] == 0.25
     assert len(notes["perceptual"]["lpips-alex"]["sha256"]) == 64
     assert notes["core_hours"] > 0
+    assert json.loads((tmp_path / "run" / NOTES).read_text()) == notes
     path.write_text("perceptual = {resnet = 1.0}\n" + text)
     assert "names the perceptual nets resnet" in run("train", path, "--photos", photos, "-o", tmp_path / "other").err
