@@ -18,10 +18,10 @@ from allocator.errors import AllocatorError
 from allocator.grid import Grid, Rule
 from allocator.objective import Objective
 from allocator.sizes import Size, told
-from allocator.solve import Infeasible, Solution, least_worst, lower_bound, solve
+from allocator.solver.knapsack import Infeasible, Solution, least_worst, lower_bound, solve
+from allocator.solver.two_budgets import solve_two
+from allocator.solver.whole_program import Limit, solve_whole
 from allocator.tables import Table, as_texts
-from allocator.two_budgets import solve_two
-from allocator.whole_program import Limit, solve_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -205,7 +205,7 @@ def allocate(
         objective: from :func:`allocator.objective.find_objective`.
         constraints: beside the budget.
         method: ``exact``, or ``pulp`` to have PuLP solve the whole integer program and compare.
-        solver: of the integer program or its core, as :func:`allocator.solve.solve` takes it.
+        solver: of the integer program or its core, as :func:`allocator.solver.knapsack.solve` takes it.
         time_limit: seconds for the solver. Past it, or if the solver fails, the best found is given, with its gap and
             the reason.
 

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from allocator.allocation import make_budget
 from allocator.errors import AllocatorError
-from allocator.frontier import sweep
 from allocator.grid import Grid, Rule, Scalar
 from allocator.objective import Objective
+from allocator.solver.hull import sweep
 
 if TYPE_CHECKING:
     from fractions import Fraction

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from allocator.errors import AllocatorError
-from allocator.solve import Floats
+from allocator.solver.knapsack import Floats
 from allocator.tables import Table
 
 if TYPE_CHECKING:

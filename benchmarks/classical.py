@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from allocator.allocation import AllocationError, Baseline, allocate, make_budget, read_points
-from allocator.build import build
+from allocator.measure.build import build
 from allocator.metrics import get_metric
 from allocator.objective import find_objective
 from allocator.tables import Table

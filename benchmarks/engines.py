@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from allocator.build import Progress, build
-from allocator.engines import Engine, Local, Ray
+from allocator.measure.build import Progress, build
+from allocator.measure.engines import Engine, Local, Ray
 from allocator.metrics import Metric, get_metric
 from codec import Codec, RGBImage, get_codec
 

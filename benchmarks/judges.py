@@ -16,10 +16,10 @@ from pathlib import Path
 import pandas as pd
 
 from allocator.allocation import Budget, allocate, make_budget, read_points
-from allocator.build import build
-from allocator.engines import Engine, Local
 from allocator.images import find_images
-from allocator.lazy import Needed, Wanted
+from allocator.measure.adaptive import Needed
+from allocator.measure.build import Wanted, build
+from allocator.measure.engines import Engine, Local
 from allocator.metrics import get_metric
 from allocator.objective import Objective, find_objective
 from allocator.provenance import FOOTNOTE, marked

@@ -22,7 +22,7 @@ import pandas as pd
 from PIL import Image
 
 from allocator.allocation import Allocation, AllocationError, allocate, make_budget, read_points
-from allocator.build import build
+from allocator.measure.build import build
 from allocator.metrics import get_metric
 from allocator.objective import Objective, find_objective
 from allocator.tables import Table

@@ -17,7 +17,7 @@ import numpy as np
 import pulp
 from numpy.typing import NDArray
 
-from allocator.solve import solve
+from allocator.solver.knapsack import solve
 
 SIZES = ((428, 8), (428, 64), (5_000, 8), (20_000, 16))
 LARGEST = (1_000_000, 16)

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from allocator.frontier import Frontier, sweep
-from allocator.solve import Floats, Ints, solve
+from allocator.solver.hull import Frontier, sweep
+from allocator.solver.knapsack import Floats, Ints, solve
 
 
 class Histogram(NamedTuple):

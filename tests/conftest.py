@@ -28,13 +28,13 @@ CROPS = {
 
 FAST = (
     "allocator/cli",
-    "allocator/test_frontier.py",
     "allocator/test_metrics.py",
     "allocator/test_objective.py",
     "allocator/test_plot.py",
+    "allocator/solver/test_hull.py",
+    "allocator/solver/test_knapsack.py",
+    "allocator/solver/test_pulp_solvers.py",
     "allocator/test_report.py",
-    "allocator/test_solve.py",
-    "allocator/test_solvers.py",
     "allocator/test_tables.py",
     "codec/entropy",
     "codec/layers",

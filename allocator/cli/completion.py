@@ -25,7 +25,7 @@ def metric_names(incomplete: str) -> list[str]:
 def solver_names(incomplete: str) -> list[str]:
     """PuLP's that are installed."""
     with contextlib.suppress(Exception):
-        from allocator.solvers import installed
+        from allocator.solver.pulp_solvers import installed
 
         return _beginning(installed(), incomplete)
     return []

@@ -39,9 +39,9 @@ def demo(
     import functools
 
     from allocator.allocation import allocate, make_budget, read_points
-    from allocator.engines import Local
     from allocator.errors import AllocatorError
     from allocator.images import copy_photos
+    from allocator.measure.engines import Local
     from allocator.metrics import get_metric
     from allocator.objective import find_objective
     from allocator.provenance import FOOTNOTE, MARK, flatters

@@ -100,9 +100,9 @@ def optimize(
     """Make the files of many images look best within one budget: measure what it takes, solve, export."""
     from allocator.allocation import allocate, make_budget, read_points
     from allocator.constraints import Constraints, Floor
-    from allocator.engines import Local
     from allocator.errors import AllocatorError
-    from allocator.lazy import Needed
+    from allocator.measure.adaptive import Needed
+    from allocator.measure.engines import Local
     from allocator.metrics import get_metric
     from allocator.objective import find_objective
     from allocator.sizes import Size

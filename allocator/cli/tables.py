@@ -14,8 +14,8 @@ from allocator.cli.formats import with_decimals
 from allocator.cli.waiting import Lines
 
 if TYPE_CHECKING:
-    from allocator.build import BuildReport
-    from allocator.lazy import Needed
+    from allocator.measure.adaptive import Needed
+    from allocator.measure.build import BuildReport
     from allocator.metrics import Metric
     from codec import Codec
 
@@ -95,9 +95,9 @@ def tables_build(
     as_json: Json = False,
 ) -> None:
     """Measure every image at every level of the codecs (avif and hevc, lpips unless told otherwise)."""
-    from allocator.engines import Engine, Local, Ray
     from allocator.errors import AllocatorError
     from allocator.images import find_images
+    from allocator.measure.engines import Engine, Local, Ray
     from allocator.metrics import get_metric
     from codec import get_codec
     from codec.remote import is_address
@@ -167,7 +167,7 @@ def _estimate(
     colour: ColourName,
     as_json: bool,
 ) -> None:
-    from allocator.estimate import estimate
+    from allocator.measure.estimate import estimate
 
     found = estimate(out, images, codecs, metrics, jobs=jobs, keep_bitstreams=keep_bitstreams, colour=colour.value)
     lines = [
@@ -202,7 +202,7 @@ def _needed(
     assume: AssumptionName,
 ) -> "Needed":
     from allocator.allocation import make_budget, parse_target
-    from allocator.lazy import Needed
+    from allocator.measure.adaptive import Needed
     from allocator.objective import find_objective
     from allocator.sizes import Size
 
@@ -226,7 +226,7 @@ def build_with_progress(
     from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    from allocator.build import Progress, build
+    from allocator.measure.build import Progress, build
 
     columns = (
         TextColumn("{task.description}", markup=False),

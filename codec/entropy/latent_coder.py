@@ -18,7 +18,7 @@ _CHECKS = 1 << 16
 """The values of the check that ends a stream, over all the latents."""
 
 
-class Priors(Protocol):
+class PriorNetwork(Protocol):
     """What a network knows of its latents' probabilities; see :class:`codec.network.Priors`."""
 
     space_channel: SpaceChannelModel | ChannelWiseModel
@@ -39,7 +39,7 @@ class LatentCoder:
     """
 
     def __init__(self, priors: nn.Module, hyper_tables: Mapping[int, Tables], latent_tables: Tables) -> None:
-        self.priors: Priors = priors.double().eval().requires_grad_(False)  # type: ignore[assignment]
+        self.priors: PriorNetwork = priors.double().eval().requires_grad_(False)  # type: ignore[assignment]
         self.hyper_tables, self.latent_tables = hyper_tables, latent_tables
         self.close_calls = 0
         """How many roundings the last encoding listed."""

@@ -74,9 +74,9 @@ def test_at_most_so_many_codecs_is_the_best_of_all_such_sets(points: pd.DataFram
 def test_a_set_of_codecs_that_was_not_proven_worse_leaves_a_gap(
     points: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import allocator.solve
+    import allocator.solver.knapsack
 
-    monkeypatch.setattr(allocator.solve, "_STATES", (1,))
+    monkeypatch.setattr(allocator.solver.knapsack, "_STATES", (1,))
     limited = allocate(
         points, make_budget(points, "pooled", target=Fraction(1)), PSNR, Constraints(max_codecs=1), time_limit=0
     )

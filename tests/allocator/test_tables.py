@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import allocator.build
+import allocator.measure.build
 from allocator.tables import SCHEMA_VERSION, Table, TableError
 from tests.conftest import run
 
@@ -170,7 +170,7 @@ def test_a_table_of_the_first_version_that_may_not_be_written_is_read(
 def test_a_locked_table_is_named_after_a_while(
     table: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(allocator.build, "_WAIT_SECONDS", 1.0)
+    monkeypatch.setattr(allocator.measure.build, "_WAIT_SECONDS", 1.0)
     path = tmp_path / "busy.db"
     path.write_bytes(table.read_bytes())
     connection = sqlite3.connect(path, isolation_level=None)

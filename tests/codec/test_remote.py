@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import codec.remote
-from allocator import measuring
 from allocator.errors import AllocatorError
 from allocator.images import ImageFile, find_images
+from allocator.measure import worker
 from allocator.tables import Table
 from codec import CodecError, ImageError, get_codec, read_image
 from tests.conftest import run
@@ -84,12 +84,12 @@ def test_what_is_not_there_is_named(store: Any) -> None:
 
 def test_an_object_that_changes_during_a_build_is_noticed(store: Any, photos: Path) -> None:
     store.upload_file(str(photos / "rocket.png"), "bucket", "changing/photo.png")
-    measuring.prepare([get_codec("jpeg")], [])
-    member = measuring.identify("raw", ImageFile("photo", "s3://bucket/changing/photo.png"))
+    worker.prepare([get_codec("jpeg")], [])
+    member = worker.identify("raw", ImageFile("photo", "s3://bucket/changing/photo.png"))
     store.upload_file(str(photos / "coffee.png"), "bucket", "changing/photo.png")
-    task = measuring.Task(member, 0, (measuring.WantedLevel(3, ()),))
+    task = worker.Task(member, 0, (worker.WantedLevel(3, ()),))
     with pytest.raises(ImageError, match=r"s3://bucket/changing/photo\.png: has changed during the build"):
-        measuring.measure(task)
+        worker.measure(task)
 
 
 class Faulty(http.server.SimpleHTTPRequestHandler):

@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from allocator.build import build
 from allocator.errors import AllocatorError
+from allocator.measure.build import build
 from allocator.metrics import get_metric
 from allocator.tables import Table
 from codec import CodecError, get_codec, read_image
@@ -38,7 +38,7 @@ from submissions.edition import find_edition
 from submissions.errors import SubmissionError
 from submissions.manifest import Manifest
 from submissions.submit import submit
-from tests.allocator.at_once import Inline
+from tests.allocator.measure.at_once import Inline
 from tests.codec.conftest import network
 
 CORPUS = Path(__file__).parent / "corpus"

@@ -11,9 +11,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from allocator import measuring
-from allocator.engines.base import Engine, WorkerLost, Workers
 from allocator.errors import AllocatorError
+from allocator.measure.engines.base import Engine, WorkerLost, Workers
+from allocator.measure.worker import prepare
 from allocator.metrics import Metric
 from codec import Codec, CodecError
 from codec.workers import cores
@@ -96,7 +96,7 @@ class _Actor:
     """A worker's process."""
 
     def __init__(self, bank: tuple[Sequence[Codec], Sequence[Metric]]) -> None:
-        measuring.prepare(*bank)
+        prepare(*bank)
 
     def ready(self) -> None:
         """Returns once it is."""

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from allocator.allocation import AllocationError, allocate, make_budget, read_points
-from allocator.build import build
-from allocator.engines import Local
-from allocator.lazy import Assumption, Curve, Needed, first_points, gaps, keeps, plan
+from allocator.measure.adaptive import Assumption, MeasuredCurve, Needed, first_points, gaps, keeps, plan
+from allocator.measure.build import build
+from allocator.measure.engines import Local
 from allocator.metrics import get_metric
 from allocator.objective import Objective, Term, find_objective
 from allocator.tables import Table
@@ -71,7 +71,7 @@ def test_a_curve_that_is_seen_to_break_the_assumption_is_measured_in_full() -> N
         have = lazily(full, "0.05", assumption)
         for image, rows in have.groupby("image"):
             ordered = rows.sort_values("level")
-            curve = Curve(*(ordered[name].tolist() for name in ("level", "bytes", "cost")))
+            curve = MeasuredCurve(*(ordered[name].tolist() for name in ("level", "bytes", "cost")))
             assert keeps(curve, assumption) or len(rows) == 16, image
 
 
@@ -85,10 +85,10 @@ def test_convex_curves_need_few_points() -> None:
 def test_bounds_hold_what_lies_between() -> None:
     full = synthetic(20, 16, 3)
     for _, rows in full.groupby("image"):
-        whole = Curve(rows["level"].tolist(), rows["bytes"].tolist(), rows["cost"].tolist())
+        whole = MeasuredCurve(rows["level"].tolist(), rows["bytes"].tolist(), rows["cost"].tolist())
         assert keeps(whole, "convex")
         kept = [0, 5, 10, 15]
-        part = Curve(kept, [whole.bytes[j] for j in kept], [whole.costs[j] for j in kept])
+        part = MeasuredCurve(kept, [whole.bytes[j] for j in kept], [whole.costs[j] for j in kept])
         for loose, tight in zip(gaps(part, "monotone"), gaps(part, "convex"), strict=True):
             assert tight.bytes >= loose.bytes
             assert tight.cost >= loose.cost
@@ -104,11 +104,11 @@ def test_bounds_hold_what_lies_between() -> None:
 
 
 def test_curves_that_break_the_assumption_are_known() -> None:
-    assert keeps(Curve([0, 3, 5], [10, 20, 40], [3, 2, 1.5]), "convex")
-    assert not keeps(Curve([0, 3, 5], [10, 20, 40], [3, 2.9, 1.5]), "convex")
-    assert keeps(Curve([0, 3, 5], [10, 20, 40], [3, 2.9, 1.5]), "monotone")
-    assert not keeps(Curve([0, 3], [10, 10], [3, 2]), "monotone")
-    assert not keeps(Curve([0, 3], [10, 20], [3, 3.1]), "monotone")
+    assert keeps(MeasuredCurve([0, 3, 5], [10, 20, 40], [3, 2, 1.5]), "convex")
+    assert not keeps(MeasuredCurve([0, 3, 5], [10, 20, 40], [3, 2.9, 1.5]), "convex")
+    assert keeps(MeasuredCurve([0, 3, 5], [10, 20, 40], [3, 2.9, 1.5]), "monotone")
+    assert not keeps(MeasuredCurve([0, 3], [10, 10], [3, 2]), "monotone")
+    assert not keeps(MeasuredCurve([0, 3], [10, 20], [3, 3.1]), "monotone")
 
 
 def test_what_it_cannot_do_is_refused() -> None:

@@ -10,9 +10,9 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from allocator import measuring
-from allocator.engines.base import Engine, Workers
 from allocator.errors import AllocatorError
+from allocator.measure.engines.base import Engine, Workers
+from allocator.measure.worker import prepare
 from allocator.metrics import Metric
 from codec import Codec
 from codec.workers import cores, leave_with_parent
@@ -60,7 +60,7 @@ class Local(Engine):
 
 def _prepare(codecs: Sequence[Codec], metrics: Sequence[Metric]) -> None:
     leave_with_parent()
-    measuring.prepare(codecs, metrics)
+    prepare(codecs, metrics)
 
 
 @dataclass(frozen=True)

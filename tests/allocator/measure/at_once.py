@@ -2,7 +2,7 @@
 
 A command is a process, forked from this one, of real tables and builds; only codec and metric are made up. ::
 
-    python -m tests.allocator.at_once FOLDER ROUNDS SEED
+    python -m tests.allocator.measure.at_once FOLDER ROUNDS SEED
 """
 
 import itertools
@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from allocator import measuring
-from allocator.build import build
-from allocator.engines.base import Engine
 from allocator.errors import AllocatorError
 from allocator.images import ImageFile
+from allocator.measure import worker
+from allocator.measure.build import build
+from allocator.measure.engines.base import Engine
 from allocator.metrics import Metric
 from allocator.tables import Table
 from codec import Codec, CodecError, RGBImage
@@ -42,7 +42,7 @@ class Inline(Engine):
 
     @contextmanager
     def start(self, codecs: Sequence[Codec], metrics: Sequence[Metric]) -> Iterator["Inline"]:
-        measuring.prepare(codecs, metrics)
+        worker.prepare(codecs, metrics)
         yield self
 
     def completed(self, function: Any, items: Any) -> Iterator[Any]:
@@ -226,7 +226,7 @@ def main(folder: Path, rounds: int, seed: int) -> None:
         for name in NAMES:
             path = folder / str(variant) / f"{name}.png"
             Image.fromarray(np.full((2, 2, 3), variant, np.uint8)).save(path)
-            variants[measuring.identify("raw", ImageFile(name, str(path))).sha256] = variant
+            variants[worker.identify("raw", ImageFile(name, str(path))).sha256] = variant
     table, killed = folder / "run.db", 0
     for number in range(rounds):
         if number % 5 == 0:

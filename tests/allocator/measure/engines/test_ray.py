@@ -12,13 +12,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from allocator.build import build
-from allocator.engines import Ray
 from allocator.errors import AllocatorError
+from allocator.measure.build import build
+from allocator.measure.engines import Ray
 from allocator.metrics import get_metric
 from codec import RGBImage, get_codec
 from codec.pillow import PillowCodec, jpeg
-from tests.allocator.builds import copy, frame, rows, wait_for_rows
+from tests.allocator.measure.builds import copy, frame, rows, wait_for_rows
 from tests.conftest import CROPS, run, started
 
 pytest.importorskip("ray")

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import allocator.solve
-from allocator.solve import Infeasible, SolveError, solve
+import allocator.solver.knapsack
+from allocator.solver.knapsack import Infeasible, SolveError, solve
 from tests.conftest import run
 
 Array: TypeAlias = NDArray[Any]
@@ -72,7 +72,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """As it is, or with a dynamic program of so few states that the core goes to a solver."""
     if request.param == "as it is":
         return "cbc"
-    monkeypatch.setattr(allocator.solve, "_STATES", (1,))
+    monkeypatch.setattr(allocator.solver.knapsack, "_STATES", (1,))
     return str(request.param)
 
 
@@ -223,7 +223,7 @@ def test_weights_beyond_a_solvers_floats_are_proven_all_the_same(
         cost = -weight / 2.0**50 + random.random(weight.shape) * 1e-3
         budget = int(weight.mean(1).sum())
         optimum = brute_force(cost, weight, budget)
-        monkeypatch.setattr(allocator.solve, "_STATES", (1,))
+        monkeypatch.setattr(allocator.solver.knapsack, "_STATES", (1,))
         found = solve(cost, weight, budget, solver=solver, time_limit=5)
         assert found.optimal, found.reason
         assert found.cost == pytest.approx(optimum, rel=1e-11)
@@ -243,7 +243,7 @@ def test_hard_families_end_in_time_with_an_honest_gap(seed: int) -> None:
 
 
 def test_the_reason_for_a_missing_proof_reaches_the_person(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocator.solve, "_STATES", ())
+    monkeypatch.setattr(allocator.solver.knapsack, "_STATES", ())
     arguments = ("solve", table, "--target", "1", "--time-limit", "0")
     text, data = run(*arguments), run(*arguments, "--json")
     assert text.code == data.code == 0

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from allocator import measuring
-from allocator.build import fits, level_fingerprints, missing_levels, with_bitstreams
-from allocator.engines import Local
 from allocator.errors import AllocatorError
 from allocator.images import ImageFile, find_images
-from allocator.measuring import Task, WantedLevel
+from allocator.measure import worker
+from allocator.measure.build import fits, level_fingerprints, missing_levels, with_bitstreams
+from allocator.measure.engines import Local
+from allocator.measure.worker import Task, WantedLevel
 from allocator.metrics import Metric
 from allocator.tables import Measured, Member, Point, Table
 from codec import Codec, CodecError, ImageError
@@ -80,7 +80,7 @@ def estimate(
     keep_bitstreams: bool = True,
     colour: Colour = "raw",
 ) -> Estimate:
-    """What :func:`allocator.build.build` of the same arguments would do.
+    """What :func:`allocator.measure.build.build` of the same arguments would do.
 
     Files that the table knows by their path are taken to be what they were. Of the others, and of those that lack
     points, a few are measured as the build would, in ``jobs`` processes at once; the table keeps what is measured.
@@ -136,7 +136,7 @@ def _missing(
     fingerprints = [level_fingerprints(codec) for codec in codecs]
     sha256 = {member.path: member.sha256 for member in table.members()} if table else {}
     for file in files:
-        image = sha256.get(measuring.absolute(file.path))
+        image = sha256.get(worker.absolute(file.path))
         known = [table.measured(image, codec.name) if table and image else {} for codec in codecs]
         levels = (
             tuple(missing_levels(points, wanted, metrics)) for points, wanted in zip(known, fingerprints, strict=True)
@@ -197,13 +197,12 @@ def _timed(
 
 def _measure(colour: Colour, codecs: Sequence[Codec], work: _Work) -> _Sample:
     start = time.perf_counter()
-    member = measuring.identify(colour, work.file)
+    member = worker.identify(colour, work.file)
     levels = [
         wanted if fits(codec, member, colour) else () for codec, wanted in zip(codecs, work.levels, strict=True)
     ]
     points = [
-        measuring.measure(Task(member, codec, wanted, colour)) if wanted else []
-        for codec, wanted in enumerate(levels)
+        worker.measure(Task(member, codec, wanted, colour)) if wanted else [] for codec, wanted in enumerate(levels)
     ]
     for level, point in zip(itertools.chain(*levels), itertools.chain(*points), strict=True):
         if level.bitstream is not None:

@@ -7,11 +7,11 @@ import pytest
 
 from allocator.allocation import allocate, make_budget
 from allocator.curve import Curve
-from allocator.frontier import sweep
 from allocator.grid import Rule
 from allocator.objective import Objective, Term
-from allocator.solve import lower_bound, solve
-from tests.allocator.test_solve import realistic
+from allocator.solver.hull import sweep
+from allocator.solver.knapsack import lower_bound, solve
+from tests.allocator.solver.test_knapsack import realistic
 from tests.conftest import run
 
 

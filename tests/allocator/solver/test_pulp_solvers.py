@@ -9,13 +9,13 @@ from typing import Any
 import pulp
 import pytest
 
-import allocator.solve
-from allocator import solvers
+import allocator.solver.knapsack
 from allocator.errors import SolveError
-from allocator.solve import solve
-from allocator.solvers import Status
+from allocator.solver import pulp_solvers
+from allocator.solver.knapsack import solve
+from allocator.solver.pulp_solvers import Status
 from tests.allocator import faulty
-from tests.allocator.test_solve import realistic
+from tests.allocator.solver.test_knapsack import realistic
 
 FAULTS = {
     "Crashes": "was ended by SIGSEGV",
@@ -49,7 +49,7 @@ def knapsack() -> Any:
 def test_a_program_is_solved_and_stays_as_it_is(solver: str) -> None:
     program = knapsack()
     for _ in range(2):
-        outcome = solvers.run(program, solver, 60)
+        outcome = pulp_solvers.run(program, solver, 60)
         assert outcome.status is Status.optimal
         assert outcome.values == {"x0": 1, "x1": 1, "x2": 0}
         assert outcome.reason == ""
@@ -59,37 +59,37 @@ def test_a_program_is_solved_and_stays_as_it_is(solver: str) -> None:
 def test_programs_without_a_best_choice_are_told() -> None:
     program = knapsack()
     program += program.variables()[0] >= 2
-    assert solvers.run(program, "cbc").status is Status.infeasible
+    assert pulp_solvers.run(program, "cbc").status is Status.infeasible
     program = pulp.LpProblem("unbounded", pulp.LpMaximize)
     program += program.add_variable("x", 0)
-    assert solvers.run(program, "highs").status in (Status.unbounded, Status.infeasible, Status.unsolved)
+    assert pulp_solvers.run(program, "highs").status in (Status.unbounded, Status.infeasible, Status.unsolved)
 
 
 def test_unknown_and_missing_solvers_are_told() -> None:
     with pytest.raises(SolveError, match=r"no solver 'nobody'.*GLPK_CMD"):
-        solvers.run(knapsack(), "nobody")
+        pulp_solvers.run(knapsack(), "nobody")
     with pytest.raises(SolveError, match="isn't installed"):
-        solvers.run(knapsack(), stand_in("Missing"))
+        pulp_solvers.run(knapsack(), stand_in("Missing"))
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_failing_solver_gives_a_reason_and_the_next_one_works(name: str) -> None:
     start = time.monotonic()
-    outcome = solvers.run(knapsack(), stand_in(name), 0.5 if name == "Hangs" else 60)
+    outcome = pulp_solvers.run(knapsack(), stand_in(name), 0.5 if name == "Hangs" else 60)
     assert outcome.status is Status.unsolved
     assert outcome.values == {}
     assert FAULTS[name] in outcome.reason
     assert outcome.reason.startswith(f"The solver '{stand_in(name)}' ")
     assert outcome.reason.endswith(".")
     assert time.monotonic() - start < 30
-    assert solvers.run(knapsack(), "cbc", 60).status is Status.optimal
+    assert pulp_solvers.run(knapsack(), "cbc", 60).status is Status.optimal
 
 
 @pytest.mark.parametrize("name", [*FAULTS, *LIES])
 def test_a_failing_solver_costs_only_the_proof(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cost, weight, budget = realistic(30, 8, 1)
     optimum = solve(cost, weight, budget)
-    monkeypatch.setattr(allocator.solve, "_STATES", (1,))
+    monkeypatch.setattr(allocator.solver.knapsack, "_STATES", (1,))
     found = solve(cost, weight, budget, solver=stand_in(name), time_limit=0.5 if name == "Hangs" else 60)
     assert found.weight <= budget
     assert found.bound <= optimum.cost <= found.cost
@@ -99,33 +99,33 @@ def test_a_failing_solver_costs_only_the_proof(name: str, monkeypatch: pytest.Mo
 
 
 def test_a_child_that_cannot_be_started_costs_only_the_proof(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(solvers, "_idle", [])
+    monkeypatch.setattr(pulp_solvers, "_idle", [])
     monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
-    assert "can't be started" in solvers.run(knapsack(), "cbc").reason
+    assert "can't be started" in pulp_solvers.run(knapsack(), "cbc").reason
 
 
 def test_children_serve_again_and_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(solvers, "_idle", [])
+    monkeypatch.setattr(pulp_solvers, "_idle", [])
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert solvers.run(knapsack(), "cbc").status is Status.optimal
-    [child] = solvers._idle
-    assert solvers.run(knapsack(), "highs").status is Status.optimal
-    assert solvers._idle == [child]
+    assert pulp_solvers.run(knapsack(), "cbc").status is Status.optimal
+    [child] = pulp_solvers._idle
+    assert pulp_solvers.run(knapsack(), "highs").status is Status.optimal
+    assert pulp_solvers._idle == [child]
     assert len([*tmp_path.iterdir()]) == 1
     os.kill(child._process.pid, signal.SIGKILL)  # while it idles
     child._process.wait()
-    assert solvers.run(knapsack(), "cbc").status is Status.optimal
-    assert solvers._idle != [child]
-    solvers._end_all()
+    assert pulp_solvers.run(knapsack(), "cbc").status is Status.optimal
+    assert pulp_solvers._idle != [child]
+    pulp_solvers._end_all()
     assert [*tmp_path.iterdir()] == []
 
 
 SOLVE_AND_HANG = f"""
 import pulp
-from allocator import solvers
+from allocator.solver import pulp_solvers
 program = pulp.LpProblem("p", pulp.LpMinimize)
 program += program.add_variable("x", 0, 1)
-solvers.run(program, "{stand_in("Hangs")}")
+pulp_solvers.run(program, "{stand_in("Hangs")}")
 """
 
 
@@ -135,7 +135,7 @@ def test_children_end_with_their_parent(how: signal.Signals, tmp_path: Path) -> 
     parent = subprocess.Popen(
         [sys.executable, "-c", SOLVE_AND_HANG],
         env={**os.environ, "PROCESSES": str(file), "TMPDIR": str(tmp_path)},
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),

@@ -5,13 +5,14 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
-from allocator import measuring
-from allocator.engines import Engine, Local, WorkerLost
-from allocator.engines.base import Workers
 from allocator.errors import AllocatorError
 from allocator.images import ImageFile, find_images
-from allocator.measuring import Task, WantedLevel
+from allocator.measure import worker
+from allocator.measure.engines import Engine, Local, WorkerLost
+from allocator.measure.engines.base import Workers
+from allocator.measure.worker import Task, WantedLevel
 from allocator.metrics import Metric
 from allocator.tables import Measured, Member, Table
 from codec import Codec, CodecError
@@ -22,7 +23,7 @@ _WAIT_SECONDS = 60.0
 """For someone who reads a large table meanwhile."""
 _ROUNDS = 10
 """Of measuring again what other programs took out of the table meanwhile."""
-Wanted = Mapping[tuple[str, str], Collection[int]]
+Wanted: TypeAlias = dict[tuple[str, str], set[int]]
 """Levels by image and codec."""
 
 
@@ -90,7 +91,7 @@ def build(
         keep_bitstreams: store them in the table, which :mod:`submissions` packs from.
         colour: what becomes of colour profiles and transparency, see :mod:`codec.picture`.
         needed: says, of what is measured so far, what else is to be; first asked of an empty table, last when it
-            wants nothing more (see :class:`allocator.lazy.Needed`). By default every level is measured.
+            wants nothing more (see :class:`allocator.measure.adaptive.Needed`). By default every level is measured.
         report: called as the build goes on.
 
     Raises:
@@ -116,7 +117,7 @@ def build(
                 opened.claim(members)
             else:  # it is asked about all of the set
                 opened.add_members(members)
-        wanted: dict[tuple[str, str], set[int]] | None = None if needed is None else {}
+        wanted: Wanted | None = None if needed is None else {}
         tasks = run.missing(members, wanted)
         run.result.points_known = run.known
         for _ in range(_ROUNDS):
@@ -157,7 +158,7 @@ class _Build:
         """Read every file once, so that bad ones are known before hours of work."""
         members: list[Member] = []
         failures = self.result.failures
-        for batch in self.workers.completed(functools.partial(measuring.identify, self.colour), files):
+        for batch in self.workers.completed(functools.partial(worker.identify, self.colour), files):
             for file, future in batch:
                 try:
                     member = future.result()
@@ -243,7 +244,7 @@ class _Build:
         total = sum(task.work for task in tasks)
         left = Counter(task.member.sha256 for task in tasks)
         images_done, done = 0, 0
-        for batch in self.workers.completed(measuring.measure, map(self._with_bitstreams, tasks)):
+        for batch in self.workers.completed(worker.measure, map(self._with_bitstreams, tasks)):
             found: list[Measured] = []
             failure: Exception | None = None
             for task, future in batch:

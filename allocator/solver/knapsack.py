@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from allocator.errors import SolveError as SolveError
-from allocator.solvers import Engine, Status
+from allocator.solver.pulp_solvers import PulpSolver, Status
 
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
@@ -70,7 +70,7 @@ class Solution:
     reason: str = ""
     """One sentence on why it isn't proven optimal; empty if it is."""
     note: str = ""
-    """What :mod:`allocator.whole_program` says of its comparison; otherwise empty."""
+    """What :mod:`allocator.solver.whole_program` says of its comparison; otherwise empty."""
 
     @property
     def gap(self) -> float:
@@ -103,7 +103,7 @@ def solve(
         available: shape (items, options), False for options that don't exist; what stands in cost and weight
             there doesn't matter.
         solver: of the core, ``cbc`` (comes with PuLP), ``highs`` (needs the ``highs`` extra), or another as
-            :func:`allocator.solvers.run` takes it. It runs in a child process.
+            :func:`allocator.solver.pulp_solvers.run` takes it. It runs in a child process.
         time_limit: seconds for the core. Past it, or if the solver fails, the best found is returned with its honest
             gap and the reason.
 
@@ -112,11 +112,11 @@ def solve(
             options, sums that exceed 62 bits, an unknown or uninstalled solver.
         Infeasible: no choice fits the budget.
     """
-    engine = Engine(solver, time_limit)
+    pulp_solver = PulpSolver(solver, time_limit)
     costs, weights, there = checked(cost, weight, budget, available)
     order, costs, weights = undominated(costs, weights, there)
     dual = _dual(costs, weights, budget)
-    best = _Search(costs, weights, dual, budget).run(engine)
+    best = _Search(costs, weights, dual, budget).run(pulp_solver)
     rows = np.arange(len(order))
     return replace(best, choices=order[rows, best.choices].astype(np.int64))
 
@@ -290,7 +290,7 @@ class _Search:
             reason=reason if bound < cost else "",
         )
 
-    def run(self, engine: Engine) -> Solution:
+    def run(self, pulp_solver: PulpSolver) -> Solution:
         if self.dual.price == 0:
             return self.solution()
         regrets = self.costs + self.dual.price * self.weights
@@ -306,7 +306,7 @@ class _Search:
             if complete or gap <= self.tolerance:
                 return self.solution()
         items, options = self._moves(regrets, gap)
-        return self._solve_core(regrets, items, options, gap, engine)
+        return self._solve_core(regrets, items, options, gap, pulp_solver)
 
     def _moves(self, regrets: Floats, gap: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Options, other than the dual's, that an allocation better than ``gap`` above the bound may hold."""
@@ -379,7 +379,7 @@ class _Search:
         items: NDArray[np.intp],
         options: NDArray[np.intp],
         gap: float,
-        engine: Engine,
+        pulp_solver: PulpSolver,
     ) -> Solution:
         # Weights in units of ``unit``, rounded down, and what that drops of each: an option's regret gets back what
         # the price says of that, so the objective stays exact while the budget allows too much by less than a unit
@@ -406,7 +406,7 @@ class _Search:
             if len(at) > 1:
                 program += pulp.lpSum(take[k] for k in at) <= 1
         for _ in range(EXCLUSIONS):
-            outcome = engine.run(program)
+            outcome = pulp_solver.run(program)
             if not outcome.values:
                 return self.solution(len(items), outcome.reason or f"The solver found the core {outcome.status}.")
             taken = np.array([outcome.values[x.name] > 0 for x in take])

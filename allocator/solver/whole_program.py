@@ -1,7 +1,7 @@
 """The paper's integer program as it is written (PO-DKIC, equation 6): every variable and constraint, given to PuLP.
 
-:func:`allocator.solve.solve` gives PuLP only what its bounds leave over, which is mostly nothing. Here any of PuLP's
-solvers gets all of it, and its answer is held against the exact method's.
+:func:`allocator.solver.knapsack.solve` gives PuLP only what its bounds leave over, which is mostly nothing. Here any
+of PuLP's solvers gets all of it, and its answer is compared with the exact method's.
 """
 
 import math
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocator.errors import SolveError
-from allocator.solve import EXCLUSIONS, INDISTINCT, LARGEST, ROUNDING, Floats, Ints, Solution
-from allocator.solvers import Engine
+from allocator.solver.knapsack import EXCLUSIONS, INDISTINCT, LARGEST, ROUNDING, Floats, Ints, Solution
+from allocator.solver.pulp_solvers import PulpSolver
 
 
 class Limit(NamedTuple):
@@ -26,7 +26,7 @@ class Limit(NamedTuple):
 
 
 def run_program(
-    cost: Floats, limits: Sequence[Limit], available: NDArray[np.bool_], engine: Engine
+    cost: Floats, limits: Sequence[Limit], available: NDArray[np.bool_], pulp_solver: PulpSolver
 ) -> tuple[Ints | None, str]:
     """Let PuLP choose one available option for each item at least total cost within all limits.
 
@@ -34,7 +34,7 @@ def run_program(
         cost: shape (items, options); finite where options are available.
         limits: at least one.
         available: shape (items, options), at least one in each row.
-        engine: of PuLP's solvers.
+        pulp_solver: of PuLP's solvers.
 
     Returns:
         The column of each item's option, None if none was found; and a sentence on why it isn't proven best, empty
@@ -58,7 +58,7 @@ def run_program(
         program += pulp.lpSum(take[k] for k in group) == 1
     rows = np.arange(len(cost))
     for _ in range(EXCLUSIONS):
-        outcome = engine.run(program)
+        outcome = pulp_solver.run(program)
         if not outcome.values:
             return None, outcome.reason or f"The solver found the program {outcome.status}."
         taken = [k for k, x in enumerate(take) if outcome.values[x.name] > 0]
@@ -80,11 +80,11 @@ def solve_whole(
     """What PuLP makes of the whole program, checked against the exact method's solution of the same.
 
     Args:
-        exact: of :func:`allocator.solve.solve` or :func:`allocator.two_budgets.solve_two`.
+        exact: of :func:`allocator.solver.knapsack.solve` or :func:`allocator.solver.two_budgets.solve_two`.
         cost: shape (items, options), finite where options are available.
         limits: the first is the one whose weight is reported.
         available: shape (items, options).
-        solver: as :func:`allocator.solvers.run` takes it.
+        solver: as :func:`allocator.solver.pulp_solvers.run` takes it.
         time_limit: seconds for PuLP's solver.
 
     Returns:
@@ -95,7 +95,7 @@ def solve_whole(
         SolveError: an unknown or uninstalled solver, or PuLP's choices cost less than the exact method's bound,
             which would be an error of this program.
     """
-    choices, reason = run_program(cost, limits, available, Engine(solver, time_limit))
+    choices, reason = run_program(cost, limits, available, PulpSolver(solver, time_limit))
     count = int(available.sum())
     if choices is None:
         return replace(exact, core=count, note=f"{reason} The choice is the exact method's.")

@@ -1,4 +1,4 @@
-"""The program that :mod:`allocator.solvers` runs in a child process: it solves what standard input brings.
+"""The child process of :mod:`allocator.solver.pulp_solvers`: it solves what standard input brings.
 
 Run as a script. Each line read and written is one JSON document: first the parent's ``sys.path``, which an empty
 object answers, then requests and their answers. The process ends, and with it what its solvers started, as soon as

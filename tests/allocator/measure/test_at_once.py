@@ -8,8 +8,8 @@ import pytest
 
 
 def at_once(folder: Path, rounds: int, seed: int) -> None:
-    command = [sys.executable, "-m", "tests.allocator.at_once", str(folder), str(rounds), str(seed)]
-    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "tests.allocator.measure.at_once", str(folder), str(rounds), str(seed)]
+    root = Path(__file__).parents[3]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "always one of the serial orders" in done.stdout

@@ -14,15 +14,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from allocator.build import build
-from allocator.engines import Local
 from allocator.errors import AllocatorError
+from allocator.measure.build import build
+from allocator.measure.engines import Local
 from allocator.metrics import get_metric
 from allocator.metrics.fidelity import PSNR
 from allocator.tables import Table
 from codec import RGBImage, get_codec, pixels_sha256, read_image
 from codec.pillow import PillowCodec, jpeg
-from tests.allocator.builds import copy, frame, rows, wait_for_rows
+from tests.allocator.measure.builds import copy, frame, rows, wait_for_rows
 from tests.conftest import CROPS, run, started
 
 JPEG, WEBP = (len(get_codec(name).levels) for name in ("jpeg", "webp"))

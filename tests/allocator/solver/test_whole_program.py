@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from allocator.errors import SolveError
-from allocator.solve import solve
-from allocator.solvers import installed
-from allocator.whole_program import Limit, solve_whole
+from allocator.solver.knapsack import solve
+from allocator.solver.pulp_solvers import installed
+from allocator.solver.whole_program import Limit, solve_whole
 from tests.allocator import faulty
-from tests.allocator.test_solve import realistic
+from tests.allocator.solver.test_knapsack import realistic
 from tests.conftest import run
 
 

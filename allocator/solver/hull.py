@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from allocator.solve import Floats, Ints, checked, undominated
+from allocator.solver.knapsack import Floats, Ints, checked, undominated
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Frontier:
 
 
 def sweep(cost: ArrayLike, weight: ArrayLike, *, available: ArrayLike | None = None) -> Frontier:
-    """All supported allocations of a problem as :func:`allocator.solve.solve` takes it.
+    """All supported allocations of a problem as :func:`allocator.solver.knapsack.solve` takes it.
 
     Args:
         cost: shape (items, options), finite floats.
@@ -61,7 +61,7 @@ def sweep(cost: ArrayLike, weight: ArrayLike, *, available: ArrayLike | None = N
         available: shape (items, options), False for options that don't exist.
 
     Raises:
-        SolveError: as :func:`allocator.solve.solve`.
+        SolveError: as :func:`allocator.solver.knapsack.solve`.
     """
     order, costs, weights = undominated(*checked(cost, weight, 0, available))
     item, column = np.nonzero(np.isfinite(costs))

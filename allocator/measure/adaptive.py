@@ -12,9 +12,9 @@ Then it is proven, under an assumption about each image's curve of cost over byt
   through the two measured points on either side, and so no better than where these meet.
 
 With the dual's price, a level whose bound leaves a regret above the gap between the best allocation of what is
-measured and the lower bound is in no better one (see :mod:`allocator.solve`). All others are measured, until none
-is left: then the best allocation of the measured points is that of the full table, if the assumption holds. Where
-measured points break it, the image's codec is measured in full.
+measured and the lower bound is in no better one (see :mod:`allocator.solver.knapsack`). All others are measured,
+until none is left: then the best allocation of the measured points is that of the full table, if the assumption
+holds. Where measured points break it, the image's codec is measured in full.
 """
 
 import itertools
@@ -27,10 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocator.allocation import AllocationError, Budget, read_points
-from allocator.build import fits
 from allocator.constraints import Constraints, Floor
+from allocator.measure.build import Wanted, fits
 from allocator.objective import Objective
-from allocator.solve import Infeasible, Solution, solve
+from allocator.solver.knapsack import Infeasible, Solution, solve
 from allocator.tables import Table
 from codec import Codec
 
@@ -38,14 +38,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Assumption = Literal["monotone", "convex"]
-Wanted = dict[tuple[str, str], set[int]]
-"""Levels by image and codec."""
 _SAMPLED = 0.03
 """Share of the images that are measured in full, two at least."""
 _ROUNDING = 1e-12  # relative, of sums of costs
 
 
-class Curve(NamedTuple):
+class MeasuredCurve(NamedTuple):
     """What is measured of one image by one codec, levels rising."""
 
     levels: list[int]
@@ -83,7 +81,7 @@ class Option(NamedTuple):
 
 @dataclass
 class Needed:
-    """Asks a build for what a set's budgets need; give it to :func:`allocator.build.build`.
+    """Asks a build for what a set's budgets need; give it to :func:`allocator.measure.build.build`.
 
     Args:
         codecs: that are measured.
@@ -153,7 +151,7 @@ def first_points(images: Mapping[str, Sequence[str]], levels: Mapping[str, int],
     return wanted
 
 
-def keeps(curve: Curve, assumption: Assumption) -> bool:
+def keeps(curve: MeasuredCurve, assumption: Assumption) -> bool:
     """Whether measured points are as is assumed."""
     steps = list(zip(np.diff(curve.bytes), np.diff(curve.costs), strict=True))
     if any(more <= 0 or change > 0 for more, change in steps):
@@ -162,7 +160,7 @@ def keeps(curve: Curve, assumption: Assumption) -> bool:
     return assumption == "monotone" or all(a <= b for a, b in itertools.pairwise(slopes))
 
 
-def gaps(curve: Curve, assumption: Assumption) -> list[Gap]:
+def gaps(curve: MeasuredCurve, assumption: Assumption) -> list[Gap]:
     """The unmeasured levels between neighbours, with their bounds."""
     found = []
     points = list(zip(curve.bytes, curve.costs, strict=True))
@@ -224,7 +222,7 @@ def plan(
         allowed=np.logical_and.reduce([np.ones(len(points), bool), *(floor.allows(points) for floor in floors)]),
     ).sort_values("level")
     curves = {
-        (str(image), str(codec)): Curve(
+        (str(image), str(codec)): MeasuredCurve(
             rows["level"].tolist(),
             rows["bytes"].tolist(),
             rows["cost"].tolist(),
@@ -263,7 +261,7 @@ def _worst_costs(
     return worst
 
 
-def _for_floors(curves: Mapping[tuple[str, str], Curve], levels: Mapping[str, int]) -> Wanted:
+def _for_floors(curves: Mapping[tuple[str, str], MeasuredCurve], levels: Mapping[str, int]) -> Wanted:
     """What floors need before budgets are looked at: images in full where only that tells, or the best levels."""
     kept = {image for (image, _), curve in curves.items() if any(curve.allowed)}
     wanted: Wanted = {}
@@ -276,7 +274,7 @@ def _for_floors(curves: Mapping[tuple[str, str], Curve], levels: Mapping[str, in
     return wanted
 
 
-def _guessed(curves: Mapping[tuple[str, str], Curve], levels: Mapping[str, int], limit: int) -> Wanted:
+def _guessed(curves: Mapping[tuple[str, str], MeasuredCurve], levels: Mapping[str, int], limit: int) -> Wanted:
     """What the program chooses with guesses in the place of what isn't measured, and its neighbours."""
     options: dict[str, list[Option]] = {}
     for codec, count in levels.items():
@@ -307,14 +305,14 @@ def _guessed(curves: Mapping[tuple[str, str], Curve], levels: Mapping[str, int],
     return wanted
 
 
-def _mean_shape(curves: Sequence[Curve]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _mean_shape(curves: Sequence[MeasuredCurve]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Logarithms of bytes, and costs, averaged over curves that are measured in full."""
     logs = np.mean([np.log(np.maximum(curve.bytes, 1)) for curve in curves], axis=0)
     return logs, np.mean([curve.costs for curve in curves], axis=0)
 
 
 def _scaled(
-    curve: Curve, shape: tuple[NDArray[np.float64], NDArray[np.float64]]
+    curve: MeasuredCurve, shape: tuple[NDArray[np.float64], NDArray[np.float64]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The mean shape bent to what is measured: bytes by factors, costs by differences in units of their spread."""
     every = np.arange(len(shape[0]))
@@ -329,7 +327,7 @@ def _scaled(
 
 
 def _unproven(
-    curves: Mapping[tuple[str, str], Curve],
+    curves: Mapping[tuple[str, str], MeasuredCurve],
     broken: set[tuple[str, str]],
     levels: Mapping[str, int],
     limit: int,

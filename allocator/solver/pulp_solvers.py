@@ -27,7 +27,7 @@ from typing import IO, Any
 
 from allocator.errors import SolveError
 
-_SCRIPT = Path(__file__).with_name("solver_process.py")
+_SCRIPT = Path(__file__).with_name("process.py")
 _START = 60.0  # seconds for a child to import PuLP
 _GRACE = 2.0  # seconds past its time limit, and a tenth of it, for a solver to stop by itself
 _POLL = 0.1  # seconds: Windows hears of Ctrl-C between waits only
@@ -123,7 +123,7 @@ def run(program: Any, solver: str, time_limit: float | None = None) -> Outcome:
     return Outcome(status, values, reason and f"The solver {solver!r} {reason}.", seconds)
 
 
-class Engine:
+class PulpSolver:
     """A solver, and the time that all programs given to it share.
 
     Args:

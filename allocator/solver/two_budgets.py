@@ -6,9 +6,9 @@ import time
 import numpy as np
 from numpy.typing import ArrayLike
 
-from allocator.solve import ROUNDING, Floats, Infeasible, Ints, Solution, checked, solve
-from allocator.solvers import Engine
-from allocator.whole_program import Limit, run_program
+from allocator.solver.knapsack import ROUNDING, Floats, Infeasible, Ints, Solution, checked, solve
+from allocator.solver.pulp_solvers import PulpSolver
+from allocator.solver.whole_program import Limit, run_program
 
 _ROUNDS = 60
 
@@ -24,7 +24,7 @@ def solve_two(
     solver: str = "cbc",
     time_limit: float | None = None,
 ) -> Solution:
-    """As :func:`allocator.solve.solve`, with a second weight and budget.
+    """As :func:`allocator.solver.knapsack.solve`, with a second weight and budget.
 
     The second weight's price is found by bisection. At each price what remains is a problem of one budget, whose
     optimum bounds this one from below; where it keeps to both budgets it is a candidate. Options whose regret at the
@@ -37,12 +37,12 @@ def solve_two(
         second_weight: shape (items, options), integers from 0.
         second_budget: an integer.
         available: shape (items, options), False for options that don't exist.
-        solver: of the rest, as :func:`allocator.solve.solve` takes it.
+        solver: of the rest, as :func:`allocator.solver.knapsack.solve` takes it.
         time_limit: seconds. Past it, or if the solver fails, the best found is returned with its honest gap and the
             reason.
 
     Raises:
-        SolveError: as :func:`allocator.solve.solve`.
+        SolveError: as :func:`allocator.solver.knapsack.solve`.
         Infeasible: no choice keeps to both budgets, or none was found within the time limit. Its numbers are the
             second weight's if the first budget alone can be met.
     """
@@ -92,9 +92,9 @@ def solve_two(
     regrets = regrets - floor
     gap = math.inf if best is None else _total(costs, best) - loose
     keep = there & (regrets <= gap + ROUNDING * abs(loose))
-    engine = Engine(solver, left())
+    pulp_solver = PulpSolver(solver, left())
     limits = (Limit(weights, budget), Limit(seconds, second_budget))
-    choices, reason = run_program(costs, limits, keep, engine)
+    choices, reason = run_program(costs, limits, keep, pulp_solver)
     if choices is not None and (best is None or _total(costs, choices) < _total(costs, best)):
         best = choices
     if best is None:

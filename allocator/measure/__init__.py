@@ -1,0 +1,1 @@
+"""Images to tables: which levels are measured, and what measures them."""
