@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+WEIGHTED = ", weighted"
+"""Ends the label of an objective in which images have weights."""
+
+
 class ObjectiveError(AllocatorError):
     """A metric isn't measured, or the mixture or aggregate makes no sense."""
 
@@ -75,7 +79,7 @@ class Objective:
     @property
     def label(self) -> str:
         """As a person reads it: ``lpips-squeeze - 0.02 psnr``, ``psnr, weighted``."""
-        weighted = "" if self.weights is None else ", weighted"
+        weighted = "" if self.weights is None else WEIGHTED
         if self._plain:
             return self.terms[0].metric + weighted
         parts = (

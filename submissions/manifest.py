@@ -19,9 +19,10 @@ from submissions.errors import SubmissionError
 
 ARCHIVE = "bs.zip"
 MANIFEST = "manifest.json"
-MANIFEST_VERSION = 3
-"""3 pins the bitstreams and the data archive, and names the table."""
-_OLDER_VERSIONS = (2,)
+MANIFEST_VERSION = 4
+"""3 pins the bitstreams and the data archive, and names the table; 4 holds the images' weights in the objective."""
+_OLDER_VERSIONS = (2, 3)
+_FIRST_PINNED, FIRST_WEIGHTED = 3, 4
 _MOST_BYTES = 128 << 20
 _LEAST_ENTRY = 64
 """Bytes of text for each brace and bracket of an honest manifest, at least."""
@@ -52,6 +53,8 @@ class Entry:
     """Of the bitstream; empty before version 3."""
     suffix: str = ""
     """Of the bitstream's name in the data archive; empty where the codec tells it."""
+    weight: float = 1.0
+    """Of the image in the objective."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,9 @@ class Manifest:
             raise ValueError("a rule that isn't known, or a budget that doesn't go with it")
         if not self.target_bpp > 0 or not all(0 < entry.width * entry.height <= MAX_PIXELS for entry in self.entries):
             raise ValueError("a rate or size that makes no sense")
-        pinned = self.version > max(_OLDER_VERSIONS)
+        if not all(entry.weight >= 0 for entry in self.entries) or not any(entry.weight for entry in self.entries):
+            raise ValueError("weights that make no sense")
+        pinned = self.version >= _FIRST_PINNED
         sums = [entry.sha256 for entry in self.entries] + [entry.decoded_sha256 for entry in self.entries]
         if pinned:
             sums += [self.archive_sha256, *(entry.stream_sha256 for entry in self.entries)]

@@ -90,6 +90,8 @@ def submit(
         streams[row["image"]] = codec.suffix, data
         fields["suffix"] = codec.suffix
         fields["stream_sha256"] = hashlib.sha256(data).hexdigest()
+        if allocation.objective.weights is not None:
+            fields["weight"] = allocation.objective.weights[row["image"]]
         entries.append(Entry(name=row["image"], metrics=values, **fields))
         report(done, len(rows))
     if decoder:

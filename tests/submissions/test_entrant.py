@@ -163,7 +163,7 @@ def test_a_model_with_this_projects_entropy_layers_is_exact(
     assert "plain isn't exact across machines" in " ".join(packed.err.split())
     assert "exact isn't" not in packed.err
     noise = Condition("with much noise", noise=2000.0)
-    monkeypatch.setattr("submissions.verify.CONDITIONS", (noise,))
+    monkeypatch.setattr("submissions.verification.pixels.CONDITIONS", (noise,))
     verified = run("verify", entry, "--perturb")
     assert verified.code == 1, verified.out
     [failure] = [line for line in verified.out.splitlines() if line.startswith("FAIL")]

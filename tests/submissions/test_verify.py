@@ -18,7 +18,7 @@ from submissions.archive import pack
 from submissions.errors import SubmissionError
 from submissions.verify import Verdict, verify
 from tests.conftest import run
-from tests.submissions.conftest import as_version_2
+from tests.submissions.conftest import as_version_2, as_version_3
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +128,22 @@ def test_a_forged_manifest_is_found_by_its_table(own: Path, table: Path, photos:
     repack(own, members(own))
     forget(own)
     assert "differs from the table in" in failures(verify(own, table=table))
+
+
+def test_the_value_of_a_weighted_objective_is_checked(table: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "views.csv").write_text("rocket,1000\ncoffee,10\n")
+    own = tmp_path / "own"
+    common = table, "-t", "1.5", "--no-decoder", "--weights", tmp_path / "views.csv", "-o", own
+    assert run("submit", *common).code == 0
+    verdict = verify(own)
+    assert verdict.passed
+    assert [line.partition(":")[0] for line in verdict.unchecked] == ["the rules", "the decoder"]
+    entries = json.loads((own / "manifest.json").read_text())["entries"]
+    assert {entry["name"]: entry["weight"] for entry in entries}["rocket"] == 1000
+    change(own, entries=[{**entry, "weight": 1.0} for entry in entries])
+    assert "The manifest claims a psnr, weighted of" in failures(verify(own))
+    as_version_3(own)
+    assert any(line.startswith("the objective's value") for line in verify(own).unchecked)
 
 
 def test_an_old_manifest_is_read_and_what_it_lacks_is_said(

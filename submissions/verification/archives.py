@@ -1,0 +1,162 @@
+"""A submission's files, copied to a fresh folder and compared with what the manifest pins before they are parsed."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from codec import Codec, CodecError
+from codec.registry import stored_codec
+from submissions.archive import Streams, open_streams
+from submissions.decoder import DECODER
+from submissions.edition import Edition
+from submissions.errors import SubmissionError
+from submissions.manifest import ARCHIVE, Entry, Manifest
+from submissions.verification.verdict import Verdict
+
+_MOST_DECODER = 4 << 30
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A submission whose archives are copied and opened."""
+
+    manifest: Manifest
+    codecs: dict[str, Codec | None]
+    """By name; None for those that aren't known here, such as an entrant's model."""
+    rules: Edition
+    """The rules that hold."""
+    scratch: Path
+    """The fresh folder."""
+    archive: Path
+    """The data archive's copy."""
+    streams: Streams
+    decoder: Path | None
+    """The decoder archive's copy, if there is one."""
+
+    def file_name(self, entry: Entry) -> str:
+        """An image's bitstream in the data archive."""
+        codec = self.codecs[entry.codec]
+        return entry.name + (entry.suffix or (codec.suffix if codec else ""))
+
+    def specifications(self, names: Iterable[str]) -> list[str]:
+        """Codecs' names as another process understands them: models with their specifications."""
+        models = {name: getattr(codec, "specification", None) for name, codec in self.codecs.items()}
+        return [f"{name}={models[name]}" if models[name] and models[name] != name else name for name in names]
+
+
+def open_submission(folder: Path, manifest: Manifest, rules: Edition, scratch: Path, verdict: Verdict) -> Opened:
+    """Copy both archives and open the copies.
+
+    Raises:
+        SubmissionError: one is missing, damaged or too large, or the decoder isn't the manifest's.
+        CodecError: a codec isn't known here, and the decoder doesn't bring it.
+    """
+    codecs = _find_codecs(manifest)
+    archive = _copy_archive(folder, manifest, scratch, verdict)
+    decoder = _copy_decoder(folder, manifest, rules, scratch, verdict)
+    streams = open_streams(archive)
+    verdict.bytes = sum(map(streams.size, streams))
+    return Opened(manifest, codecs, rules, scratch, archive, streams, decoder)
+
+
+def check_streams(opened: Opened, verdict: Verdict) -> None:
+    """Compare every bitstream with what the manifest pins."""
+    streams = opened.streams
+    if streams.spare:
+        verdict.failures.append(f"{ARCHIVE}: has {streams.spare:,} bytes that belong to no bitstream.")
+    expected = {opened.file_name(entry): entry for entry in opened.manifest.entries}
+    verdict.failures += [f"{name}: isn't in the manifest." for name in sorted(streams.keys() - expected.keys())]
+    for name, entry in expected.items():
+        if name not in streams:
+            verdict.failures.append(f"{entry.name}: isn't in the archive.")
+        elif streams.size(name) != entry.bytes:
+            verdict.failures.append(f"{entry.name}: has {streams.size(name)} bytes, not {entry.bytes}.")
+        elif entry.stream_sha256 and hashlib.sha256(streams[name]).hexdigest() != entry.stream_sha256:
+            verdict.failures.append(f"{entry.name}: isn't the bitstream that was measured (its SHA-256 differs).")
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder in which a stranger's program may have made others, however deep and whatever their modes."""
+    folders, left = [], [folder]
+    while left:
+        folders.append(left.pop())
+        with contextlib.suppress(OSError):  # paths grow too long for the system: `rm` goes down step by step
+            folders[-1].chmod(0o700)
+            left += [Path(entry.path) for entry in os.scandir(folders[-1]) if entry.is_dir(follow_symlinks=False)]
+    if shutil.which("rm"):
+        subprocess.run(["rm", "-rf", "--", str(folder)], capture_output=True, check=False)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _find_codecs(manifest: Manifest) -> dict[str, Codec | None]:
+    codecs: dict[str, Codec | None] = {}
+    for name in sorted({entry.codec for entry in manifest.entries}):
+        try:
+            codecs[name] = stored_codec(name)
+        except CodecError:
+            if not (manifest.decoder_sha256 and all(entry.suffix for entry in manifest.entries)):
+                raise
+            codecs[name] = None
+    return codecs
+
+
+def _copy(source: Path, target: Path, most: int) -> tuple[int, str]:
+    """Copy a file of at most so many bytes; its size and SHA-256."""
+    try:
+        if not source.is_file():
+            raise SubmissionError(f"{source}: there is no such file.")
+        size = source.stat().st_size
+        if size > most:
+            raise SubmissionError(
+                f"{source}: has {size:,} bytes, and at most {most:,} can belong to this submission."
+            )
+        digest = hashlib.sha256()
+        with source.open("rb") as file, target.open("xb") as copy:
+            while block := file.read(min(_BLOCK, most + 1 - copy.tell())):
+                digest.update(block)
+                copy.write(block)
+            return copy.tell(), digest.hexdigest()
+    except OSError as error:
+        raise SubmissionError(f"{source}: can't be read and copied ({error.strerror or error}).") from error
+
+
+def _copy_archive(folder: Path, manifest: Manifest, scratch: Path, verdict: Verdict) -> Path:
+    """The data archive's copy, which is as the manifest pins it, or the failure says so."""
+    # without a pin: the bitstreams, and for each two headers and two names
+    most = manifest.archive_bytes or manifest.bytes + sum(256 + 8 * len(entry.name) for entry in manifest.entries)
+    archive = scratch / ARCHIVE
+    size, digest = _copy(folder / ARCHIVE, archive, most + (1 << 20))
+    verdict.archive_bytes = size
+    if not manifest.archive_sha256:
+        verdict.unchecked.append(
+            f"the SHA-256 of {ARCHIVE} and of each bitstream: a manifest of version {manifest.version} has none."
+        )
+    elif (size, digest) != (manifest.archive_bytes, manifest.archive_sha256):
+        verdict.failures.append(f"{ARCHIVE}: isn't the archive that was packed (its SHA-256 differs).")
+    return archive
+
+
+def _copy_decoder(folder: Path, manifest: Manifest, rules: Edition, scratch: Path, verdict: Verdict) -> Path | None:
+    found = [place for place in (folder / DECODER, folder.parent / DECODER) if place.exists()]
+    if not manifest.decoder_sha256:
+        if found:
+            verdict.failures.append(
+                f"{found[0]}: lies there, and the manifest names no decoder; delete it, or pack the data for it."
+            )
+        return None
+    if not found:
+        raise SubmissionError(f"{folder / DECODER}: there is no such file, and the data was packed for one.")
+    decoder = scratch / DECODER
+    size, digest = _copy(found[0], decoder, _MOST_DECODER)
+    if digest != manifest.decoder_sha256:
+        raise SubmissionError(f"{found[0]}: isn't the decoder that the data was packed for (its SHA-256 differs).")
+    if rules.decoder_bytes and size > rules.decoder_bytes:
+        verdict.failures.append(f"{DECODER}: has {size:,} bytes, and {rules.decoder_bytes:,} are allowed.")
+    return decoder

@@ -1,0 +1,196 @@
+"""What a decoder wrote, compared with what was measured: pixels, and metrics where originals are at hand."""
+
+import io
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from allocator.errors import AllocatorError
+from allocator.metrics import Metric, stored_metric
+from codec import CodecError, RGBImage, pixels_sha256, read_image
+from codec.image import read_stored_image
+from submissions.archive import pack
+from submissions.manifest import Entry, Manifest
+from submissions.perturbation import CONDITIONS, difference
+from submissions.verification.archives import Opened
+from submissions.verification.runs import HERE, SERVER, Environment, decode_here, last_words, run_perturbed
+from submissions.verification.verdict import Verdict, listed
+
+_TOLERANCE = 1e-4  # of metric values, relative: other processors sum in another order
+_MOST_STEPS = 1  # between machines, of pixels whose codec doesn't promise exact ones
+_UNFOLLOWED = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+"""No link is followed, and no pipe waited for."""
+
+
+def check_images(opened: Opened, targets: dict[str, str | None] | None, known: set[str], verdict: Verdict) -> None:
+    """Compare every pixel and, where originals are at hand, metrics.
+
+    Args:
+        opened: the submission, decoded.
+        targets: the target list: names to where originals are, if anywhere.
+        known: names of the images whose bitstream is the table's.
+        verdict: what is found is added to it.
+    """
+    manifest, codecs = opened.manifest, opened.codecs
+    metrics = _metrics(manifest, verdict)
+    near: list[Entry] = []
+    unknown: list[Entry] = []
+    remeasured: set[str] = set()
+    complete = bool(metrics)
+    absent: list[str] = []
+    for entry in manifest.entries:
+        decoded = _read_decoded(opened.scratch / SERVER, entry, verdict)
+        if decoded is None:
+            complete = False
+            continue
+        if pixels_sha256(decoded) != entry.decoded_sha256:
+            codec = codecs[entry.codec]
+            if codec and codec.exact_pixels:
+                verdict.failures.append(f"{entry.name}: decodes to other pixels than were measured.")
+                continue
+            (near if codec else unknown).append(entry)
+        original = _original(entry, targets, verdict)
+        if original is None:
+            absent.append(entry.name)
+        elif _check_metrics(entry, original, decoded, metrics, verdict):
+            remeasured.add(entry.name)
+    if absent:
+        verdict.unchecked.append(
+            f"metrics of {len(absent):,} images: their originals aren't at hand (give --images): {listed(absent)}."
+        )
+    _check_near(opened, near, verdict)
+    # without a pin both decoders may have decoded another image's bitstream
+    pinned = {entry.name for entry in manifest.entries if entry.stream_sha256}
+    unsure = [entry.name for entry in near if entry.name not in pinned | known | remeasured]
+    if unsure:
+        verdict.unchecked.append(
+            f"pixels of {listed(unsure)}: they aren't exactly those that were measured, and a manifest of version "
+            f"{manifest.version} doesn't say whether the bitstream is."
+        )
+    if unknown:
+        verdict.unchecked.append(
+            f"pixels of {listed(entry.name for entry in unknown)}: they aren't exactly those that were measured, and "
+            f"{listed({entry.codec for entry in unknown})} isn't known here to say whether they may (give --codec)."
+        )
+    verdict.confirmed = ["bytes", *([] if unsure or unknown else ["pixels"])]
+    if complete and not absent:
+        verdict.confirmed += [name for name in sorted(metrics) if all(name in e.metrics for e in manifest.entries)]
+
+
+def check_perturbed(opened: Opened, decoder: Path, environment: Environment, verdict: Verdict) -> None:
+    """Whether images are decoded to (nearly) the same pixels where floating-point sums end otherwise."""
+    entries = opened.manifest.entries
+    for i, condition in enumerate(CONDITIONS):
+        name = f"perturbed-{i}"
+        run = run_perturbed(opened, decoder, environment, condition, name)
+        if run.code not in (0, 1):
+            verdict.failures.append(f"{condition.name}: the decoder failed: {last_words(run)}")
+            continue
+        folder = opened.scratch / name
+        apart: list[int] = []
+        for entry in entries:
+            before = _read_decoded(opened.scratch / SERVER, entry, verdict)
+            if before is None:
+                continue
+            if not (folder / "images" / f"{entry.name}.png").exists():
+                verdict.failures.append(f"{entry.name}: isn't decoded {condition.name}.")
+                continue
+            after = _read_decoded(folder, entry, verdict)
+            if after is None:
+                continue
+            steps, share = difference(before, after)
+            apart.append(steps)
+            if steps > _MOST_STEPS:
+                verdict.failures.append(
+                    f"{entry.name}: decodes to other pixels {condition.name}, up to {steps} steps off, in "
+                    f"{share:.1%} of them."
+                )
+        verdict.perturbed.append(
+            f"{condition.name}: {apart.count(0)} of {len(entries)} images equal, "
+            f"{sum(0 < steps <= _MOST_STEPS for steps in apart)} a step off, "
+            f"{sum(steps > _MOST_STEPS for steps in apart)} further off"
+        )
+
+
+def _check_near(opened: Opened, entries: Sequence[Entry], verdict: Verdict) -> None:
+    """Whether pixels differ from what this project decodes by no more than machines may."""
+    if not entries:
+        return
+    archive = opened.scratch / "near.zip"
+    names = [opened.file_name(entry) for entry in entries]
+    archive.write_bytes(pack({name: opened.streams[name] for name in names}))
+    decode_here(opened, archive, HERE, sorted({entry.codec for entry in entries}), verdict)
+    for entry in entries:
+        theirs, ours = (_read_decoded(opened.scratch / place, entry, verdict) for place in (SERVER, HERE))
+        if theirs is None or ours is None:
+            continue
+        steps = int(np.abs(ours.astype(np.int16) - theirs).max())
+        if steps > _MOST_STEPS:
+            verdict.failures.append(
+                f"{entry.name}: decodes to other pixels than were measured, up to {steps} steps off."
+            )
+
+
+def _metrics(manifest: Manifest, verdict: Verdict) -> dict[str, Metric]:
+    metrics = {}
+    for name in sorted({name for entry in manifest.entries for name in entry.metrics}):
+        try:
+            metrics[name] = stored_metric(name)
+        except (AllocatorError, CodecError) as error:
+            verdict.unchecked.append(f"{name}: {error}")
+    return metrics
+
+
+def _read_decoded(folder: Path, entry: Entry, verdict: Verdict) -> RGBImage | None:
+    """What was decoded, if it is an RGB PNG of the image's size; a link, a pipe or a bomb is not followed."""
+    most = 3 * entry.width * entry.height * 9 // 8 + (1 << 20)
+    path = folder
+    try:
+        for part in f"images/{entry.name}.png".split("/"):
+            path = path / part
+            if path.is_symlink():
+                raise OSError
+        with os.fdopen(os.open(path, _UNFOLLOWED), "rb") as file:
+            kind = os.fstat(file.fileno())
+            if not stat.S_ISREG(kind.st_mode) or kind.st_size > most:
+                raise OSError
+            data = file.read(most)
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            size, mode = image.size, image.mode
+            if (size, mode) == ((entry.width, entry.height), "RGB"):
+                return np.asarray(image).copy()
+    except Exception:  # Pillow raises almost anything on damaged input
+        verdict.failures.append(f"{entry.name}: was not decoded.")
+        return None
+    verdict.failures.append(f"{entry.name}: decodes to {size[0]}x{size[1]} pixels, mode {mode}.")
+    return None
+
+
+def _original(entry: Entry, images: dict[str, str | None] | None, verdict: Verdict) -> RGBImage | None:
+    """The original, where it is at hand."""
+    given = (images or {}).get(entry.name)
+    try:
+        original = read_image(given) if given else read_stored_image(entry.path)
+    except CodecError:
+        return None
+    if pixels_sha256(original) == entry.sha256:
+        return original
+    if given:
+        verdict.failures.append(f"{given}: isn't the image that was measured.")
+    return None
+
+
+def _check_metrics(
+    entry: Entry, original: RGBImage, decoded: RGBImage, metrics: dict[str, Metric], verdict: Verdict
+) -> bool:
+    """Whether there was a metric to measure again."""
+    names = [name for name in metrics if name in entry.metrics]
+    for name in names:
+        value = metrics[name].compare(metrics[name].reference(original), decoded)
+        if not abs(value - entry.metrics[name]) <= _TOLERANCE * max(abs(value), 1e-2):
+            verdict.failures.append(f"{entry.name}: {name} is {value:.6g}, not {entry.metrics[name]:.6g}.")
+    return bool(names)
