@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, features
 
 from codec.base import BitstreamError, Codec, CodecError, RGBImage
+from codec.ends import ENDS
 from codec.formats import MAX_PIXELS, open_image, register_formats
 
 if TYPE_CHECKING:
@@ -89,11 +90,19 @@ class PillowCodec(Codec):
 
     def _opened(self, data: bytes) -> Image.Image:
         try:
-            return open_image(io.BytesIO(data), (self.format,))
+            image = open_image(io.BytesIO(data), (self.format,))
+            ends = self._ends(data)
         except Image.DecompressionBombError:
             raise BitstreamError(f"claims more than {MAX_PIXELS:,} pixels.") from None
         except Exception as error:  # each plugin has its own
             raise BitstreamError(f"not a whole {self.name} bitstream ({_reason(error)}).") from error
+        if not ends:
+            raise BitstreamError(f"not a {self.name} bitstream (other bytes follow its end).")
+        return image
+
+    def _ends(self, data: bytes) -> bool:
+        """Whether a bitstream that decodes is at its end where ``data`` is."""
+        return ENDS[self.format](data) == len(data)
 
 
 def _qualities(*values: int) -> dict[str, dict[str, int]]:
@@ -143,10 +152,21 @@ def avif() -> PillowCodec:
     )
 
 
+class JPEGXL(PillowCodec):
+    """Codestreams don't say where they end, but all of their bytes are needed."""
+
+    def _ends(self, data: bytes) -> bool:
+        try:
+            open_image(io.BytesIO(data[:-1]), (self.format,))
+        except Exception:  # the plugin's own
+            return True
+        return False
+
+
 def jxl() -> PillowCodec:
     """Lossy JPEG XL (VarDCT) at effort 7."""
     register_formats()
-    return PillowCodec(
+    return JPEGXL(
         name="jxl",
         suffix=".jxl",
         version=f"pillow-jxl-plugin {installed('pillow-jxl-plugin')}, effort 7",
@@ -159,15 +179,10 @@ def jxl() -> PillowCodec:
 
 
 class JPEG2000(PillowCodec):
-    """A ladder of rates in place of qualities, and codestreams that end where they say."""
+    """A ladder of rates in place of qualities."""
 
     def between(self, level: int) -> tuple[str, ...]:
         return ()
-
-    def decode(self, data: bytes) -> RGBImage:
-        if not data.endswith(b"\xff\xd9"):  # OpenJPEG makes something of half a codestream
-            raise BitstreamError(f"not a whole {self.name} bitstream (it has no end).")
-        return super().decode(data)
 
 
 def jpeg2000() -> PillowCodec:

@@ -242,7 +242,7 @@ def grid(heads: Sequence[str], rows: Iterable[Sequence[str]], title: str = "", k
         for row in body:
             table.add_row(*(row[i] for i in [*range(keys), *part]))
         tables += [table] if part is parts[0] else ["", table]
-    return Group(*([Text(title), *tables] if title else tables))
+    return Group(*([Text(shown(title)), *tables] if title else tables))
 
 
 def write_frame(frame: "pd.DataFrame", out: Path) -> None:

@@ -227,6 +227,7 @@ def build_with_progress(
     from rich.progress import Progress as Bars
 
     from allocator.measure.build import Progress, build
+    from codec.base import shown
 
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -253,7 +254,7 @@ def build_with_progress(
                 phases[progress.phase],
                 completed=progress.fraction,
                 images=f"{progress.images_done}/{progress.images}",
-                current=progress.current,
+                current=shown(progress.current),
             )
 
         return build(out, images, codecs, metrics, report=show, **options)

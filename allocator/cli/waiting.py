@@ -26,6 +26,8 @@ class Lines:
             images: how many are done: ``3/24``.
             current: what was done last.
         """
+        from codec.base import shown
+
         now = time.monotonic()
         if phase != self._phase or fraction < self._fraction:  # it may take several rounds
             self._phase, self._started = phase, now
@@ -37,7 +39,7 @@ class Lines:
         parts = [
             f"{phase} {images} images, {100 * fraction:.0f} %",
             f"about {left:.0f} s left" if left else "",
-            current,
+            shown(current),
         ]
         console(stderr=True).print(", ".join(part for part in parts if part), soft_wrap=True)
 

@@ -2,8 +2,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import ImageCms
 
 from codec import BitstreamError, CodecError, get_codec, read_image
+from codec.picture import Picture
 from codec.pillow import PillowCodec
 
 NAMES = ["avif", "hevc", "jpeg", "jpeg2000", "jxl", "webp"]
@@ -48,6 +50,26 @@ def test_what_is_cut_short_or_foreign_is_refused(codec: PillowCodec, photos: Pat
         with pytest.raises(BitstreamError, match=f"not a whole {codec.name} bitstream") as caught:
             codec.decode(damaged)
         assert "\n" not in str(caught.value)
+
+
+TAILS = (b"\0", b"\xff", b"\xff\xd9", bytes(1000), b"\0\0\0\x10free89abcdef", b"\0\0\0\x10mdat89abcdef")
+
+
+def test_bytes_behind_the_end_are_refused(codec: PillowCodec, photos: Path) -> None:
+    """Also of files with profile and transparency, which are of other structure."""
+    image = read_image(photos / "coffee.png")
+    plain = codec.encode(image, 6)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    kept = {"profile": profile if codec.keeps_profile else None}
+    pixels = np.dstack([image, image[..., :1]]) if codec.keeps_alpha else image
+    whole = codec.picture_encoder(Picture(pixels, **kept))(6)
+    assert codec.decode_picture(whole).alpha == codec.keeps_alpha
+    for stream in (plain, whole):
+        for tail in (*TAILS, stream):
+            with pytest.raises(BitstreamError, match="other bytes follow its end"):
+                codec.decode(stream + tail)
+            with pytest.raises(BitstreamError, match="other bytes follow its end"):
+                codec.decode_picture(stream + tail)
 
 
 def test_an_image_too_wide_for_the_format_is_named() -> None:

@@ -44,7 +44,7 @@ from tests.codec.conftest import network
 CORPUS = Path(__file__).parent / "corpus"
 EXAMPLES = int(os.environ.get("ALLOCATOR_FUZZ", "2000"))
 _MOST_GROWTH = 600_000  # kB, of the process in a run
-CLASSICAL = ("avif", "hevc", "jpeg", "jxl", "webp")
+CLASSICAL = ("avif", "hevc", "jpeg", "jpeg2000", "jxl", "webp")
 ODD = (b"\xff" * 8, b"\0" * 8, b"\x7f\xff\xff\xff", b"-1", b"1e999", b'"', b"[")
 ALLOWED = (AllocatorError, CodecError, SubmissionError)
 
