@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import os
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from codec.entropy.tables import FrequencyTable, gaussian_tables, make_tables, p
 from codec.families import to_json
 from codec.files import write_file
 from codec.network import CompressionNetwork
-from codec.registry import CODECS
+from codec.registry import is_taken
 from codec.weights import write_tensors
 
 
@@ -55,9 +54,10 @@ def create_bank(
     count = len(networks)
     if config.levels not in (1, count) or any(network.config != config for network in networks):
         raise BankError("A bank is one network with several gains, or a network of one configuration for each level.")
-    if not is_codec_name(name) or name in importlib.metadata.entry_points(group=CODECS).names:
+    if not is_codec_name(name) or is_taken(name):
         raise BankError(
-            f"{name!r} can't be a bank's name; use letters, digits, -, +, _ and ., and no other codec's name."
+            f"{name!r} can't be a bank's name; use letters, digits, -, +, _ and ., and no other codec's name or "
+            "ending of files."
         )
     labels = labels or [f"g{i}" for i in range(count)]
     if len(labels) != count or len(set(labels)) != count:

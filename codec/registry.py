@@ -150,10 +150,24 @@ def stored_codec(name: str) -> Codec:
 @functools.lru_cache(maxsize=8)
 def _of_bank(folder: Path, changed: int) -> Codec:
     """A bank's codec, kept with its weights until the bank is ``changed``."""
-    from codec.bank import Bank
+    from codec.bank import Bank, BankError
     from codec.learned import LearnedCodec
 
-    return LearnedCodec(Bank.load(folder))
+    bank = Bank.load(folder)
+    if is_taken(bank.name):
+        raise BankError(
+            f"{folder}: its bank is called {bank.name!r}, as another codec or its files are; change the name in "
+            f"its {BANK_MANIFEST}."
+        )
+    return LearnedCodec(bank)
+
+
+def is_taken(name: str) -> bool:
+    """Whether a bank called so would be taken for another codec, or its bitstreams for another kind of files."""
+    from codec.image import SUFFIXES
+
+    entries = importlib.metadata.entry_points(group=CODECS).names
+    return name in entries or f".{name}".lower().endswith((*SUFFIXES, *_by_suffix()))
 
 
 @functools.lru_cache(maxsize=8)

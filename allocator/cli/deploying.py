@@ -113,7 +113,7 @@ def optimize(
     size = Size.parse(budget)
     if colour == ColourName.raw:
         raise AllocatorError("Files to deploy need their colours: --colour srgb or profile.")
-    place = table or out.with_name(out.name + ".db")
+    place = table or _table_beside(out)
     names = [*(codec or ["avif", "webp"]), *([] if no_original else [ORIGINAL])]
     codecs = [get_codec(name) for name in dict.fromkeys(names)]
     metrics = [get_metric(name) for name in dict.fromkeys(metric or ["ssimulacra2"])]
@@ -184,6 +184,15 @@ def optimize(
     if built.failures:
         echo("\n".join(["Left out:", *built.failures]), err=True)
         raise typer.Exit(1)
+
+
+def _table_beside(out: Path) -> Path:
+    from allocator.errors import AllocatorError
+
+    named = out if out.name not in ("", "..") else out.resolve()
+    if not named.name:
+        raise AllocatorError(f"{out}: has no folder above it in which measurements could be kept; name a --table.")
+    return named.with_name(named.name + ".db")
 
 
 def _write(opened: "Table", allocation: "Allocation", out: Path) -> "Exported":

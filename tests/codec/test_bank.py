@@ -55,6 +55,14 @@ def test_banks_are_known_by_name_and_by_folder(bank: Bank, monkeypatch: pytest.M
         assert get_codec("tiny").version == LearnedCodec(bank).version
 
 
+@pytest.mark.parametrize("name", ["jpeg", "jpg", "x.webp"])
+def test_a_bank_called_as_other_files_are_is_refused(copied: Path, photo: RGBImage, name: str) -> None:
+    manifest = copied / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "name": name}))
+    with pytest.raises(BankError, match=f"its bank is called '{name}', as another codec or its files are"):
+        get_codec(str(copied))
+
+
 def damage(folder: Path, what: str) -> None:
     manifest = folder / "manifest.json"
     content = json.loads(manifest.read_text())
@@ -118,7 +126,7 @@ def test_networks_that_make_no_bank_are_refused(tmp_path: Path) -> None:
         create_bank(tmp_path, "x", [network(), network()])
     with pytest.raises(BankError, match="as many labels"):
         create_bank(tmp_path, "x", [network()], ["only one"])
-    for name in ("hevc", "a b"):
+    for name in ("hevc", "a b", "jpg", "x.png", "J2K"):
         with pytest.raises(BankError, match="can't be a bank's name"):
             create_bank(tmp_path, name, [network()])
     broken = network()

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from allocator.cli import waiting
 from allocator.errors import AllocatorError
 from allocator.images import find_images
 from codec.base import shown
 from codec.files import is_safe_name
-from tests.conftest import run
+from tests.conftest import THIS_PYTHON, run
 
 LONG = "x" * 5000
 
@@ -46,6 +47,10 @@ LONG = "x" * 5000
         ("decode", "PHOTO", "-c", "jpeg"),
         ("decode", ".", "-c", "jpeg"),
         ("decode", "/dev/zero", "-c", "jpeg"),
+        ("optimize", "PHOTO", "--budget", "1e400MB", "-o", "web"),
+        ("optimize", "PHOTO", "--budget", "1%", "-c", "jpeg", "-m", "psnr", "-j", "1", "--no-original", "-o", "."),
+        ("optimize", "PHOTO", "--budget", "1%", "-c", "jpeg", "-m", "psnr", "-o", "/"),
+        ("optimize", "PHOTO", "--budget", "1%", "-c", "jpeg", "-m", "psnr", "-o", LONG),
         ("verify", LONG),
         ("bank", "show", LONG),
         ("frontier", "TABLE", "-o", "."),
@@ -76,6 +81,43 @@ def test_what_acts_on_a_terminal_is_escaped(tmp_path: Path) -> None:
         assert ran.code == 2
         assert "\x1b" not in ran.err
         assert "\\u001b" in ran.err or "\\x1b" in ran.err
+
+
+@pytest.mark.parametrize("colours", ["", "1"])
+def test_progress_is_escaped(colours: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In lines and, as in a terminal, beside a bar."""
+    shutil.copy(photos / "rocket.png", tmp_path / "turned\u202e.png")
+    monkeypatch.setattr(waiting, "_SECONDS", 0.0)
+    monkeypatch.setenv("FORCE_COLOR", colours)
+    ran = run("tables", "build", tmp_path, "-c", "jpeg", "-m", "psnr", "-j", 1, "-o", tmp_path / "run.db")
+    assert ran.code == 0
+    assert ("\x1b[" in ran.err) == bool(colours)
+    assert "turned\\u202e jpeg" in ran.err
+    assert "\u202e" not in ran.err
+
+
+NOBODY = """
+import os, pwd
+
+def getpwuid(uid):
+    raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+pwd.getpwuid = getpwuid
+os.environ.pop("HOME", None)
+"""
+
+
+def test_a_user_whom_the_system_does_not_know_has_no_home(photos: Path, tmp_path: Path) -> None:
+    """As in a container that runs under any number."""
+    (tmp_path / "sitecustomize.py").write_text(NOBODY)
+    paths = os.pathsep.join([str(tmp_path), str(Path.cwd())])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    build = ("tables", "build", photos, "-c", "jpeg", "-m", "psnr", "-j", "1", "-o", "run.db")
+    pack = ("submit", "run.db", "-t", "2", "-o", "entry", "--python", THIS_PYTHON)
+    for command in (build, ("report", "run.db", "-t", "2", "-o", "page.html"), pack):
+        words = [sys.executable, "-m", "allocator", *map(str, command)]
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
 
 
 def test_json_into_a_closed_pipe_ends_quietly(table: Path) -> None:
