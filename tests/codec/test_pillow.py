@@ -60,9 +60,8 @@ def test_bytes_behind_the_end_are_refused(codec: PillowCodec, photos: Path) -> N
     image = read_image(photos / "coffee.png")
     plain = codec.encode(image, 6)
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    kept = {"profile": profile if codec.keeps_profile else None}
     pixels = np.dstack([image, image[..., :1]]) if codec.keeps_alpha else image
-    whole = codec.picture_encoder(Picture(pixels, **kept))(6)
+    whole = codec.picture_encoder(Picture(pixels, profile if codec.keeps_profile else None))(6)
     assert codec.decode_picture(whole).alpha == codec.keeps_alpha
     for stream in (plain, whole):
         for tail in (*TAILS, stream):
