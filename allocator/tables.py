@@ -19,15 +19,14 @@ from codec.workers import cores
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
+
+    from allocator.columns import Columns
 
 T = TypeVar("T")
 Bitstream: TypeAlias = bytes  # `bytes` names a column below
 
 APPLICATION_ID = 0x434C4943
 SCHEMA_VERSION = 2
-_BATCH_ROWS = 100_000
-_MAPPED_BYTES = 1 << 36
 _MOST_PIXELS = 1 << 31
 _CHECKED_BYTES = 1 << 28
 """A table up to this size is checked in whole, row by row, before it is used: less than a second."""
@@ -38,18 +37,6 @@ _POINT_COLUMNS = "id image codec level setting fingerprint bytes encode_seconds 
 """That allocations need."""
 _FACTS = "file_bytes, format, alpha, profile"
 """Of a member, beside what has been there from the start."""
-_AS_CATEGORIES = {"name", "path", "sha256", "codec", "setting", "fingerprint"}
-"""Texts that many operating points share."""
-_RANGES = {
-    "width": (1, 1 << 31),
-    "height": (1, 1 << 31),
-    "level": (0, 1 << 31),
-    "bytes": (0, 1 << 36),
-    "encode_seconds": (0, 1e9),
-    "decode_seconds": (0, 1e9),
-    "value": (-1e15, 1e15),
-}
-"""What numbers of a table may be: what lies outside was never measured, and sums of what lies inside are exact."""
 _FIRST_SCHEMA = f"""
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = 1;
@@ -607,51 +594,50 @@ class Table:
             "SELECT name, path, image, sha256, width, height FROM member JOIN image ON image.id = member.image "
             "ORDER BY name"
         )
-        width, height = (members[name].to_numpy().astype(np.int64) for name in ("width", "height"))
-        if len(members) and (width * height).max() > _MOST_PIXELS:
+        width, height = (members[name] for name in ("width", "height"))
+        if len(width) and (width * height).max() > _MOST_PIXELS:
             raise TableError(f"{self.path}: is damaged (an image is larger than any that is read).")
         found = self._read_in_parts(
             f"SELECT {', '.join((*_POINT_COLUMNS, *more))} FROM point WHERE id BETWEEN {{}} AND {{}}"
         )
-        texts = {name: pd.Categorical(found[name].to_pandas()) for name in ("codec", "setting", "fingerprint")}
-        codec = texts["codec"].reorder_categories(sorted(texts["codec"].categories))
-        image, level = (found[name].to_numpy() for name in ("image", "level"))
+        codec = found["codec"].reorder_categories(sorted(found["codec"].categories))
+        image, level = found["image"], found["level"]
         # nearly in order already, as builds write them
         order = np.lexsort((level, codec.codes, image))
-        wanted = members["image"].to_numpy()
+        wanted = members["image"]
         first = np.searchsorted(image, wanted, "left", order)
         counts = np.searchsorted(image, wanted, "right", order) - first
-        of_member = np.repeat(np.arange(len(members)), counts)
+        of_member = np.repeat(np.arange(len(wanted)), counts)
         rows = order[np.arange(len(of_member)) + np.repeat(first - (np.cumsum(counts) - counts), counts)]
         frame = pd.DataFrame(
             {
                 **{
-                    heading: pd.Categorical(members[name].to_pandas()).take(of_member)
+                    heading: members[name].take(of_member)
                     for heading, name in (("image", "name"), ("path", "path"), ("sha256", "sha256"))
                 },
-                **{name: members[name].to_numpy()[of_member] for name in ("width", "height")},
+                **{name: members[name][of_member] for name in ("width", "height")},
                 "codec": codec.take(rows),
                 "level": level[rows],
-                **{name: texts[name].take(rows) for name in ("setting", "fingerprint")},
-                "bytes": found["bytes"].to_numpy()[rows],
+                **{name: found[name].take(rows) for name in ("setting", "fingerprint")},
+                "bytes": found["bytes"][rows],
             },
             copy=False,
         )
         frame["bpp"] = frame["bytes"] * 8.0 / (frame["width"] * frame["height"])
         for name in ("encode_seconds", "decode_seconds"):
-            frame[name] = found[name].to_numpy()[rows]
-        ids = found["id"].to_numpy()
+            frame[name] = found[name][rows]
+        ids = found["id"]
         for name, metric in self._latest_metrics() if len(ids) else ():
             measured = self._read_in_parts(
                 f"SELECT point, value FROM measurement WHERE metric = {metric} AND point BETWEEN {{}} AND {{}}"
             )
-            points, values = measured["point"].to_numpy(), np.full(len(ids), np.nan)
+            points, values = measured["point"], np.full(len(ids), np.nan)
             at = np.minimum(np.searchsorted(ids, points), len(ids) - 1)
             known = ids[at] == points  # a build may go on meanwhile
-            values[at[known]] = measured["value"].to_numpy()[known]
+            values[at[known]] = measured["value"][known]
             frame[name] = values[rows]
         for name in more:
-            frame[name] = found[name].to_pandas().to_numpy()[rows]
+            frame[name] = found[name][rows]
         return frame
 
     def _latest_metrics(self) -> list[tuple[str, int]]:
@@ -666,71 +652,35 @@ class Table:
             raise TableError(f"{self.path}: holds a metric called {wrong[0]!r}, which heads another column.")
         return found
 
-    def _read_in_parts(self, query: str) -> "pa.Table":
-        """What a query between two ids of points gives for all of them, a part on each core."""
-        import pyarrow as pa
+    def _read_in_parts(self, query: str) -> "Columns":
+        """What a query between two ids of points gives for all of them, by Arrow a part on each core."""
+        from allocator.columns import has_arrow, joined
 
         with self._errors():
             first, last = self._connection.execute(  # apart: together they would take a pass over all
                 "SELECT (SELECT min(id) FROM point), (SELECT max(id) FROM point)"
             ).fetchone()
-        if first is None:
-            return self._read(query.format(0, 0))
+        if first is None or not has_arrow():
+            return self._read(query.format(first or 0, last or 0))
         parts = cores()
         edges = [first + (last + 1 - first) * i // parts for i in range(parts + 1)]
         with ThreadPoolExecutor(parts) as pool:
-            tables = list(pool.map(lambda a, b: self._read(query.format(a, b - 1)), edges[:-1], edges[1:]))
-        filled = [table for table in tables if len(table)]  # of an empty one the types aren't known
-        return pa.concat_tables(filled or tables[:1]).unify_dictionaries()
+            read = pool.map(lambda a, b: self._read(query.format(a, b - 1)), edges[:-1], edges[1:])
+            return joined(list(read))
 
-    def _read(self, query: str) -> "pa.Table":
-        """What a query gives, shared texts as dictionaries; by Arrow, several times as fast as row by row."""
-        import adbc_driver_sqlite.dbapi as adbc
-        import pyarrow as pa
+    def _read(self, query: str) -> "Columns":
+        """What a query gives; each row takes at least a byte of the file."""
+        from allocator import columns
 
         try:
-            with adbc.connect(f"{self.path.resolve().as_uri()}?mode=ro") as connection, connection.cursor() as cursor:
-                for pragma in (f"busy_timeout = {1000 * self._wait:.0f}", f"mmap_size = {_MAPPED_BYTES}"):
-                    cursor.execute(f"PRAGMA {pragma}")
-                    cursor.fetchall()
-                cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(_BATCH_ROWS)})
-                cursor.execute(query)
-                reader = cursor.fetch_record_batch()
-                batches, left = [], self._size()
-                for batch in reader:
-                    batches.append(_with_dictionaries(batch))
-                    left -= len(batch)
-                    if left < 0:  # each row takes at least a byte
-                        raise TableError(f"{self.path}: is damaged (it holds more rows than bytes).")
-            found = pa.Table.from_batches(batches, None if batches else reader.schema).unify_dictionaries()
-            found.validate(full=True)  # of texts, too
-        except adbc.Error as error:
+            if columns.has_arrow():
+                return columns.read_by_arrow(self.path, query, self._wait, self._size())
+            with self._errors():
+                return columns.read_by_rows(self._connection, query, self._size())
+        except columns.DamagedColumns as error:
+            raise TableError(f"{self.path}: is damaged ({error}).") from error
+        except columns.UnreadableTable as error:
             raise TableError(f"{self.path}: can't be read ({error}).") from error
-        except pa.ArrowException as error:
-            raise TableError(f"{self.path}: is damaged ({str(error).partition(chr(10))[0]}).") from error
-        self._check_values(found)
-        return found
-
-    def _check_values(self, found: "pa.Table") -> None:
-        """Refuse what no build writes: other types, nothing, and numbers without sense."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        for name, column in zip(found.column_names, found.columns, strict=True):
-            low, high = _RANGES.get(name, (0, 1 << 62))
-            if not len(found):
-                continue
-            if column.null_count:
-                sound = False
-            elif name in _AS_CATEGORIES or name == "decoded_sha256":
-                kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-                sound = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-            elif name in ("encode_seconds", "decode_seconds", "value"):
-                sound = pa.types.is_floating(column.type) and _within(pc.min_max(column), low, high)
-            else:
-                sound = pa.types.is_integer(column.type) and _within(pc.min_max(column), low, high)
-            if not sound:
-                raise TableError(f"{self.path}: is damaged (a column {name} holds what was never measured).")
 
     def merge(self, other: "Table") -> None:
         """Take over all that ``other`` has and this table lacks.
@@ -805,21 +755,9 @@ def _is_harmless(kind: str, text: object) -> bool:
     return kind == "table" and str(text).startswith("CREATE TABLE ")
 
 
-def _within(bounds: Any, low: float, high: float) -> bool:
-    """Whether all numbers, of whose least and largest are given, are (not NaN and) between two."""
-    least, largest = bounds["min"].as_py(), bounds["max"].as_py()
-    return bool(low <= least <= largest <= high)
-
-
 def as_texts(frame: "pd.DataFrame") -> "pd.DataFrame":
     """Categories as the texts that they are."""
     return frame.astype({name: kind.categories.dtype for name, kind in frame.dtypes.items() if kind == "category"})
-
-
-def _with_dictionaries(batch: "pa.RecordBatch") -> "pa.RecordBatch":
-    for name in _AS_CATEGORIES & {*batch.schema.names}:
-        batch = batch.set_column(batch.schema.get_field_index(name), name, batch[name].dictionary_encode())
-    return batch
 
 
 _MERGE_METRICS = """INSERT OR IGNORE INTO metric (name, fingerprint, higher_is_better)

@@ -259,7 +259,12 @@ def write_frame(frame: "pd.DataFrame", out: Path) -> None:
 
     buffer = io.BytesIO()
     if out.suffix == ".parquet":
-        frame.to_parquet(buffer, index=False)
+        try:
+            frame.to_parquet(buffer, index=False)
+        except ImportError:
+            raise AllocatorError(
+                f"{out}: writing Parquet needs Arrow: pip install 'clic-allocator[arrow]'."
+            ) from None
     elif out.suffix == ".csv":
         frame.to_csv(buffer, index=False)
     else:

@@ -10,6 +10,14 @@ import pytest
 from allocator.tables import Table, TableError
 from tests.conftest import run
 
+
+@pytest.fixture(params=["by Arrow", "by rows"])
+def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How columns are read."""
+    monkeypatch.setattr("allocator.columns.has_arrow", lambda: request.param == "by Arrow")
+    return str(request.param)
+
+
 VIEW = (
     "CREATE VIEW {} AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) "
     "SELECT x AS id, 'a' AS name, 1 AS image, '/p' AS path FROM n"
@@ -76,7 +84,9 @@ def with_loose_types(table: Path, folder: Path, name: str, *statements: str) -> 
         (["UPDATE point SET codec = CAST(x'ff00fe' AS TEXT) WHERE codec = 'jpeg'"], "is damaged"),
     ],
 )
-def test_what_no_build_writes_is_refused(table: Path, tmp_path: Path, statements: list[str], reason: str) -> None:
+def test_what_no_build_writes_is_refused(
+    table: Path, tmp_path: Path, statements: list[str], reason: str, reading: str
+) -> None:
     path = hostile(table, tmp_path, *statements)
     before = time.monotonic()
     with pytest.raises(TableError, match=reason), Table(path) as opened:
@@ -103,7 +113,13 @@ def test_what_no_build_writes_is_refused(table: Path, tmp_path: Path, statements
 )
 @pytest.mark.parametrize("checked", [True, False])
 def test_other_types_in_strict_tables_are_refused(
-    table: Path, tmp_path: Path, name: str, statement: str, checked: bool, monkeypatch: pytest.MonkeyPatch
+    table: Path,
+    tmp_path: Path,
+    name: str,
+    statement: str,
+    checked: bool,
+    reading: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not checked:  # as where a table is too large to be checked in whole
         monkeypatch.setattr("allocator.tables._CHECKED_BYTES", 0)

@@ -1,6 +1,7 @@
 import contextlib
 import os
 import sqlite3
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 
 import allocator.measure.build
+from allocator.columns import has_arrow
 from allocator.tables import SCHEMA_VERSION, Table, TableError
 from tests.conftest import run
 
@@ -21,6 +23,27 @@ def test_export_holds_all_points(table: Path, tmp_path: Path) -> None:
         with Table(table) as opened:
             pd.testing.assert_frame_equal(read(out), opened.frame(), check_dtype=False)
     assert run("tables", "export", table, "-o", tmp_path / "points.xls").code == 2
+
+
+def test_tables_are_read_alike_without_arrow(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("allocator.columns._BATCH_ROWS", 50)
+    with Table(table) as opened, Table(tmp_path / "empty.db", create=True) as empty:
+        assert has_arrow()
+        expected = [one.steady(read) for one in (opened, empty) for read in (one.points, one.frame)]
+        monkeypatch.setattr("allocator.columns.has_arrow", lambda: False)
+        found = [one.steady(read) for one in (opened, empty) for read in (one.points, one.frame)]
+    for one, other in zip(found, expected, strict=True):
+        pd.testing.assert_frame_equal(one, other)
+
+
+def test_parquet_without_arrow_is_a_sentence(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "adbc_driver_sqlite", None)
+    monkeypatch.setattr("allocator.columns.has_arrow", lambda: False)
+    ran = run("tables", "export", table, "-o", tmp_path / "points.parquet")
+    assert ran.code == 2
+    assert "points.parquet: writing Parquet needs Arrow: pip install 'clic-allocator[arrow]'." in ran.err
+    assert run("tables", "export", table, "-o", tmp_path / "points.csv").code == 0
 
 
 def test_show_names_images_codecs_and_rates(table: Path) -> None:

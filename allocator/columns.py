@@ -1,0 +1,165 @@
+"""A query's result column by column: by Arrow where its packages are installed, and row by row elsewhere.
+
+Arrow (the extra ``arrow``) reads millions of operating points more than twice as fast. What both give is equal.
+"""
+
+import importlib.util
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Columns: TypeAlias = dict[str, Any]
+"""Name to a NumPy array, or to a pandas Categorical of texts that many rows share."""
+_BATCH_ROWS = 100_000
+_MAPPED_BYTES = 1 << 36
+_SHARED_TEXTS = {"name", "path", "sha256", "codec", "setting", "fingerprint"}
+_TEXTS = {"decoded_sha256"}
+_FLOATS = {"encode_seconds", "decode_seconds", "value"}
+_RANGES = {
+    "width": (1, 1 << 31),
+    "height": (1, 1 << 31),
+    "level": (0, 1 << 31),
+    "bytes": (0, 1 << 36),
+    "encode_seconds": (0, 1e9),
+    "decode_seconds": (0, 1e9),
+    "value": (-1e15, 1e15),
+}
+"""What numbers of a table may be: what lies outside was never measured, and sums of what lies inside are exact."""
+
+
+class DamagedColumns(Exception):
+    """A table holds what no build writes; the message says what."""
+
+
+class UnreadableTable(Exception):
+    """Arrow's driver can't read a table; the message is the driver's."""
+
+
+def has_arrow() -> bool:
+    """Whether Arrow's packages are installed."""
+    return all(importlib.util.find_spec(name) for name in ("adbc_driver_sqlite", "pyarrow"))
+
+
+def read_by_arrow(path: Path, query: str, wait: float, most_rows: int) -> Columns:
+    """What a query of a table's file gives.
+
+    Args:
+        path: of the file.
+        query: whose columns are named as the tables' are.
+        wait: seconds for other programs that are writing.
+        most_rows: that there can be.
+
+    Raises:
+        DamagedColumns: there are more rows, or values without sense.
+        UnreadableTable: the driver fails.
+    """
+    import adbc_driver_sqlite.dbapi as adbc
+    import pyarrow as pa
+
+    try:
+        with adbc.connect(f"{path.resolve().as_uri()}?mode=ro") as connection, connection.cursor() as cursor:
+            for pragma in (f"busy_timeout = {1000 * wait:.0f}", f"mmap_size = {_MAPPED_BYTES}"):
+                cursor.execute(f"PRAGMA {pragma}")
+                cursor.fetchall()
+            cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(_BATCH_ROWS)})
+            cursor.execute(query)
+            reader = cursor.fetch_record_batch()
+            batches = []
+            for batch in reader:
+                batches.append(_with_dictionaries(batch))
+                most_rows -= len(batch)
+                _check_rows(most_rows)
+        found = pa.Table.from_batches(batches, None if batches else reader.schema).unify_dictionaries()
+        found.validate(full=True)  # of texts, too
+    except adbc.Error as error:
+        raise UnreadableTable(str(error)) from error
+    except pa.ArrowException as error:
+        raise DamagedColumns(str(error).partition("\n")[0]) from error
+    columns = {}
+    for name, column in zip(found.column_names, found.columns, strict=True):
+        _refuse(name, bool(column.null_count))
+        shared = name in _SHARED_TEXTS
+        columns[name] = _checked(name, pd.Categorical(column.to_pandas()) if shared else column.to_numpy())
+    return columns
+
+
+def read_by_rows(connection: sqlite3.Connection, query: str, most_rows: int) -> Columns:
+    """As :func:`read_by_arrow`, on an open connection.
+
+    Raises:
+        DamagedColumns: as there.
+        sqlite3.Error: the query fails.
+    """
+    cursor = connection.execute(query)
+    names = [column[0] for column in cursor.description]
+    parts: list[Columns] = []
+    try:
+        while rows := cursor.fetchmany(_BATCH_ROWS):
+            values = zip(*rows, strict=True)
+            parts.append({name: _column(name, column) for name, column in zip(names, values, strict=True)})
+            most_rows -= len(rows)
+            _check_rows(most_rows)
+    except sqlite3.OperationalError as error:
+        if "decode to UTF-8" in str(error):  # which is Python's own, and has no code
+            raise DamagedColumns("it holds a text that isn't UTF-8") from error
+        raise
+    return joined(parts or [{name: _column(name, ()) for name in names}])
+
+
+def joined(parts: Sequence[Columns]) -> Columns:
+    """The rows of several results, one behind the other."""
+    if len(parts) == 1:
+        return parts[0]
+    columns: Columns = {}
+    for name in parts[0]:
+        join: Any = pd.api.types.union_categoricals if name in _SHARED_TEXTS else np.concatenate
+        columns[name] = join([part[name] for part in parts])
+    return columns
+
+
+def _with_dictionaries(batch: "pa.RecordBatch") -> "pa.RecordBatch":
+    for name in _SHARED_TEXTS & {*batch.schema.names}:
+        batch = batch.set_column(batch.schema.get_field_index(name), name, batch[name].dictionary_encode())
+    return batch
+
+
+def _check_rows(left: int) -> None:
+    if left < 0:
+        raise DamagedColumns("it holds more rows than bytes")
+
+
+def _column(name: str, values: Sequence[Any]) -> Any:
+    if name in _SHARED_TEXTS | _TEXTS:
+        _refuse(name, not {*map(type, values)} <= {str})
+        texts = np.array(values, object)
+        return pd.Categorical.from_codes(*pd.factorize(texts)) if name in _SHARED_TEXTS else texts
+    return _checked(name, np.array(values))
+
+
+def _checked(name: str, column: Any) -> Any:
+    """A column of the type that its name says, with values that were measured."""
+    if not len(column):  # of none the type isn't known
+        if name in _SHARED_TEXTS:
+            return pd.Categorical(np.array([], object))
+        return np.array([], object if name in _TEXTS else np.float64 if name in _FLOATS else np.int64)
+    if name in _SHARED_TEXTS:
+        sound = column.categories.inferred_type == "string"
+    elif name in _TEXTS:
+        sound = pd.api.types.infer_dtype(column) == "string"
+    else:
+        low, high = _RANGES.get(name, (0, 1 << 62))
+        sound = column.dtype.kind == ("f" if name in _FLOATS else "i") and low <= column.min() <= column.max() <= high
+    _refuse(name, not sound)
+    return column
+
+
+def _refuse(name: str, unsound: bool) -> None:
+    if unsound:
+        raise DamagedColumns(f"a column {name} holds what was never measured")
