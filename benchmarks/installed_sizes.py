@@ -53,7 +53,7 @@ def megabytes(names: Iterable[str]) -> float:
     total = 0
     for name in names:
         for file in importlib.metadata.distribution(name).files or ():
-            path = file.locate()
+            path = Path(str(file.locate()))
             total += path.stat().st_size if path.exists() else 0
     return total / 1e6
 
