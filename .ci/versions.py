@@ -24,7 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / ".ci" / "constraints.txt"
-_RETRIED = 20  # failed tests that are run again to find the package to blame
+_RETRIED = 5  # failed tests that are run again to find the package to blame
 HEADER = """\
 # The versions that the project is tested with, made by `python3 .ci/versions.py pin`. Don't edit.
 """
@@ -105,9 +105,9 @@ def oldest(uv: Uv, folder: Path) -> tuple[Path, Path]:
     return ROOT, python
 
 
-def passes(python: Path, cwd: Path, cache: Path, *tests: str) -> bool:
-    """Whether the fast tests pass, or those named of them."""
-    command = [python, "-m", "pytest", "-q", "-o", f"cache_dir={cache}", "-m", "fast", *tests]
+def passes(python: Path, cwd: Path, cache: Path, *options: str) -> bool:
+    """Whether the fast tests pass, or those that pytest's options name."""
+    command = [python, "-m", "pytest", "-q", "-o", f"cache_dir={cache}", "-m", "fast", *options]
     return not subprocess.run([*map(str, command)], cwd=cwd, check=False).returncode
 
 
@@ -144,7 +144,7 @@ def check(uv: Uv, which: str, folder: Path) -> int:
     cwd, python = {"newest": newest, "oldest": oldest}[which](uv, folder)
     print(f"{which} versions: installed in {time.monotonic() - start:.0f} s", flush=True)
     start = time.monotonic()
-    ok = passes(python, cwd, folder / "cache")
+    ok = passes(python, cwd, folder / "cache", "-n", "2", "--dist", "loadfile")
     print(f"{which} versions: tested in {time.monotonic() - start:.0f} s", flush=True)
     if not ok:
         print(f"{which} versions: {culprit(uv, python, cwd, folder / 'cache')}", flush=True)

@@ -326,21 +326,21 @@ def _refitted(data: bytes) -> bytes:
 def assert_strangers_bytes_do_no_harm(codec: LearnedCodec, image: RGBImage, count: int) -> None:
     streams = [codec.encode(image, level) for level in range(3)] + [codec.encode(image[:40, :56], 0)]
     right = [codec.decode(stream) for stream in streams]
-    start = time.perf_counter()
+    start = time.thread_time()  # of the processor: others may use it, too
     for _ in range(5):
         codec.decode(streams[2])
-    normal = (time.perf_counter() - start) / 5
+    normal = (time.thread_time() - start) / 5
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     slowest, late, wrong, sentences = 0.0, 0, 0, True
     for mutated in mutations(streams, count):
-        start = time.perf_counter()
+        start = time.thread_time()
         try:
             decoded = codec.decode(mutated)
             like = [one for one in right if one.shape == decoded.shape]  # a forged size may crop what is right
             wrong += bool(like) and not any(np.array_equal(decoded, one) for one in like)
         except BitstreamError as error:
             sentences &= str(error).endswith(".")
-        slowest = max(slowest, took := time.perf_counter() - start)
+        slowest = max(slowest, took := time.thread_time() - start)
         late += took > 2 * normal + 0.05
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
     assert sentences
@@ -350,12 +350,14 @@ def assert_strangers_bytes_do_no_harm(codec: LearnedCodec, image: RGBImage, coun
 
 
 def test_strangers_bytes_give_an_image_or_one_sentence(codec: LearnedCodec, photo: RGBImage) -> None:
-    assert_strangers_bytes_do_no_harm(codec, photo, 2_000)
+    with threads(1):
+        assert_strangers_bytes_do_no_harm(codec, photo, 1_000)
 
 
 @pytest.mark.slow
 def test_many_more_strangers_bytes(codec: LearnedCodec, photo: RGBImage) -> None:
-    assert_strangers_bytes_do_no_harm(codec, photo, 20_000)
+    with threads(1):
+        assert_strangers_bytes_do_no_harm(codec, photo, 20_000)
 
 
 def test_levels_with_weights_of_their_own_are_the_same_to_a_user(photo: RGBImage, tmp_path: Path) -> None:
