@@ -1,1 +1,64 @@
-"""Bitstreams to tables, and tables to the best choice of levels."""
+"""Pick the codec and quality level of every image so that a set looks best within one byte budget.
+
+The whole job::
+
+    import allocator as al
+
+    table = al.build("run.db", ["photos"], codecs=["hevc"], metrics=["lpips"])
+    found = table.allocate(bpp=0.15)
+    found.submit("entry/")
+
+What stands in ``__all__`` is the public API and keeps its meaning; it is imported when it is used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from allocator.api import Allocation as Allocation
+    from allocator.api import Table as Table
+    from allocator.api import build as build
+    from allocator.api import open as open
+    from allocator.errors import AllocatorError as AllocatorError
+    from allocator.images import copy_photos as copy_photos
+    from allocator.metrics import get_metric as get_metric
+    from allocator.problem import Problem as Problem
+    from allocator.solver.hull import sweep as sweep
+    from allocator.solver.knapsack import solve as solve
+    from submissions.verify import verify as verify
+
+    __version__: str
+
+_MODULES = {
+    "Allocation": "allocator.api",
+    "AllocatorError": "allocator.errors",
+    "Problem": "allocator.problem",
+    "Table": "allocator.api",
+    "build": "allocator.api",
+    "copy_photos": "allocator.images",
+    "get_metric": "allocator.metrics",
+    "open": "allocator.api",
+    "solve": "allocator.solver.knapsack",
+    "sweep": "allocator.solver.hull",
+    "verify": "submissions.verify",
+}
+"""Where each public name is."""
+
+__all__ = [*sorted(_MODULES), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("clic-allocator")
+    elif name in _MODULES:
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

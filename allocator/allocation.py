@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 Method = Literal["exact", "pulp"]
 """How an allocation is found: by bounds and what they leave over, or by PuLP as one program that is then compared."""
 
-_LEAST_TARGET, _MOST_TARGET = Decimal("1e-12"), Decimal("1e6")  # anything beyond is a slip, and slow as a fraction
+Rate: TypeAlias = str | float | Fraction | Decimal
+"""Bits per pixel. A float means the decimal number that it prints as."""
+
+_LEAST_TARGET, _MOST_TARGET = Fraction("1e-12"), Fraction("1e6")  # anything beyond is a slip, and slow as a fraction
 _MOST_BYTES = 1 << 60
 _SECOND = 1_000_000  # decoding times are counted in microseconds
 _ROUNDED = "The images' rates have no common unit in which 60 bits count them exactly."
@@ -106,19 +109,21 @@ class Allocation:
         return self.pooled_bpp if self.budget.rule == "pooled" else self.mean_bpp
 
 
-def parse_target(text: str) -> Fraction:
-    """A rate in bits per pixel, exactly as written: ``0.075`` is 75/1000.
+def parse_target(rate: Rate) -> Fraction:
+    """A rate in bits per pixel, exactly as written: ``0.075``, as text or a float, is 75/1000.
 
     Raises:
         AllocationError: not a number, or not above 0.
     """
     try:
-        value = Decimal(text)
-        if value.is_finite() and _LEAST_TARGET <= value <= _MOST_TARGET:
-            return Fraction(value)
+        value = rate if isinstance(rate, Fraction) else Decimal(str(rate))
+        if isinstance(value, Fraction) or value.is_finite():
+            exact = Fraction(value)
+            if _LEAST_TARGET <= exact <= _MOST_TARGET:
+                return exact
     except InvalidOperation:
         pass
-    raise AllocationError(f"A target is a rate in bits per pixel above 0, such as 0.15, not {text!r}.")
+    raise AllocationError(f"A target is a rate in bits per pixel above 0, such as 0.15, not {rate!r}.")
 
 
 def read_points(table: Table, codecs: Sequence[str] = ()) -> "pd.DataFrame":
@@ -138,8 +143,8 @@ def read_points(table: Table, codecs: Sequence[str] = ()) -> "pd.DataFrame":
         frame = frame[frame["codec"].isin(codecs)].reset_index(drop=True)
     if missing := images - frame["image"].nunique():
         raise AllocationError(
-            f"{table.path}: {missing} of {images} images have not been measured; "
-            "run `allocator tables build` again to finish."
+            f"{table.path}: {missing} of {images} images have not been measured; run its build again to finish.",
+            hint={"command": "tables build"},
         )
     return frame
 
@@ -214,25 +219,25 @@ def allocate(
             the target is below the smallest reachable rate, which the message states.
     """
     constraints = constraints or Constraints()
-    if objective.aggregate == "worst" and constraints.decode_seconds is not None:
+    if objective.is_worst and constraints.decode_seconds is not None:
         raise AllocationError("The worst image can't be optimised under a decoding budget; use a large p instead.")
     grid = Grid(constraints.restrict(points))
     points = grid.points
     costs = objective.costs(points)
-    problem = _Problem(grid, grid.spread(costs), budget, objective, method, solver, time_limit)
+    program = _Program(grid, grid.spread(costs), budget, objective, method, solver, time_limit)
     rows = np.arange(len(grid.pixels))
-    solution, scale = problem.solve(constraints)
+    solution, scale = program.solve(constraints)
     chosen = as_texts(points.iloc[grid.row[rows, solution.choices]].reset_index(drop=True))
     data = chosen["bytes"].to_numpy()
     spent = {rule: grid.spent(data, rule) for rule in get_args(Rule)}
     mean_pixels = float(grid.pixels.mean()) if budget.rule == "mean" else 1.0
-    divisor = float(problem.shares.sum())
+    divisor = float(program.shares.sum())
     return Allocation(
         points=points,
         chosen=chosen,
         objective=objective,
         budget=budget,
-        value=problem.value(solution.choices),
+        value=program.value(solution.choices),
         bytes=int(data.sum()),
         pooled_bpp=grid.bpp(spent["pooled"], "pooled"),
         mean_bpp=grid.bpp(spent["mean"], "mean"),
@@ -241,13 +246,13 @@ def allocate(
         gap=solution.gap / divisor,
         reason=solution.reason,
         note=solution.note,
-        single=problem.best_single(),
-        equal=problem.equal_rate(),
+        single=program.best_single(),
+        equal=program.equal_rate(),
     )
 
 
 @dataclass(frozen=True, eq=False)
-class _Problem:
+class _Program:
     """A set, its costs and its budget as arrays, items by options."""
 
     grid: Grid
@@ -314,7 +319,7 @@ class _Problem:
             self.grid.available & np.isin(codecs, subset) for subset in itertools.combinations(range(count), most)
         ]
         masks = [mask for mask in masks if mask.any(axis=1).all()]
-        if self.objective.aggregate == "worst":
+        if self.objective.is_worst:
             worst = [self._least_worst(weights, limit, mask) for mask in masks]
             masks = [mask for mask, value in zip(masks, worst, strict=True) if value == min(worst) < math.inf]
         costs = self._separable()
@@ -344,7 +349,7 @@ class _Problem:
     def _best(
         self, constraints: Constraints, weights: NDArray[np.int64], limit: int, available: NDArray[np.bool_]
     ) -> Solution:
-        if self.objective.aggregate == "worst":
+        if self.objective.is_worst:
             worst = least_worst(self.costs, weights, limit, available=available)
             available = available & (self.costs <= worst)
         costs = self._separable()

@@ -66,7 +66,7 @@ class Curve:
     """
 
     def __init__(self, points: "pd.DataFrame", objective: Objective, rule: Rule = "pooled") -> None:
-        if objective.aggregate != "mean":
+        if not objective.is_plain_mean:
             raise AllocatorError("The curve is of the mean; solve single targets for other aggregates.")
         self.objective, self.rule = objective, rule
         self.grid = Grid(points)

@@ -1,8 +1,10 @@
 """The base of this package's errors, and those that several modules raise."""
 
+from codec.base import UserError
 
-class AllocatorError(Exception):
-    """The message is one sentence for a person: what is wrong, where, and what to do."""
+
+class AllocatorError(UserError):
+    """Base of all errors of this package."""
 
 
 class SolveError(AllocatorError):

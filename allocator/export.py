@@ -128,7 +128,8 @@ def _refuse_ignored_profiles(table: Table, members: Sequence[Member]) -> None:
         if profile:
             raise AllocatorError(
                 f"{member.path}: its colour profile ({profile}) was ignored when it was measured, and its colours "
-                "would be wrong; build the table with --colour srgb."
+                "would be wrong; build another table by the colour rule srgb.",
+                hint={"colour": "srgb"},
             )
 
 

@@ -47,7 +47,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]], unreadable: list[str] |
         for real, image in _listed(str(path)) if is_address(path) else _in_files(Path(path), failures):
             found.setdefault(real, image)
     if failures and unreadable is None:
-        raise AllocatorError("\n".join([*failures, "Nothing was begun (--keep-going leaves such folders out)."]))
+        raise AllocatorError("\n".join([*failures, "Nothing was begun."]), hint={"keep_going": True})
     (unreadable if unreadable is not None else []).extend(failures)
     by_name: dict[str, ImageFile] = {}
     for image in found.values():

@@ -77,6 +77,26 @@ class Objective:
         return power if 1 <= power < math.inf else None
 
     @property
+    def is_mean(self) -> bool:
+        """Whether it's a mean over the images, so that each counts by itself and a byte has a price."""
+        return self.aggregate in ("mean", "pixels")
+
+    @property
+    def is_plain_mean(self) -> bool:
+        """Whether it's the mean in which images count alike, but for their weights."""
+        return self.aggregate == "mean"
+
+    @property
+    def is_worst(self) -> bool:
+        """Whether the worst image alone counts."""
+        return self.aggregate == "worst"
+
+    @property
+    def aggregate_label(self) -> str:
+        """How images are aggregated, as a person reads it: ``mean``, ``4-norm``."""
+        return self.aggregate if self.power is None else f"{self.aggregate}-norm"
+
+    @property
     def label(self) -> str:
         """As a person reads it: ``lpips-squeeze - 0.02 psnr``, ``psnr, weighted``."""
         weighted = "" if self.weights is None else WEIGHTED
@@ -111,7 +131,8 @@ class Objective:
                 count = int(points[term.metric].isna().sum()) if term.metric in points else len(points)
                 raise ObjectiveError(
                     f"{term.metric} is missing at {count:,} of {len(points):,} operating points; "
-                    f"run `allocator tables build` again with --metric {term.metric}."
+                    f"build the table again with the metric {term.metric}.",
+                    hint={"command": "tables build", "metric": term.metric},
                 )
             values = term.sign * points[term.metric].to_numpy(np.float64)
             if self.power is not None:
@@ -135,7 +156,7 @@ class Objective:
 
     def value(self, costs: Floats, shares: Floats) -> float:
         """The aggregate of the chosen points' costs, as it is reported."""
-        if self.aggregate == "worst":
+        if self.is_worst:
             return self.natural_sign * float(costs.max())
         mean = math.fsum(self.separable(costs, shares)) / math.fsum(shares)
         return self.natural_sign * mean if self.power is None else float(mean ** (1 / self.power))
@@ -166,7 +187,7 @@ def find_objective(
     table: Table,
     names: Sequence[str] = (),
     aggregate: str = "mean",
-    weights: str | os.PathLike[str] | None = None,
+    weights: Mapping[str, float] | str | os.PathLike[str] | None = None,
 ) -> Objective:
     """An objective over a table's metrics.
 
@@ -174,7 +195,8 @@ def find_objective(
         table: that holds them.
         names: ``METRIC`` or ``METRIC:WEIGHT``; by default the table's first metric.
         aggregate: see :class:`Objective`.
-        weights: a file of the images', see :func:`read_weights`.
+        weights: how much images count, by name, or a CSV file of it, see :func:`read_weights`. Images that aren't
+            named count as little as the least that is.
 
     Raises:
         ObjectiveError: a metric isn't in the table, a weight is no number above 0, or the file isn't one of weights.
@@ -191,7 +213,15 @@ def find_objective(
             raise ObjectiveError(f"{text!r}: write an objective as METRIC or METRIC:WEIGHT.") from None
         metric = find_metric(table, name)
         terms.append(Term(metric, metrics[metric], factor))
-    return Objective(tuple(terms), aggregate, read_weights(table, weights) if weights is not None else None)
+    if isinstance(weights, Mapping):
+        names_found = {member.name for member in table.members()}
+        found = {name: float(weight) for name, weight in weights.items() if name in names_found}
+        if not all(math.isfinite(weight) and weight >= 0 for weight in found.values()) or not any(found.values()):
+            raise ObjectiveError("Weights of images are numbers from 0, and one of them needs to be above 0.")
+        weights = _for_all(table, found)
+    elif weights is not None:
+        weights = read_weights(table, weights)
+    return Objective(tuple(terms), aggregate, weights)
 
 
 def read_weights(table: Table, path: str | os.PathLike[str]) -> dict[str, float]:
@@ -228,5 +258,9 @@ def read_weights(table: Table, path: str | os.PathLike[str]) -> dict[str, float]
         raise ObjectiveError(f"{path}: can't be read as CSV ({error}).") from error
     if not any(found.values()):
         raise ObjectiveError(f"{path}: gives none of the table's images a weight above 0, {members[0].name!r} say.")
-    least = min(found.values())
-    return {member.name: found.get(member.name, least) for member in members}
+    return _for_all(table, found)
+
+
+def _for_all(table: Table, weights: Mapping[str, float]) -> dict[str, float]:
+    least = min(weights.values())
+    return {member.name: weights.get(member.name, least) for member in table.members()}

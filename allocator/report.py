@@ -19,6 +19,7 @@ from allocator.errors import AllocatorError
 from allocator.metrics import Metric, MetricError, get_metric, stored_metric
 from allocator.metrics.features import FeatureMetric
 from allocator.provenance import FOOTNOTE, MARK, flatters
+from allocator.summary import Summary
 from allocator.tables import Table
 from codec import CodecError, RGBImage
 from codec.base import foreign_errors
@@ -73,7 +74,7 @@ def make_report(
         "metric": label,
         "map": metric.name,
         "higher": bool(sign < 0),
-        "summary": [_words(allocation) for allocation in allocations],
+        "summary": [Summary(allocation).sentences() for allocation in allocations],
         "targets": [_target(allocation) for allocation in allocations],
         "frontier": _frontier(first),
         "codecs": sorted(points["codec"].unique()),
@@ -152,7 +153,7 @@ def _image(
         if metric:
             data = table.bitstream(one["sha256"], one["fingerprint"])
             if data is None:
-                raise AllocatorError(f"{table.path}: holds no bitstream of {name}; build it without --no-bitstreams.")
+                raise AllocatorError(f"{table.path}: holds no bitstream of {name}; build it with bitstreams.")
             with foreign_errors(f"{name}: {one['codec']} can't decode it at {one['setting']}"):
                 decoded = stored_codec(one["codec"]).decode_picture(data).over(picture.backgrounds[-1])
             entry["picture"] = _picture(decoded, side)
@@ -199,40 +200,7 @@ def _target(allocation: Allocation) -> dict[str, Any]:
 
 def _frontier(allocation: Allocation) -> dict[str, list[float]] | None:
     """The whole set's curve; None where there is none, for images don't stand alone."""
-    if allocation.objective.aggregate != "mean":
+    if not allocation.objective.is_plain_mean:
         return None
     frame = Curve(allocation.points, allocation.objective, allocation.budget.rule).frame(_CURVE_POINTS)
     return {key: [round(float(x), 6) for x in frame[key]] for key in ("bpp", "value")}
-
-
-def _words(allocation: Allocation) -> str:
-    """What was chosen, how far from optimal, and what a byte more would buy."""
-    label, images = allocation.objective.label, len(allocation.chosen)
-    rule = allocation.budget.rule
-    budget = f"pooled ({int(allocation.budget.limit):,} bytes)" if rule == "pooled" else "as the mean of the images"
-    other = (
-        f"{allocation.mean_bpp:.4f} as the mean of the images"
-        if rule == "pooled"
-        else f"{allocation.pooled_bpp:.4f} pooled"
-    )
-    counts = allocation.chosen["codec"].value_counts()
-    mix = ", ".join(f"{codec} for {count}" for codec, count in counts.items())
-    sentences = [
-        f"At {allocation.budget.bpp:g} bits per pixel {budget} the {images} images take {allocation.bytes:,} bytes, "
-        f"{allocation.bpp:.4f} bits per pixel ({other}), and reach {label} {allocation.value:.4f}: {mix}."
-    ]
-    proof = "No other choice of levels is better within this budget: that is proven."
-    if allocation.gap:
-        proof = f"No choice of levels is better by more than {allocation.gap:.2g}. {allocation.reason}".strip()
-    better = [
-        f"{what} would give {other.value:.4f}"
-        for what, other in (
-            (f"the best single level ({allocation.single.detail})" if allocation.single else "", allocation.single),
-            ("equal rates", allocation.equal),
-        )
-        if other
-    ]
-    sentences.append(" ".join([proof, (", ".join(better) + ".").capitalize() if better else ""]).strip())
-    if allocation.objective.aggregate in ("mean", "pixels"):
-        sentences.append(f"A thousand bytes more would gain about {1000 * allocation.price:.2g}.")
-    return " ".join(sentences)

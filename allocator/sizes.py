@@ -56,8 +56,8 @@ class Size(NamedTuple):
             whole = int(self.number * _UNITS[self.unit])
         elif originals is None:
             raise AllocatorError(
-                f"{self}: the table doesn't know how large the originals' files are; continue it with "
-                "`allocator tables build`."
+                f"{self}: the table doesn't know how large the originals' files are; continue its build.",
+                hint={"command": "tables build"},
             )
         else:
             whole = int(self.number * originals / 100)

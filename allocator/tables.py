@@ -175,7 +175,7 @@ class Table:
         self._version = self._steps_left = self._attached_bytes = 0
         self._old = False  # and may not be written
         if not create and not self.path.is_file():
-            raise TableError(f"{path}: there is no such table; `allocator tables build` makes one.")
+            raise TableError(f"{path}: there is no such table; build it first.", hint={"command": "tables build"})
         with self._errors():
             uri = f"{self.path.resolve().as_uri()}?mode={'rwc' if create else 'rw'}"
             self._connection = sqlite3.connect(uri, uri=True, timeout=wait, isolation_level=None)
@@ -252,7 +252,8 @@ class Table:
                 self._connection.execute("INSERT OR REPLACE INTO property VALUES ('colour', ?)", (colour,))
         elif self.colour != colour:
             raise TableError(
-                f"{self.path}: was built with --colour {self.colour}; use that again, or build another table."
+                f"{self.path}: was built by the colour rule {self.colour}; use that again, or build another table.",
+                hint={"colour": self.colour},
             )
 
     def _check_objects(self, version: int) -> None:

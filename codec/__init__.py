@@ -4,6 +4,7 @@ from codec.base import BitstreamError, Codec, CodecError, ImageError, RGBImage
 from codec.formats import write_png
 from codec.image import pixels_sha256, read_image
 from codec.registry import UnknownName, codec_for_file, get_codec, names
+from codec.registry import get_codec as get
 
 __all__ = [
     "BitstreamError",
@@ -13,6 +14,7 @@ __all__ = [
     "RGBImage",
     "UnknownName",
     "codec_for_file",
+    "get",
     "get_codec",
     "names",
     "pixels_sha256",

@@ -6,8 +6,8 @@ import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +41,22 @@ def shown(text: str, line_breaks: bool = True) -> str:
 _UNPRINTED = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-class CodecError(Exception):
-    """Base of all errors of this package; the message is one sentence for a person."""
+class UserError(Exception):
+    """An error that its message explains to a person: what is wrong, where, and what to do.
+
+    Args:
+        message: in most cases one sentence.
+        hint: parameters that would help, by name, and a value for each (True: no value). The command line shows
+            them as its options.
+    """
+
+    def __init__(self, message: str = "", *, hint: Mapping[str, str | bool] | None = None) -> None:
+        super().__init__(message)
+        self.hint: Mapping[str, str | bool] = hint or {}
+
+
+class CodecError(UserError):
+    """Base of all errors of this package."""
 
 
 class BitstreamError(CodecError):
@@ -73,6 +87,18 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".rstrip(".: ")
 
 
+def _takes_images(encode: Callable[[Any, RGBImage, int], bytes]) -> Callable[[Any, Any, int], bytes]:
+    @functools.wraps(encode)
+    def wrapped(self: Any, image: Any, level: int) -> bytes:
+        if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,)):
+            from codec.picture import as_rgb
+
+            image = as_rgb(image)
+        return encode(self, image, level)
+
+    return wrapped
+
+
 class Codec(ABC):
     """An image coder with an ordered bank of quality levels.
 
@@ -100,11 +126,23 @@ class Codec(ABC):
     requirements: Sequence[str] = ()
     """Distributions that decoding imports, beside torch, numpy and Pillow: a submission brings them along."""
 
+    def __init_subclass__(cls) -> None:
+        """Let callers give :meth:`encode` files and Pillow images; implementations always get pixels."""
+        super().__init_subclass__()
+        if "encode" in vars(cls):
+            cls.encode = _takes_images(cls.encode)  # type: ignore[assignment,method-assign]
+
     @abstractmethod
-    def encode(self, image: RGBImage, level: int) -> bytes:
+    def encode(self, image: Any, level: int) -> bytes:
         """Encode ``image`` at ``levels[level]`` into one complete bitstream.
 
+        Args:
+            image: an :data:`RGBImage`, which is what subclasses get; callers may also give whatever
+                :func:`codec.picture.as_rgb` takes: a file, an address, a Pillow image, another array.
+            level: from 0, fewest bytes first.
+
         Raises:
+            ImageError: ``image`` can't be read, or isn't one.
             CodecError: the codec can't hold this image (its size, say).
         """
 

@@ -12,9 +12,10 @@ Whatever the rule, EXIF orientation is applied, and samples of 16 bits keep thei
 
 import functools
 import hashlib
+import io
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,14 @@ from PIL import Image, ImageOps
 
 from codec import colour as profiles
 from codec.base import ImageError, RGBImage
+from codec.files import write_file
 from codec.formats import open_image
-from codec.image import FORMATS, pixels_sha256, reading, to_pixels
+from codec.image import FORMATS, pixels_sha256, read_image, reading, to_pixels
 from codec.trust import check_path
 
 Colour = Literal["raw", "srgb", "profile"]
 """What becomes of colour profiles."""
+ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8]"
 _BLACK, _WHITE = 0, 255
 _GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 _HEAD = 1 << 16
@@ -117,6 +120,60 @@ def read_picture(path: str | os.PathLike[str], colour: Colour, data: bytes | Non
             pixels[..., :3] = _converted(image, pixels, profile)
             profile = None
         return Picture(pixels, profile, source, image.format or "", found, len(source))
+
+
+def as_rgb(image: ImageLike) -> RGBImage:
+    """The pixels of an image, wherever it is; colour profiles are ignored.
+
+    Args:
+        image: a file or address, a Pillow image, or an array: uint8 of shape (height, width), grey, or
+            (height, width, 3 or 4). A fourth channel is opacity.
+
+    Raises:
+        ImageError: it can't be read, is of another type or shape, or has transparent pixels.
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        pixels = to_pixels(image.copy(), io.BytesIO(), "The image")
+    else:
+        pixels = _checked_array(image)
+    if pixels.shape[2] > 3 and pixels[..., 3].min() < 255:
+        raise ImageError("The image has transparent pixels, which no bitstream of RGB keeps.")
+    return np.ascontiguousarray(pixels[..., :3])
+
+
+def save_image(path: str | os.PathLike[str], image: "NDArray[np.uint8] | Image.Image") -> None:
+    """Write an image as a PNG that keeps every pixel, whole or not at all.
+
+    Args:
+        path: of the file; missing folders are made.
+        image: a Pillow image, or an array as :func:`as_rgb` takes it.
+
+    Raises:
+        ImageError: it is of another type or shape, its samples fit no PNG, or the file can't be written.
+    """
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(_checked_array(image))
+    buffer = io.BytesIO()
+    try:
+        picture.save(buffer, "PNG", compress_level=1)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: an image of mode {picture.mode} can't be written as PNG ({error}).") from error
+    write_file(path, buffer.getvalue())
+
+
+def _checked_array(array: object) -> NDArray[np.uint8]:
+    """Shape (height, width, 3 or 4)."""
+    pixels = np.asarray(array)
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or not pixels.size:
+        raise ImageError(
+            "An image is a file, a Pillow image, or an array of uint8 of shape (height, width) or "
+            f"(height, width, 3 or 4), not {type(array).__name__}"
+            + (f" of {pixels.dtype}, shape {pixels.shape}." if isinstance(array, np.ndarray) else ".")
+        )
+    return pixels
 
 
 def read_stored_picture(path: str, colour: Colour) -> Picture:

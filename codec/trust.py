@@ -36,7 +36,8 @@ def check_name(name: str) -> None:
     if not (_all_files or name in _typed or is_codec_name(name)):
         raise UntrustedName(
             f"The file names {name!r}, which would load code or files from there. If you trust whoever made it, say "
-            "so by --trust."
+            "so.",
+            hint={"trust": True},
         )
 
 
@@ -49,5 +50,6 @@ def check_path(path: str) -> None:
     if is_address(path) and not (_all_files or path in _typed):
         raise UntrustedName(
             f"The file says that an image is at {path!r}, and reading it would open a connection. If you trust "
-            "whoever made it, say so by --trust."
+            "whoever made it, say so.",
+            hint={"trust": True},
         )

@@ -102,7 +102,8 @@ class Decoder:
                 known = f"only {codec.name} of {theirs!r}" if theirs else f"only {', '.join(sorted(self.versions))}"
                 raise SubmissionError(
                     f"The decoder can't decode {codec.name} of {codec.version!r}; it knows {known}. "
-                    "Allocate with --codec among what it knows, or pack another decoder."
+                    "Allocate with codecs that it knows, or pack another decoder.",
+                    hint={"codec": "NAME"},
                 )
 
 
@@ -222,7 +223,10 @@ def _part(codec: Codec, programs: bool) -> _Part:
     if isinstance(codec, CommandCodec):
         if not (codec.command.static and programs):
             why = "the rules don't allow programs" if codec.command.static else "its entry names no static binary"
-            raise SubmissionError(f"{codec.name} is a program that a decoder can't bring: {why}; use --no-decoder.")
+            raise SubmissionError(
+                f"{codec.name} is a program that a decoder can't bring: {why}; pack the data only.",
+                hint={"no_decoder": True},
+            )
         program = f"programs/{codec.name}/{Path(codec.command.static).name}"
         call = {key: getattr(codec.command, key) for key in ("decode", "suffix", "multiple", "seconds", "format")}
         entry |= {"source": "codec.command:packed_command", "arguments": named | call | {"program": program}}
@@ -353,8 +357,9 @@ def _download(wanted: Sequence[str], python: str, wheelhouse: Path | None, machi
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     why = (done.stderr.strip().splitlines() or ["pip says nothing"])[-1]
     raise SubmissionError(
-        f"The wheels of {', '.join(wanted)} for Python {python} can't be had {place} ({why}). Give a folder of them "
-        f"with --wheelhouse, or pack for this Python only with --python {here}."
+        f"The wheels of {', '.join(wanted)} for Python {python} aren't available {place} ({why}). Give a folder of "
+        f"them, or pack for this Python only, {here}.",
+        hint={"wheelhouse": "FOLDER", "python": here},
     )
 
 

@@ -1,5 +1,7 @@
 """The base of this package's errors."""
 
+from codec.base import UserError
 
-class SubmissionError(Exception):
-    """A submission can't be written or isn't sound; the message is one sentence for a person."""
+
+class SubmissionError(UserError):
+    """A submission can't be written or isn't sound."""

@@ -28,7 +28,7 @@ class Refilled:
     metrics: dict[str, float]
 
 
-def fill(
+def refill(
     allocation: Allocation,
     spare: int,
     metrics: Sequence[Metric],

@@ -46,7 +46,7 @@ def submit(
         edition: whose rules and limits hold.
         cap: bytes of what counts, at most; by default the allocation's budget.
         decoder: that is to decode it; its archive is the caller's to write.
-        refilled: from :func:`submissions.fill.fill`.
+        refilled: from :func:`submissions.fill.refill`.
         report: called with the images done and their number.
 
     Raises:
@@ -57,8 +57,9 @@ def submit(
     edition = edition or Edition(CUSTOM)
     if table.colour != "raw":
         raise SubmissionError(
-            f"{table.path}: was built with --colour {table.colour}, for files to deploy; a submission needs the "
-            "pixels as the challenge reads them, --colour raw."
+            f"{table.path}: was built by the colour rule {table.colour}, for files to deploy; a submission needs the "
+            "pixels as the challenge reads them, by the rule raw.",
+            hint={"colour": "raw"},
         )
     metrics = [name for name in table.metrics() if name in allocation.chosen]
     codecs: dict[str, Codec] = {}

@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import traceback
+from collections.abc import Iterator, Mapping
 
 from allocator.cli import (  # noqa: F401  (they register their commands)
     banks,
@@ -54,14 +55,25 @@ def main() -> None:
     sys.exit(code)
 
 
+def _options(hint: Mapping[str, str | bool]) -> Iterator[str]:
+    """The options of commands that an error hints at, in brackets."""
+    options = []
+    for name, value in hint.items():
+        flag = f"--{name.replace('_', '-')}"
+        options.append(f"`allocator {value}`" if name == "command" else flag if value is True else f"{flag} {value}")
+    if options:
+        yield f"({', '.join(options)})"
+
+
 def _sentence(error: Exception) -> str:
     """What a person is told; whatever isn't meant for one goes on as a traceback."""
-    from allocator.errors import AllocatorError
-    from codec.base import CodecError
-    from submissions.errors import SubmissionError
+    from codec.base import UserError
 
-    if isinstance(error, AllocatorError | CodecError | SubmissionError):
-        return str(error)
+    if isinstance(error, UserError):
+        hinting: UserError = error
+        while not hinting.hint and isinstance(hinting.__cause__, UserError):
+            hinting = hinting.__cause__
+        return " ".join([str(error), *_options(hinting.hint)])
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
         return f"{error.filename or 'A file'}: can't be written ({error.strerror})."
     if isinstance(error, OSError) and error.filename is not None and error.strerror:

@@ -10,7 +10,6 @@ import typer
 
 from allocator.cli import completion
 from allocator.cli.app import Json, Weights, app, echo, emit, grid, use_weights
-from allocator.cli.solving import record
 from allocator.cli.tables import build_with_progress
 
 SIDE = 448
@@ -45,6 +44,7 @@ def demo(
     from allocator.metrics import get_metric
     from allocator.objective import find_objective
     from allocator.provenance import FOOTNOTE, MARK, flatters
+    from allocator.summary import Summary
     from allocator.tables import Table
     from codec import get_codec
     from codec.files import write_file
@@ -92,7 +92,10 @@ def demo(
             ways = [allocation, *parts, allocation.single, allocation.equal]
             rows.append([target, f"{int(budget.limit):,}", f"{allocation.bytes:,}", *map(_value, ways)])
             rates.append(
-                {**record(allocation), "alone": {a: w and w.value for a, w in zip(alone, parts, strict=True)}}
+                {
+                    **Summary(allocation).record(),
+                    "alone": {a: w and w.value for a, w in zip(alone, parts, strict=True)},
+                }
             )
     alone_heads = [f"{name}{MARK if flatters(metric.name, name) else ''} alone" for name in alone]
     heads = ["bpp", "budget bytes", "used bytes", "chosen by image", *alone_heads]

@@ -1,13 +1,13 @@
 """Commands that write files to deploy: export from a table, and optimize from start to end."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from allocator.cli import completion
 from allocator.cli.app import Json, app, echo, emit, note
-from allocator.cli.solving import Problem, record, summary, takes_problem
+from allocator.cli.solving import SolveOptions, takes_problem
 from allocator.cli.tables import ColourName, build_with_progress
 from allocator.cli.waiting import waiting
 
@@ -20,22 +20,28 @@ if TYPE_CHECKING:
 @app.command()
 @takes_problem
 def export(
-    problem: Problem,
+    options: SolveOptions,
     out: Annotated[Path, typer.Option("--out", "-o", help="The files' folder.")],
     as_json: Json = False,
 ) -> None:
     """Solve, and write the chosen bitstreams as ordinary files, with a list of them in manifest.csv."""
     from allocator.errors import AllocatorError
+    from allocator.summary import Summary
     from allocator.tables import Table
 
-    found = problem.allocations()
+    found = options.allocations()
     if len(found) != 1:
         raise AllocatorError("Files are written for one --budget or --target.")
-    with Table(problem.table) as opened:
+    with Table(options.table) as opened:
         done = _write(opened, found[0], out)
     emit(
-        {"table": problem.table, "out": out, **vars(done), "allocation": record(found[0]) if as_json else None},
-        summary(found[0]),
+        {
+            "table": options.table,
+            "out": out,
+            **vars(done),
+            "allocation": Summary(found[0]).record() if as_json else None,
+        },
+        Summary(found[0]).text(),
         _told(done, out),
         as_json=as_json,
     )
@@ -106,6 +112,7 @@ def optimize(
     from allocator.metrics import get_metric
     from allocator.objective import find_objective
     from allocator.sizes import Size
+    from allocator.summary import Summary
     from allocator.tables import Table
     from codec import get_codec
     from codec.original import ORIGINAL
@@ -162,9 +169,9 @@ def optimize(
         raise typer.Exit(130) from None
     for one in built.notes:
         note(one)
-    worst = _worst(allocation)
+    summary = Summary(allocation)
     lines = [
-        *_compared(allocation, originals, worst),
+        *summary.compared(originals),
         f"measured    {built.points_measured:,} points now, {built.points_known:,} before; kept in {place}",
         _told(done, out) if done else f"{out}: nothing was written, as --dry-run says",
     ]
@@ -176,9 +183,9 @@ def optimize(
         "points_known": built.points_known,
         "failures": built.failures,
         "notes": built.notes,
-        "worst": worst,
+        "worst": summary.worst,
         "export": done and vars(done),
-        "allocation": record(allocation) if as_json else None,
+        "allocation": summary.record() if as_json else None,
     }
     emit(result, *lines, as_json=as_json)
     if built.failures:
@@ -212,31 +219,3 @@ def _told(done: "Exported", out: Path) -> str:
         f"{out}: {done.files} files, {told(done.bytes)}, {done.written} of them new{removed}{left}; "
         f"listed in {out / MANIFEST}"
     )
-
-
-def _worst(allocation: "Allocation") -> dict[str, Any]:
-    """The image that the objective finds worst."""
-    objective, chosen = allocation.objective, allocation.chosen
-    costs = objective.costs(chosen)
-    row = chosen.iloc[int(costs.argmax())]
-    value = objective.natural_sign * float(costs.max())
-    level = {name: row[name] for name in ("image", "codec", "setting", "bytes")}
-    return {**level, "value": value}
-
-
-def _compared(allocation: "Allocation", originals: int, worst: dict[str, Any]) -> list[str]:
-    """Before and after."""
-    from allocator.sizes import told
-
-    budget, objective, chosen = allocation.budget, allocation.objective, allocation.chosen
-    unit = budget.size.unit if budget.size else ""
-    mix = ", ".join(f"{codec} {count}" for codec, count in chosen["codec"].value_counts().items())
-    proof = "" if allocation.gap == 0 else f", at most {allocation.gap:.2g} from the best"
-    return [
-        f"before      {len(chosen)} images, {told(originals, unit)}",
-        f"after       {told(allocation.bytes, unit)} of {told(int(budget.limit), unit)}, "
-        f"{100 * allocation.bytes / originals:.3g} % of the originals: {mix}",
-        f"quality     {objective.label} {allocation.value:.4g} on average{proof}",
-        f"worst       {worst['value']:.4g}, {worst['image']} ({worst['codec']} {worst['setting']}, "
-        f"{told(worst['bytes'])})",
-    ]

@@ -6,13 +6,13 @@ from typing import Annotated
 import typer
 
 from allocator.cli.app import Json, Trust, Weights, app, console, emit, use_weights
-from allocator.cli.solving import Problem, record, takes_problem
+from allocator.cli.solving import SolveOptions, takes_problem
 
 
 @app.command()
 @takes_problem
 def report(
-    problem: Problem,
+    options: SolveOptions,
     out: Annotated[Path, typer.Option("--out", "-o", help="The page, one HTML file.")],
     title: Annotated[str | None, typer.Option(help="By default the table's name.")] = None,
     pictures: Annotated[int, typer.Option(min=0, help="Show so many images; all stand in the curves.")] = 40,
@@ -25,17 +25,18 @@ def report(
     from rich.progress import Progress
 
     from allocator.report import make_report
+    from allocator.summary import Summary
     from allocator.tables import Table
     from codec.files import write_file
 
     use_weights(metric_weights)
-    allocations = problem.allocations()
-    with Table(problem.table) as opened, Progress(console=console(stderr=True)) as bars:
+    allocations = options.allocations()
+    with Table(options.table) as opened, Progress(console=console(stderr=True)) as bars:
         bar = bars.add_task("images", total=None)
         page = make_report(
             opened,
             allocations,
-            title=title or f"Allocation of {problem.table.stem}",
+            title=title or f"Allocation of {options.table.stem}",
             pictures=pictures,
             side=side,
             report=lambda done, total: bars.update(bar, completed=done, total=total),
@@ -43,7 +44,7 @@ def report(
     write_file(out, page.encode())
     images, size = len(allocations[0].chosen), len(page.encode())
     emit(
-        {"out": out, "images": images, "bytes": size, "allocations": [record(one) for one in allocations]},
+        {"out": out, "images": images, "bytes": size, "allocations": [Summary(one).record() for one in allocations]},
         f"{out}: {images} images, {size / 1e6:.1f} MB",
         as_json=as_json,
     )

@@ -16,10 +16,9 @@ from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, codec_
 if TYPE_CHECKING:
     from fractions import Fraction
 
-    import pandas as pd
-
-    from allocator.allocation import Allocation, Baseline, Budget
+    from allocator.allocation import Allocation
     from allocator.curve import Curve, Near
+    from allocator.problem import Problem
 
 
 class MethodName(StrEnum):
@@ -35,7 +34,7 @@ def option(*names: str, metavar: str | None = None, help: str, **more: Any) -> A
 
 
 @dataclass
-class Problem:
+class SolveOptions:
     """What is to be solved: the options that `solve` and `submit` share."""
 
     table: TableFile
@@ -116,66 +115,45 @@ class Problem:
         option("--time-limit", metavar="SECONDS", min=0, help="For that core; then the best found and its gap."),
     ] = 60.0
 
-    def __post_init__(self) -> None:
-        self._originals: int | None = None  # bytes of all original files
-
-    def allocations(self, budgets_of: "Callable[[pd.DataFrame], list[Budget]] | None" = None) -> "list[Allocation]":
-        """One for each target, and one for the budget in bytes; or for each of the budgets that are asked for."""
-        from allocator.allocation import allocate, read_points
-        from allocator.constraints import Choice, Constraints, Floor
-        from allocator.objective import find_objective
+    def read(self) -> "Problem":
+        """The problem that they make of the table."""
+        from allocator.problem import Problem
         from allocator.tables import Table
 
         with Table(self.table) as opened:
-            points = read_points(opened, codec_names(self.codec, opened.codecs()))
-            objective = find_objective(opened, self.objective or (), self.aggregate, self.weights)
-            self._originals = opened.original_bytes()
-            constraints = Constraints(
-                floors=[Floor.parse(opened, text) for text in self.floor or []],
-                least_bpp=self.least_bpp,
-                most_bpp=self.most_bpp,
-                forbidden=[Choice.parse(text) for text in self.forbid or []],
-                forced=[Choice.parse(text) for text in self.force or []],
-                decode_seconds=self.decode_seconds,
-                max_codecs=self.max_codecs,
-            )
-        return [
-            allocate(
-                points,
-                budget,
-                objective,
-                constraints,
+            return Problem.read(
+                opened,
+                rule=self.rule.value,
+                objective=self.objective or (),
+                aggregate=self.aggregate,
+                codecs=codec_names(self.codec, opened.codecs()),
+                floors=self.floor or (),
+                forbid=self.forbid or (),
+                force=self.force or (),
                 method=self.method.value,
                 solver=self.solver,
                 time_limit=self.time_limit,
+                weights=self.weights,
+                least_bpp=self.least_bpp,
+                most_bpp=self.most_bpp,
+                decode_seconds=self.decode_seconds,
+                max_codecs=self.max_codecs,
             )
-            for budget in (budgets_of or self.budgets)(points)
-        ]
 
-    def budgets(self, points: "pd.DataFrame") -> "list[Budget]":
-        """Of the options."""
-        from allocator.allocation import make_budget, parse_target
-        from allocator.errors import AllocatorError
-        from allocator.sizes import Size
-
-        targets = [parse_target(target) for target in self.target or []]
-        if not targets and self.budget is None:
-            raise AllocatorError("Name at least one --target, or a --budget.")
-        budgets = [make_budget(points, self.rule.value, target=target) for target in targets]
-        if self.budget is not None:
-            size = Size.parse(self.budget)
-            budgets.append(make_budget(points, self.rule.value, size=size, originals=self._originals))
-        return budgets
+    def allocations(self) -> "list[Allocation]":
+        """One for each target, and one for the budget in bytes."""
+        problem = self.read()
+        return [problem.allocate(budget) for budget in problem.budgets(self.target or (), self.budget)]
 
 
 def takes_problem(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command whose first parameter is a :class:`Problem` that class's options."""
-    shared = inspect.signature(Problem).parameters
+    """Give a command whose first parameter is a :class:`SolveOptions` that class's options."""
+    shared = inspect.signature(SolveOptions).parameters
     own = list(inspect.signature(command).parameters.values())[1:]
 
     @functools.wraps(command)
     def wrapped(**given: Any) -> None:
-        command(Problem(**{name: given.pop(name) for name in shared}), **given)
+        command(SolveOptions(**{name: given.pop(name) for name in shared}), **given)
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*shared.values(), *own]]
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -186,17 +164,19 @@ def takes_problem(command: Callable[..., None]) -> Callable[..., None]:
 @app.command()
 @takes_problem
 def solve(
-    problem: Problem,
+    options: SolveOptions,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The choices, as .csv or .parquet.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say for each image why it got its level.")] = False,
     as_json: Json = False,
 ) -> None:
     """Pick one level for each image: the best objective within the budget, proven optimal."""
-    found = problem.allocations()
+    from allocator.summary import Summary
+
+    found = options.allocations()
     records, lines = [], []
     for allocation in found:
-        records.append(record(allocation) if as_json else {})
-        lines.append(summary(allocation))
+        records.append(Summary(allocation).record() if as_json else {})
+        lines.append(Summary(allocation).text())
         if explain:
             from allocator.explain import explain as words
 
@@ -208,92 +188,7 @@ def solve(
         chosen = [a.chosen.assign(target=a.budget.bpp).set_index("target").reset_index() for a in found]
         write_frame(pd.concat(chosen), out)
         lines.append(f"The chosen levels are in {out}.")
-    emit({"table": problem.table, "allocations": records, "out": out}, *lines, as_json=as_json)
-
-
-def record(allocation: "Allocation") -> dict[str, Any]:
-    """An allocation for `--json`."""
-    from allocator.metrics.base import RESERVED
-
-    budget, objective, chosen = allocation.budget, allocation.objective, allocation.chosen
-    metrics = [name for name in chosen.columns if name not in RESERVED]
-    level = ["image", "width", "height", "codec", "level", "setting", "bytes", "bpp"]
-    bounded = objective.aggregate in ("mean", "pixels")
-
-    def simpler(baseline: "Baseline | None") -> dict[str, Any] | None:
-        if baseline is None:
-            return None
-        numbers = {"value": baseline.value, "bytes": baseline.bytes, "bpp": baseline.bpp}
-        return {**numbers, "level": baseline.detail or None}
-
-    return {
-        "target_bpp": budget.bpp,
-        "rule": budget.rule,
-        "budget_bytes": int(budget.limit) if budget.rule == "pooled" else None,
-        "objective": objective.label,
-        "aggregate": objective.aggregate,
-        "value": allocation.value,
-        "gap": allocation.gap,
-        "reason": allocation.reason or None,
-        "note": allocation.note or None,
-        "bound": allocation.value - objective.natural_sign * allocation.gap if bounded else None,
-        "bytes": allocation.bytes,
-        "bpp": allocation.bpp,
-        "pooled_bpp": allocation.pooled_bpp,
-        "mean_bpp": allocation.mean_bpp,
-        "slack_bytes": allocation.slack,
-        "gain_per_byte": allocation.price if bounded else None,
-        "single_level": simpler(allocation.single),
-        "equal_rate": simpler(allocation.equal),
-        "images": [
-            {**{name: row[name] for name in level}, "metrics": {name: row[name] for name in metrics}}
-            for row in chosen.to_dict("records")
-        ],
-    }
-
-
-def summary(allocation: "Allocation") -> str:
-    """An allocation in a few lines."""
-    budget, objective = allocation.budget, allocation.objective
-    proof = "proven optimal, gap 0" if allocation.gap == 0 else f"gap {allocation.gap:.2g}"
-    how = objective.aggregate if objective.power is None else f"{objective.aggregate}-norm"
-    if objective.aggregate in ("mean", "pixels"):
-        proof += f", bound {allocation.value - objective.natural_sign * allocation.gap:.6f}"
-    if budget.size is None:
-        limit = f" ({int(budget.limit):,} bytes)" if budget.rule == "pooled" else ""
-        head = f"Target {budget.label} {budget.rule}{limit}"
-    else:
-        head = f"Budget {budget.label} ({int(budget.limit):,} bytes, {budget.bpp:.4g} bpp)"
-    lines = [
-        f"{head}: {objective.label}, {how}",
-        f"  rate        {rates(allocation, budget.rule)}",
-        f"  bytes       {allocation.bytes:,}, slack {allocation.slack:,.0f}",
-        f"  allocated   {allocation.value:.6f}, {proof}",
-    ]
-    if allocation.reason:
-        lines.append(f"  unproven    {allocation.reason}")
-    if allocation.note:
-        lines.append(f"  by PuLP     {allocation.note}")
-    for label, other, missing in (
-        ("one level", allocation.single, "no single level keeps to the budget"),
-        ("equal rate", allocation.equal, "some image has no level as small as the rate"),
-    ):
-        if other is None:
-            lines.append(f"  {label:<11} {missing}")
-        else:
-            detail = f", {other.detail}" if other.detail else ""
-            lines.append(f"  {label:<11} {other.value:.6f}, {other.bytes:,} bytes{detail}")
-    mix = ", ".join(f"{codec} {count}" for codec, count in allocation.chosen["codec"].value_counts().items())
-    lines.append(f"  images      {len(allocation.chosen)}: {mix}")
-    if objective.aggregate in ("mean", "pixels"):
-        lines.append(f"  price       1,000 more bytes would gain about {1000 * allocation.price:.2g}")
-    return "\n".join(lines)
-
-
-def rates(reached: "Allocation | Near", rule: str) -> str:
-    """What was reached under a rule, and beside it under the other one."""
-    other = ("mean", reached.mean_bpp) if rule == "pooled" else ("pooled", reached.pooled_bpp)
-    return f"{reached.bpp:.6f} bpp {rule}, {other[1]:.6f} {other[0]}"
+    emit({"table": options.table, "allocations": records, "out": out}, *lines, as_json=as_json)
 
 
 @app.command()
@@ -368,9 +263,10 @@ def _unreached(rate: "Fraction") -> dict[str, Any]:
 def _closely(curve: "Curve", near: "Near") -> list[str]:
     """A target in words: the allocation there, the price of a byte, and the images that would change first."""
     budget = "" if near.budget_bytes is None else f" of {near.budget_bytes:,}"
+    other = f"{near.mean_bpp:.6f} mean" if near.rule == "pooled" else f"{near.pooled_bpp:.6f} pooled"
     lines = [
         f"{near.target_bpp:g} bpp {near.rule}: {curve.objective.label} {near.value:.6f}, at best {near.bound:.6f}",
-        f"  {rates(near, near.rule)}; {near.bytes:,}{budget} bytes",
+        f"  {near.bpp:.6f} bpp {near.rule}, {other}; {near.bytes:,}{budget} bytes",
     ]
     if near.changes:
         lines.append(f"  1,000 more bytes would gain about {1000 * near.price:.2g}; with more budget change first")

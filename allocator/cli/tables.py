@@ -14,7 +14,6 @@ from allocator.cli.formats import with_decimals
 from allocator.cli.waiting import Lines
 
 if TYPE_CHECKING:
-    from allocator.measure.adaptive import Needed
     from allocator.measure.build import BuildReport
     from allocator.metrics import Metric
     from codec import Codec
@@ -95,6 +94,7 @@ def tables_build(
     as_json: Json = False,
 ) -> None:
     """Measure every image at every level of the codecs (avif and hevc, lpips unless told otherwise)."""
+    from allocator.api import CODECS, METRICS, needed_for
     from allocator.errors import AllocatorError
     from allocator.images import find_images
     from allocator.measure.engines import Engine, Local, Ray
@@ -110,14 +110,16 @@ def tables_build(
     # mistakes show before weights are fetched
     find_images((image for image in images if not is_address(image)), [] if keep_going else None)
     try:
-        codecs = [get_codec(name) for name in dict.fromkeys(codec or ["avif", "hevc"])]
-        metrics = [get_metric(name) for name in dict.fromkeys(metric or ["lpips"])]
+        codecs = [get_codec(name) for name in dict.fromkeys(codec or CODECS)]
+        metrics = [get_metric(name) for name in dict.fromkeys(metric or METRICS)]
         if dry_run:
             local_jobs = jobs if engine == EngineName.local else None
             _estimate(out, images, codecs, metrics, local_jobs, not no_bitstreams, colour, as_json)
             return
         doing: Engine = Local(jobs) if engine == EngineName.local else Ray(address, jobs, gpus_per_worker)
-        needed = _needed(codecs, metrics, for_target, for_budget, assume) if for_target or for_budget else None
+        needed = None
+        if for_target or for_budget:
+            needed = needed_for(codecs, metrics, for_target or (), for_budget or (), assume.value)
         report = build_with_progress(
             out,
             images,
@@ -192,31 +194,6 @@ def _duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.1f} seconds"
-
-
-def _needed(
-    codecs: "list[Codec]",
-    metrics: "list[Metric]",
-    targets: list[str] | None,
-    limits: list[str] | None,
-    assume: AssumptionName,
-) -> "Needed":
-    from allocator.allocation import make_budget, parse_target
-    from allocator.measure.adaptive import Needed
-    from allocator.objective import find_objective
-    from allocator.sizes import Size
-
-    rates = [parse_target(target) for target in targets or []]
-    sizes = [Size.parse(limit) for limit in limits or []]
-    return Needed(
-        codecs,
-        lambda table, points: [
-            *(make_budget(points, "pooled", target=rate) for rate in rates),
-            *(make_budget(points, "pooled", size=size, originals=table.original_bytes()) for size in sizes),
-        ],
-        lambda table: find_objective(table, [metrics[0].name]),
-        assume.value,
-    )
 
 
 def build_with_progress(

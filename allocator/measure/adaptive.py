@@ -213,7 +213,7 @@ def plan(
     Raises:
         AllocatorError: a rule or an aggregate that this can't do, or a budget or floor that can't be met.
     """
-    if objective.aggregate not in ("mean", "pixels") or any(budget.rule != "pooled" for budget in budgets):
+    if not objective.is_mean or any(budget.rule != "pooled" for budget in budgets):
         raise AllocationError("Only what is needed is measured for pooled budgets and for mean or pixels alone.")
     shares = objective.shares(points["image"].tolist(), points["width"] * points["height"])
     points = points.assign(

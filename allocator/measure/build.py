@@ -172,8 +172,9 @@ class _Build:
             self.report(Progress("reading", done, len(files), done / len(files)))
         failures.sort()
         if failures and not self.keep_going:
-            left_out = " (--keep-going leaves such images out)" if members else ""
-            raise AllocatorError("\n".join([*failures, f"Nothing was measured{left_out}."]))
+            raise AllocatorError(
+                "\n".join([*failures, "Nothing was measured."]), hint={"keep_going": True} if members else None
+            )
         if not members:
             raise AllocatorError("\n".join([*failures, "No image could be read."]))
         self.result.images = len(members)
@@ -192,7 +193,7 @@ class _Build:
         if self.colour == "raw" and (found := [member.name for member in members if member.profile]):
             yield (
                 f"The colour profiles of {_named(found)} are ignored, as the challenge does; for files to deploy "
-                "build with --colour srgb."
+                "build by the colour rule srgb."
             )
         for codec in self.codecs:
             found = [one.name for one in members if one.alpha and not fits(codec, one, self.colour)]
@@ -265,7 +266,7 @@ class _Build:
             self._store(found)
             if failure and not self.keep_going:
                 raise AllocatorError(
-                    f"{self.result.failures[-1]} What was measured is kept; --keep-going leaves such images out."
+                    f"{self.result.failures[-1]} What was measured is kept.", hint={"keep_going": True}
                 ) from failure
             self.report(Progress("measuring", images_done, len(left), done / total, current))
         if tasks and self.keep_going:

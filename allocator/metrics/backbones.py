@@ -108,8 +108,9 @@ def _cached(net: str) -> Path:
             among = f", not among those given ({given})" if given else ""
             raise MetricError(
                 f"The weights {cached.name} are not in {cached.parent}{among}, and can't be downloaded ({error}). "
-                f"Fetch {url} elsewhere and name the file or its folder by --metric-weights or {WEIGHTS_VARIABLE}, "
-                "or use a metric that needs no download: lpips, ms-ssim, psnr."
+                f"Fetch {url} elsewhere and name the file or its folder by {WEIGHTS_VARIABLE}, "
+                "or use a metric that needs no download: lpips, ms-ssim, psnr.",
+                hint={"metric_weights": "PATH"},
             ) from error
         finally:
             socket.setdefaulttimeout(timeout)

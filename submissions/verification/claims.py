@@ -32,7 +32,7 @@ def find_rules(manifest: Manifest, wanted: Edition | None, verdict: Verdict) -> 
         usual = Edition(CUSTOM)
         verdict.unchecked.append(
             f"the rules: {manifest.edition!r} is no edition that is known here, so rate, count and limits are the "
-            "manifest's own (give --edition)."
+            "manifest's own (give an edition)."
         )
         return Edition(
             manifest.edition,
@@ -103,7 +103,7 @@ def check_table(opened: Opened, given: Path | None, verdict: Verdict) -> set[str
         if path is None or (given is None and not path.is_file()):
             where = f"{path} isn't there" if path else f"a manifest of version {manifest.version} names none"
             verdict.unchecked.append(
-                f"the manifest against its table: {where} (give --table), so that values are what the manifest says."
+                f"the manifest against its table: {where} (give its table), so values are the manifest's own."
             )
             return known
         with Table(path) as table:

@@ -60,7 +60,7 @@ def check_images(opened: Opened, targets: dict[str, str | None] | None, known: s
             remeasured.add(entry.name)
     if absent:
         verdict.unchecked.append(
-            f"metrics of {len(absent):,} images: their originals aren't at hand (give --images): {listed(absent)}."
+            f"metrics of {len(absent):,} images: their originals aren't at hand (give the images): {listed(absent)}."
         )
     _check_near(opened, near, verdict)
     # without a pin both decoders may have decoded another image's bitstream
@@ -74,7 +74,7 @@ def check_images(opened: Opened, targets: dict[str, str | None] | None, known: s
     if unknown:
         verdict.unchecked.append(
             f"pixels of {listed(entry.name for entry in unknown)}: they aren't exactly those that were measured, and "
-            f"{listed({entry.codec for entry in unknown})} isn't known here to say whether they may (give --codec)."
+            f"{listed({entry.codec for entry in unknown})} isn't known here to say whether they may (give the codec)."
         )
     verdict.confirmed = ["bytes", *([] if unsure or unknown else ["pixels"])]
     if complete and not absent:

@@ -52,7 +52,7 @@ def test_encode_at_a_rate_takes_the_best_level_that_fits(photos: Path, tmp_path:
         (("decode", "IMAGE", "-c", "jpeg"), "not a whole jpeg bitstream"),
         (("decode", "gone.heic"), "gone.heic: can't be read (No such file"),
         (("tables", "build", "IMAGE", "-m", "vmaf", "-o", "x.db"), "No metric is called 'vmaf'"),
-        (("solve", "TABLE"), "Name at least one --target, or a --budget"),
+        (("solve", "TABLE"), "Give at least one target rate, or a budget in bytes. (--target BPP, --budget SIZE)"),
         (("solve", "TABLE", "-t", "1", "--objective", "lpips"), "no metric 'lpips'; measured are psnr, ms-ssim"),
         (("solve", "TABLE", "-t", "1", "-c", "hevc"), "holds nothing of hevc; measured are jpeg, webp"),
         (("solve", "TABLE", "--budget", 0), "A budget is bytes (200000)"),

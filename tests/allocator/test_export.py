@@ -156,7 +156,7 @@ def test_ignored_profiles_are_not_exported(photos: Path, tmp_path: Path) -> None
 def test_a_table_for_files_is_no_submission(deploying: Path, tmp_path: Path) -> None:
     ran = run("submit", deploying / "run.db", "--target", "2", "-c", "webp", "--no-decoder", "-o", tmp_path / "entry")
     assert ran.code == 2
-    assert "was built with --colour srgb, for files to deploy" in ran.err
+    assert "was built by the colour rule srgb, for files to deploy" in ran.err
 
 
 def test_optimize_measures_solves_and_writes(photos: Path, tmp_path: Path) -> None:

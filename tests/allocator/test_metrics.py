@@ -267,7 +267,7 @@ def test_without_weights_one_sentence_says_what_to_do(tmp_path: Path) -> None:
     env.pop(WEIGHTS_VARIABLE, None)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
     assert "vgg16-397923af.pth" in done.stdout
-    assert "--metric-weights or ALLOCATOR_METRIC_WEIGHTS" in done.stdout
+    assert "name the file or its folder by ALLOCATOR_METRIC_WEIGHTS" in done.stdout
     assert list(tmp_path.rglob("*.pth")) == []
 
 

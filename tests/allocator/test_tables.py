@@ -165,7 +165,8 @@ def test_a_table_of_the_first_version_is_read_and_continued(
         assert opened.members() == new.members()
     ran = run("tables", "build", photos, "-c", "jpeg", "-m", "psnr", "-o", first, "--colour", "srgb")
     assert ran.code == 2
-    assert "was built with --colour raw" in ran.err
+    assert "was built by the colour rule raw" in ran.err
+    assert "(--colour raw)" in ran.err
 
 
 def test_a_table_of_the_first_version_that_may_not_be_written_is_read(

@@ -3,7 +3,11 @@
 import contextlib
 import itertools
 import multiprocessing
+import multiprocessing.context
+import pickle
 import signal
+import sys
+import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -37,7 +41,7 @@ class Local(Engine):
         before = set(multiprocessing.active_children())
         pool = ProcessPoolExecutor(
             self.processes,
-            mp_context=multiprocessing.get_context("spawn"),
+            mp_context=_context(codecs, metrics),
             initializer=_prepare,
             initargs=(codecs, metrics),
         )
@@ -47,15 +51,47 @@ class Local(Engine):
             ended = True
         except BrokenProcessPool as error:
             raise AllocatorError(
-                "A worker process was killed, most likely for want of memory; what was measured is kept, so run the "
-                "same command again, with fewer --jobs. (A script that calls build needs `if __name__ == "
-                "'__main__':`.)"
+                "A worker process was killed, most likely for want of memory; what was measured is kept, so build "
+                "again with fewer processes.",
+                hint={"jobs": "N"},
             ) from error
         finally:
             # a pool whose processes are idle ends by itself, and leaves nothing to be done as Python ends
             pool.shutdown(wait=ended, cancel_futures=True)
             for process in set(multiprocessing.active_children()) - before:
                 process.terminate()
+
+
+class _Process(multiprocessing.context.SpawnProcess):
+    """A spawned process that doesn't run the caller's script again, so that scripts need no ``__main__`` guard."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = types.ModuleType("__main__")  # without a file, there is nothing to run
+        try:
+            return multiprocessing.context.SpawnProcess._Popen(process_obj)
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _Context(multiprocessing.context.SpawnContext):
+    Process = _Process
+
+
+def _context(codecs: Sequence[Codec], metrics: Sequence[Metric]) -> multiprocessing.context.SpawnContext:
+    """How processes start: with the caller's script only where it defines a codec or metric.
+
+    Raises:
+        AllocatorError: a codec or metric can't be pickled.
+    """
+    try:
+        needs_main = b"__main__" in pickle.dumps((codecs, metrics))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise AllocatorError(
+            f"A codec or metric can't be sent to worker processes ({error}); define its class in a module."
+        ) from error
+    return multiprocessing.get_context("spawn") if needs_main else _Context()
 
 
 def _prepare(codecs: Sequence[Codec], metrics: Sequence[Metric]) -> None:

@@ -87,7 +87,8 @@ class Ray(Engine):
         if not count:
             raise AllocatorError(
                 f"The cluster has {room.get('CPU', 0):g} cores and {room.get('GPU', 0):g} GPUs now, too few for a "
-                "worker; if it is to grow, say by --jobs how many workers there shall be."
+                "worker; if it is to grow, say how many workers there shall be.",
+                hint={"jobs": "N"},
             )
         return count
 

@@ -1,0 +1,171 @@
+"""What is to be allocated: operating points, an objective, constraints, and how the program is solved."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+from allocator.allocation import (
+    Allocation,
+    AllocationError,
+    Budget,
+    Method,
+    Rate,
+    allocate,
+    make_budget,
+    parse_target,
+    read_points,
+)
+from allocator.constraints import Choice, Constraints, Floor
+from allocator.grid import Rule
+from allocator.objective import Objective, find_objective
+from allocator.sizes import Size
+from allocator.tables import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class ProblemOptions(TypedDict, total=False):
+    """Options of an allocation; all are optional."""
+
+    rule: Rule
+    """How the rate of the set is counted: ``pooled`` (the default) or ``mean``."""
+    objective: str | Sequence[str]
+    """What to optimise: ``METRIC`` or ``METRIC:WEIGHT``, or several; by default the table's first metric."""
+    aggregate: str | float
+    """Over the images: ``mean`` (the default), ``pixels``, ``worst``, or the p of a p-norm."""
+    weights: Mapping[str, float] | str | os.PathLike[str] | None
+    """How much each image counts, by name, or a CSV file of it; see :func:`allocator.objective.find_objective`."""
+    codecs: Sequence[str]
+    """Only these codecs."""
+    floors: Sequence[str | Floor]
+    """``[IMAGES:]METRIC=VALUE``: no image, or none with a name like this, may be worse."""
+    least_bpp: float | None
+    """No image may get fewer bits per pixel."""
+    most_bpp: float | None
+    """No image may get more bits per pixel."""
+    forbid: Sequence[str | Choice]
+    """``[IMAGE=]CODEC[:SETTING]``: levels not to be chosen."""
+    force: Sequence[str | Choice]
+    """``[IMAGE=]CODEC[:SETTING]``: levels to choose among."""
+    decode_seconds: float | None
+    """A second budget: total decoding time."""
+    max_codecs: int | None
+    """At most this many different codecs."""
+    method: Method
+    """``exact`` (the default), or ``pulp`` to have PuLP solve the whole program and compare."""
+    solver: str
+    """PuLP's solver: ``cbc`` (the default), ``highs``, or another that is installed."""
+    time_limit: float | None
+    """Seconds for the solver, 60 by default."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A set's operating points and what its allocation is to be, for any budget."""
+
+    points: "pd.DataFrame"
+    """As :func:`allocator.allocation.read_points` gives them."""
+    objective: Objective
+    constraints: Constraints = field(default_factory=Constraints)
+    rule: Rule = "pooled"
+    originals: int | None = None
+    """Bytes of all original files, where they are known."""
+    method: Method = "exact"
+    solver: str = "cbc"
+    time_limit: float | None = 60.0
+
+    @classmethod
+    def read(cls, table: Table, **options: Unpack[ProblemOptions]) -> "Problem":
+        """The problem that a table and options make.
+
+        Raises:
+            AllocatorError: the table is empty or not measured completely, or an option makes no sense for it.
+        """
+        names = options.get("objective", ())
+        points = read_points(table, options.get("codecs", ()))
+        return cls(
+            points=points,
+            objective=find_objective(
+                table,
+                [names] if isinstance(names, str) else names,
+                str(options.get("aggregate", "mean")),
+                options.get("weights"),
+            ),
+            constraints=Constraints(
+                floors=[
+                    one if isinstance(one, Floor) else Floor.parse(table, one) for one in options.get("floors", ())
+                ],
+                least_bpp=options.get("least_bpp"),
+                most_bpp=options.get("most_bpp"),
+                forbidden=[_choice(one) for one in options.get("forbid", ())],
+                forced=[_choice(one) for one in options.get("force", ())],
+                decode_seconds=options.get("decode_seconds"),
+                max_codecs=options.get("max_codecs"),
+            ),
+            rule=options.get("rule", "pooled"),
+            originals=table.original_bytes(),
+            method=options.get("method", "exact"),
+            solver=options.get("solver", "cbc"),
+            time_limit=options.get("time_limit", 60.0),
+        )
+
+    @property
+    def pixels(self) -> int:
+        """Of all images."""
+        sizes = self.points.drop_duplicates("image")
+        return int((sizes["width"].astype("int64") * sizes["height"].astype("int64")).sum())
+
+    def budget(self, bpp: Rate | None = None, size: int | str | Size | None = None) -> Budget:
+        """A budget of the set, from a rate or from a number of bytes.
+
+        Args:
+            bpp: bits per pixel; a float or text means what it reads: 0.15 is 15/100.
+            size: bytes, or text such as ``2MB`` and ``30%`` of the originals.
+
+        Raises:
+            AllocatorError: neither or both are given, or one makes no sense.
+        """
+        if (bpp is None) == (size is None):
+            raise AllocationError("Give either a target rate (bpp) or a budget in bytes.")
+        if bpp is not None:
+            return make_budget(self.points, self.rule, target=parse_target(bpp))
+        assert size is not None
+        parsed = size if isinstance(size, Size) else Size.parse(str(size))
+        return make_budget(self.points, self.rule, size=parsed, originals=self.originals)
+
+    def budgets(self, targets: Sequence[Rate] = (), size: int | str | Size | None = None) -> list[Budget]:
+        """One for each target rate, and one for the number of bytes.
+
+        Raises:
+            AllocatorError: there is none, or one makes no sense.
+        """
+        budgets = [self.budget(target) for target in targets]
+        if size is not None:
+            budgets.append(self.budget(size=size))
+        if not budgets:
+            raise AllocationError(
+                "Give at least one target rate, or a budget in bytes.", hint={"target": "BPP", "budget": "SIZE"}
+            )
+        return budgets
+
+    def allocate(self, budget: Budget) -> Allocation:
+        """The best allocation within a budget.
+
+        Raises:
+            AllocatorError: see :func:`allocator.allocation.allocate`.
+        """
+        return allocate(
+            self.points,
+            budget,
+            self.objective,
+            self.constraints,
+            method=self.method,
+            solver=self.solver,
+            time_limit=self.time_limit,
+        )
+
+
+def _choice(choice: str | Choice) -> Choice:
+    return choice if isinstance(choice, Choice) else Choice.parse(choice)

@@ -1,0 +1,174 @@
+"""What an allocation reached, for people and programs: each fact in one place, and its renderings."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from allocator.allocation import Allocation, Baseline
+from allocator.metrics.base import RESERVED
+from allocator.sizes import told
+
+_LEVEL = ("image", "width", "height", "codec", "level", "setting", "bytes", "bpp")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """An allocation's facts and their renderings."""
+
+    allocation: Allocation
+
+    @property
+    def budget_bytes(self) -> int | None:
+        """None under the rule ``mean``."""
+        budget = self.allocation.budget
+        return int(budget.limit) if budget.rule == "pooled" else None
+
+    @property
+    def bound(self) -> float | None:
+        """A value that no allocation within the budget betters; None where the objective is no mean."""
+        one = self.allocation
+        return one.value - one.objective.natural_sign * one.gap if one.objective.is_mean else None
+
+    @property
+    def gain_per_byte(self) -> float | None:
+        """What a byte more would gain, about; None where the objective is no mean."""
+        return self.allocation.price if self.allocation.objective.is_mean else None
+
+    @property
+    def codecs(self) -> str:
+        """How many images each codec got: ``po-dkic 6, hevc 1``."""
+        return ", ".join(
+            f"{codec} {count}" for codec, count in self.allocation.chosen["codec"].value_counts().items()
+        )
+
+    @property
+    def other_bpp(self) -> tuple[str, float]:
+        """The rate under the rule that isn't the budget's, after that rule's name."""
+        one = self.allocation
+        return ("mean", one.mean_bpp) if one.budget.rule == "pooled" else ("pooled", one.pooled_bpp)
+
+    @property
+    def worst(self) -> dict[str, Any]:
+        """The image that the objective finds worst."""
+        objective, chosen = self.allocation.objective, self.allocation.chosen
+        costs = objective.costs(chosen)
+        row = chosen.iloc[int(costs.argmax())]
+        level = {name: row[name] for name in ("image", "codec", "setting", "bytes")}
+        return {**level, "value": objective.natural_sign * float(costs.max())}
+
+    def record(self) -> dict[str, Any]:
+        """All of it for JSON."""
+        one = self.allocation
+        metrics = [name for name in one.chosen.columns if name not in RESERVED]
+        return {
+            "target_bpp": one.budget.bpp,
+            "rule": one.budget.rule,
+            "budget_bytes": self.budget_bytes,
+            "objective": one.objective.label,
+            "aggregate": one.objective.aggregate,
+            "value": one.value,
+            "gap": one.gap,
+            "reason": one.reason or None,
+            "note": one.note or None,
+            "bound": self.bound,
+            "bytes": one.bytes,
+            "bpp": one.bpp,
+            "pooled_bpp": one.pooled_bpp,
+            "mean_bpp": one.mean_bpp,
+            "slack_bytes": one.slack,
+            "gain_per_byte": self.gain_per_byte,
+            "single_level": _baseline(one.single),
+            "equal_rate": _baseline(one.equal),
+            "images": [
+                {**{name: row[name] for name in _LEVEL}, "metrics": {name: row[name] for name in metrics}}
+                for row in one.chosen.to_dict("records")
+            ],
+        }
+
+    def text(self) -> str:
+        """A few lines for a terminal."""
+        one, budget, objective = self.allocation, self.allocation.budget, self.allocation.objective
+        proof = "proven optimal, gap 0" if one.gap == 0 else f"gap {one.gap:.2g}"
+        if self.bound is not None:
+            proof += f", bound {self.bound:.6f}"
+        if budget.size is None:
+            limit = f" ({self.budget_bytes:,} bytes)" if self.budget_bytes is not None else ""
+            head = f"Target {budget.label} {budget.rule}{limit}"
+        else:
+            head = f"Budget {budget.label} ({self.budget_bytes:,} bytes, {budget.bpp:.4g} bpp)"
+        rule, rate = self.other_bpp
+        lines = [
+            f"{head}: {objective.label}, {objective.aggregate_label}",
+            f"  rate        {one.bpp:.6f} bpp {budget.rule}, {rate:.6f} {rule}",
+            f"  bytes       {one.bytes:,}, slack {one.slack:,.0f}",
+            f"  allocated   {one.value:.6f}, {proof}",
+        ]
+        if one.reason:
+            lines.append(f"  unproven    {one.reason}")
+        if one.note:
+            lines.append(f"  by PuLP     {one.note}")
+        for label, other, missing in (
+            ("one level", one.single, "no single level keeps to the budget"),
+            ("equal rate", one.equal, "some image has no level as small as the rate"),
+        ):
+            if other is None:
+                lines.append(f"  {label:<11} {missing}")
+            else:
+                detail = f", {other.detail}" if other.detail else ""
+                lines.append(f"  {label:<11} {other.value:.6f}, {other.bytes:,} bytes{detail}")
+        lines.append(f"  images      {len(one.chosen)}: {self.codecs}")
+        if self.gain_per_byte is not None:
+            lines.append(f"  price       1,000 more bytes would gain about {1000 * self.gain_per_byte:.2g}")
+        return "\n".join(lines)
+
+    def sentences(self) -> str:
+        """A paragraph: what was chosen, how far from optimal, and what a byte more would buy."""
+        one, label = self.allocation, self.allocation.objective.label
+        rule, rate = self.other_bpp
+        budget = "as the mean of the images" if self.budget_bytes is None else f"pooled ({self.budget_bytes:,} bytes)"
+        other_rate = f"{rate:.4f} {'as the mean of the images' if rule == 'mean' else rule}"
+        counts = one.chosen["codec"].value_counts()
+        mix = ", ".join(f"{codec} for {count}" for codec, count in counts.items())
+        sentences = [
+            f"At {one.budget.bpp:g} bits per pixel {budget} the {len(one.chosen)} images take {one.bytes:,} bytes, "
+            f"{one.bpp:.4f} bits per pixel ({other_rate}), and reach {label} {one.value:.4f}: {mix}."
+        ]
+        proof = "No other choice of levels is better within this budget: that is proven."
+        if one.gap:
+            proof = f"No choice of levels is better by more than {one.gap:.2g}. {one.reason}".strip()
+        better = [
+            f"{what} would give {other.value:.4f}"
+            for what, other in (
+                (f"the best single level ({one.single.detail})" if one.single else "", one.single),
+                ("equal rates", one.equal),
+            )
+            if other
+        ]
+        sentences.append(" ".join([proof, (", ".join(better) + ".").capitalize() if better else ""]).strip())
+        if self.gain_per_byte is not None:
+            sentences.append(f"A thousand bytes more would gain about {1000 * self.gain_per_byte:.2g}.")
+        return " ".join(sentences)
+
+    def compared(self, originals: int) -> list[str]:
+        """Lines on what became of the original files.
+
+        Args:
+            originals: their bytes.
+        """
+        one, worst = self.allocation, self.worst
+        unit = one.budget.size.unit if one.budget.size else ""
+        proof = "" if one.gap == 0 else f", at most {one.gap:.2g} from the best"
+        return [
+            f"before      {len(one.chosen)} images, {told(originals, unit)}",
+            f"after       {told(one.bytes, unit)} of {told(int(one.budget.limit), unit)}, "
+            f"{100 * one.bytes / originals:.3g} % of the originals: {self.codecs}",
+            f"quality     {one.objective.label} {one.value:.4g} on average{proof}",
+            f"worst       {worst['value']:.4g}, {worst['image']} ({worst['codec']} {worst['setting']}, "
+            f"{told(worst['bytes'])})",
+        ]
+
+
+def _baseline(baseline: Baseline | None) -> dict[str, Any] | None:
+    if baseline is None:
+        return None
+    numbers = {"value": baseline.value, "bytes": baseline.bytes, "bpp": baseline.bpp}
+    return {**numbers, "level": baseline.detail or None}

@@ -1,0 +1,289 @@
+"""Entries of the challenge: a problem and an edition's rules to one submission for each rate."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from allocator.allocation import Allocation, Budget, Rate, make_budget, parse_target
+from allocator.constraints import Constraints
+from allocator.grid import Rule
+from allocator.metrics import Metric, stored_metric
+from allocator.metrics.base import METRICS
+from allocator.problem import Problem
+from allocator.tables import Table
+from codec import names
+from codec.files import write_file
+from codec.registry import stored_codec
+from submissions.decoder import DECODER, MACHINE, Decoder, check_size, make_decoder, summary
+from submissions.edition import CUSTOM, Count, Edition
+from submissions.errors import SubmissionError
+from submissions.fill import Refilled, refill
+from submissions.manifest import MANIFEST, Manifest
+from submissions.page import page
+from submissions.submit import data_overhead, submit
+
+PAGE = "README.md"
+
+
+class CappedBudget(NamedTuple):
+    """What may be allocated, and what the rules allow."""
+
+    budget: Budget
+    cap: int | None
+    """The most bytes of what counts; None under the rule ``mean``."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One rate's submission, as it was written."""
+
+    folder: Path
+    allocation: Allocation
+    manifest: Manifest
+    counted_bytes: int
+    """Of what counts: the bitstreams, or the data archive."""
+
+
+@dataclass(frozen=True)
+class DecoderOptions:
+    """How a decoder is packed; see :func:`submissions.decoder.make_decoder`."""
+
+    pythons: Sequence[str] | None = None
+    wheelhouse: Path | None = None
+    machine: str = MACHINE
+
+
+def capped_budgets(
+    problem: Problem,
+    edition: Edition | None = None,
+    count: Count | None = None,
+    targets: Sequence[Rate] = (),
+    size: int | str | None = None,
+) -> list[CappedBudget]:
+    """What may be allocated so that entries keep to an edition's rules.
+
+    A rate gives as many bytes as the edition allows; where the archive counts, its own bytes are set aside.
+
+    Args:
+        problem: whose images are to be entered.
+        edition: whose rules hold; by default rates are rounded down to bytes, and the bitstreams count.
+        count: what counts, in place of what the edition says.
+        targets: bits per pixel; by default the edition's.
+        size: a budget in bytes, in place of rates (without an edition, beside them).
+
+    Raises:
+        SubmissionError: the edition names no rate, counts another rule's bytes, or its archive alone takes a budget.
+        AllocatorError: a rate or size makes no sense.
+    """
+    rules = _rules(edition, count)
+    if edition and problem.rule != "pooled":
+        raise SubmissionError("The challenge's rate is pooled over the set: an edition goes with the rule `pooled`.")
+    if edition is None or size is not None:
+        budgets = problem.budgets(targets, size)
+    else:
+        rates = [parse_target(target) for target in targets or edition.targets]
+        if not rates:
+            raise SubmissionError(
+                f"The edition {edition.name} names no rates; name at least one target.", hint={"target": "BPP"}
+            )
+        budgets = [
+            make_budget(problem.points, "pooled", total_bytes=edition.cap(rate, problem.pixels))._replace(
+                bpp=float(rate)
+            )
+            for rate in rates
+        ]
+    if rules.count == "streams":
+        return [CappedBudget(one, int(one.limit) if one.rule == "pooled" else None) for one in budgets]
+    if problem.rule != "pooled":
+        raise SubmissionError("An archive's bytes count only under the rule `pooled`.")
+    beside = data_overhead(problem.points, rules)
+    for one in budgets:
+        if one.limit <= beside:
+            raise SubmissionError(f"The archive alone takes {beside:,} bytes of the budget of {int(one.limit):,}.")
+    return [CappedBudget(one._replace(limit=one.limit - beside), int(one.limit)) for one in budgets]
+
+
+def make_entries(
+    table: Table,
+    problem: Problem,
+    folder: Path,
+    *,
+    edition: Edition | None = None,
+    count: Count | None = None,
+    targets: Sequence[Rate] = (),
+    size: int | str | None = None,
+    fill: bool = False,
+    decoder: Decoder | DecoderOptions | None = DecoderOptions(),
+    written: Callable[[Entry], None] = lambda entry: None,
+    report: Callable[[str], None] = lambda line: None,
+    warn: Callable[[str], None] = lambda line: None,
+) -> tuple[list[Entry], Decoder | None]:
+    """Allocate, and write a submission for each budget: in ``folder`` itself, or one in a folder below it each.
+
+    Args:
+        table: that the problem was read from.
+        problem: to be solved for each budget.
+        folder: made if missing; gets the decoder, and of several entries a page about all of them.
+        edition: see :func:`capped_budgets`.
+        count: see :func:`capped_budgets`.
+        targets: see :func:`capped_budgets`.
+        size: see :func:`capped_budgets`.
+        fill: spend what is left of each budget on finer steps between levels, see :func:`submissions.fill.refill`.
+        decoder: one that was packed before, how to pack one for all codecs of the problem, or None for data only.
+        written: called with each entry as it's there.
+        report: told of the decoder, and what is filled.
+        warn: told what may go wrong elsewhere.
+
+    Returns:
+        The entries, and their decoder.
+
+    Raises:
+        SubmissionError: see :func:`capped_budgets` and :func:`submissions.submit.submit`; besides, the folder holds
+            other submissions, the decoder can't decode what was chosen, or ``fill`` can't keep to a constraint.
+        AllocatorError: see :func:`allocator.allocation.allocate`.
+        CodecError: an image can't be read or encoded again, or a file can't be written.
+    """
+    if fill:  # before the solver takes its time
+        _refuse_unfillable(problem.constraints, problem.rule)
+    budgets = capped_budgets(problem, edition, count, targets, size)
+    allocations = [problem.allocate(one.budget) for one in budgets]
+    return write_entries(
+        table,
+        allocations,
+        [one.cap for one in budgets],
+        folder,
+        problem.constraints,
+        edition=edition,
+        count=count,
+        fill=fill,
+        decoder=decoder,
+        written=written,
+        report=report,
+        warn=warn,
+    )
+
+
+def write_entries(
+    table: Table,
+    allocations: Sequence[Allocation],
+    caps: Sequence[int | None],
+    folder: Path,
+    constraints: Constraints,
+    *,
+    edition: Edition | None = None,
+    count: Count | None = None,
+    fill: bool = False,
+    decoder: Decoder | DecoderOptions | None = DecoderOptions(),
+    written: Callable[[Entry], None] = lambda entry: None,
+    report: Callable[[str], None] = lambda line: None,
+    warn: Callable[[str], None] = lambda line: None,
+) -> tuple[list[Entry], Decoder | None]:
+    """As :func:`make_entries`, of allocations that were made before.
+
+    Args:
+        table: that they were made from.
+        allocations: of the same images.
+        caps: the most bytes of what counts of each; None for the allocation's own budget.
+        folder: see :func:`make_entries`.
+        constraints: that the allocations were made under.
+        edition: see :func:`make_entries`.
+        count: see :func:`make_entries`.
+        fill: see :func:`make_entries`.
+        decoder: see :func:`make_entries`.
+        written: see :func:`make_entries`.
+        report: see :func:`make_entries`.
+        warn: see :func:`make_entries`.
+    """
+    rules = _rules(edition, count)
+    if fill:
+        _refuse_unfillable(constraints, allocations[0].budget.rule)
+    packed = _pack(allocations[0], rules, decoder, warn) if isinstance(decoder, DecoderOptions) else decoder
+    if packed:
+        check_size(packed, rules.decoder_bytes)
+        report(summary(packed, rules.decoder_bytes))
+    folders = [folder / f"{one.budget.bpp:g}" for one in allocations] if len(allocations) > 1 else [folder]
+    _refuse_others(folder, folders)
+    chosen = {name: stored_codec(name) for one in allocations for name in sorted(one.chosen["codec"].unique())}
+    if packed:
+        packed.refuse_unknown(chosen.values())
+    for name, codec in chosen.items():
+        if not codec.portable:
+            warn(
+                f"{name} isn't exact across machines: another one may read other symbols and decode noise. "
+                "`allocator verify --perturb` shows how near that is, and the docs how a model becomes exact."
+            )
+    entries = []
+    for allocation, place, cap in zip(allocations, folders, caps, strict=True):
+        if fill:
+            report(_heading(place, allocation, cap, rules))
+        refilled = fill_allocation(allocation, constraints, report) if fill else None
+        manifest = submit(table, allocation, place, edition=rules, cap=cap, decoder=packed, refilled=refilled)
+        counted = manifest.archive_bytes if rules.count == "archive" else manifest.bytes
+        entries.append(Entry(place, allocation, manifest, counted))
+        written(entries[-1])
+    if packed:
+        write_file(folder / DECODER, packed.data)
+    if len(entries) > 1:
+        write_file(folder / PAGE, page([(one.manifest, one.counted_bytes) for one in entries], packed).encode())
+        report(f"{folder / PAGE}: what was reached, for the write-up")
+    return entries, packed
+
+
+def fill_allocation(
+    allocation: Allocation, constraints: Constraints, report: Callable[[str], None] = lambda line: None
+) -> dict[str, Refilled]:
+    """What :func:`submissions.fill.refill` makes of an allocation's slack, without breaking a floor.
+
+    Args:
+        allocation: under the rule ``pooled``.
+        constraints: that it was made under.
+        report: told what is gained.
+    """
+    chosen = allocation.chosen
+    floors = {floor.metric for floor in constraints.floors}
+    known = [name for name in names(METRICS) if name in chosen and chosen[name].notna().all()]
+    metrics: list[Metric] = [stored_metric(name) for name in dict.fromkeys([*known, *sorted(floors)])]
+    return refill(
+        allocation, int(allocation.slack), metrics, keep=sorted(floors), report=lambda line: report(f"  {line}")
+    )
+
+
+def _rules(edition: Edition | None, count: Count | None) -> Edition:
+    rules = edition or Edition(CUSTOM)
+    return dataclasses.replace(rules, count=count) if count else rules
+
+
+def _refuse_unfillable(limits: Constraints, rule: Rule) -> None:
+    if limits.most_bpp or limits.forced or limits.forbidden or limits.decode_seconds:
+        raise SubmissionError(
+            "What is left of a budget can't be filled under limits on single images or on time; leave out one or the "
+            "other."
+        )
+    if rule != "pooled":
+        raise SubmissionError("What is left of a budget is filled only under the rule `pooled`.")
+
+
+def _pack(allocation: Allocation, rules: Edition, options: DecoderOptions, warn: Callable[[str], None]) -> Decoder:
+    """For all codecs that could be chosen, so that another allocation gets the same decoder."""
+    codecs = [stored_codec(name) for name in sorted(allocation.points["codec"].unique())]
+    return make_decoder(
+        codecs, options.pythons, options.wheelhouse, options.machine, programs=rules.programs, report=warn
+    )
+
+
+def _refuse_others(folder: Path, folders: Sequence[Path]) -> None:
+    """Old entries beside new ones would be taken for part of them."""
+    for manifest in [folder / MANIFEST, *folder.glob(f"*/{MANIFEST}")]:
+        if manifest.is_file() and manifest.parent not in folders:
+            raise SubmissionError(f"{manifest.parent}: holds another submission; delete it, or name another folder.")
+
+
+def _heading(folder: Path, allocation: Allocation, cap: int | None, rules: Edition) -> str:
+    """What is filled, and why that isn't all of what is allowed."""
+    limit = int(allocation.budget.limit)
+    words = f"{folder}: {allocation.budget.bpp:g} bpp, {int(allocation.slack):,} of {limit:,} bytes to be filled"
+    if cap is not None and cap != limit and rules.count == "archive":
+        words += f" (the cap is {cap:,}, of which the archive's own bytes take up to {cap - limit:,})"
+    return words + ":"

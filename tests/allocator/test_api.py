@@ -1,0 +1,145 @@
+"""What a script says to the project: one import, and nothing deeper."""
+
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import allocator as al
+import codec
+from codec import ImageError
+from submissions.entries import DecoderOptions
+from tests.conftest import THIS_PYTHON
+
+PUBLIC = """Allocation AllocatorError Problem Table __version__ build copy_photos get_metric open solve sweep
+verify""".split()
+
+
+def test_what_is_exported_is_there() -> None:
+    """Whoever adds or removes a name does it here too, knowingly: scripts rely on it."""
+    assert sorted(al.__all__) == PUBLIC
+    assert all(getattr(al, name) for name in PUBLIC)
+    assert {*PUBLIC} <= {*dir(al)}
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = al.nonsense
+
+
+def test_importing_it_imports_nothing_else() -> None:
+    code = "import sys, allocator; print(*sorted({'numpy', 'pandas', 'torch', 'PIL', 'codec'} & {*sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
+SCRIPT = """
+import allocator as al
+import codec
+
+table = al.build("run.db", "photos", codecs=["jpeg", "webp"], metrics=["psnr"], colour="srgb", jobs=2)
+print(table.built.points_measured)
+found = table.allocate(bpp=1.5, floors=["coffee:psnr=25"])
+print(found.summary())
+found.export("web/")
+print(len(codec.get("webp").encode("photos/coffee.png", level=3)))
+"""
+
+
+def test_a_script_without_a_guard_does_the_whole_job(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").symlink_to(photos)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    points, *summary, stream = done.stdout.splitlines()
+    assert int(points) == 5 * sum(len(codec.get(name).levels) for name in ("jpeg", "webp"))
+    assert summary[0].startswith("Target 1.5 bpp pooled (")
+    assert int(stream) == len(codec.get("webp").encode(codec.read_image(photos / "coffee.png"), 3))
+    assert len([*(tmp_path / "web").iterdir()]) == 6
+
+
+def test_a_metric_of_the_script_itself_needs_the_guard(photos: Path, tmp_path: Path) -> None:
+    metric = "class Mine(type(al.get_metric('psnr'))):\n    name = 'mine'\n    version = '1'\n"
+    build = "al.build('run.db', 'photos', ['jpeg'], [Mine()], jobs=1)\nprint(al.open('run.db').metrics())\n"
+    (tmp_path / "photos").symlink_to(photos)
+    guarded = f"import allocator as al\n{metric}if __name__ == '__main__':\n    " + build.replace("\n", "\n    ")
+    (tmp_path / "script.py").write_text(guarded)
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "{'mine': True}\n", done.stderr
+
+
+@pytest.mark.parametrize("bpp", [1.5, "1.5", Fraction(3, 2), np.float64(1.5)])
+def test_rates_may_be_floats_fractions_and_text(bpp: float | str | Fraction, table: Path) -> None:
+    with al.open(table) as opened:
+        found = opened.allocate(bpp=bpp)
+        assert found.budget.limit == opened.problem().budget(Fraction("1.5")).limit
+        assert found.value == opened.allocate(budget=int(found.budget.limit)).value
+        assert found.value == opened.problem().allocate(found.budget).value
+    with (
+        al.open(table) as opened,
+        pytest.raises(al.AllocatorError, match=r"either a target rate \(bpp\) or a budget"),
+    ):
+        opened.allocate(bpp=bpp, budget="2MB")
+
+
+def test_images_may_be_pixels(photos: Path, tmp_path: Path) -> None:
+    pixels = codec.read_image(photos / "coffee.png")
+    with al.build(
+        tmp_path / "a.db", {"one": pixels, "grey": Image.fromarray(pixels).convert("L")}, ["jpeg"], ["psnr"]
+    ) as a:
+        assert [one.name for one in a.members()] == ["grey", "one"]
+        assert (codec.read_image(a.members()[1].path) == pixels).all()
+    assert not al.build(tmp_path / "a.db", {"one": pixels}, ["jpeg"], ["psnr"]).built.points_measured  # type: ignore[union-attr]
+    with al.build(tmp_path / "b.db", [photos / "rocket.png", pixels], ["jpeg"], ["psnr"], jobs=1) as b:
+        assert len(b) == 2
+    with pytest.raises(ImageError, match=r"float64, shape \(4, 4, 3\)"):
+        al.build(tmp_path / "c.db", {"one": np.zeros((4, 4, 3))}, ["jpeg"], ["psnr"])
+    with pytest.raises(ImageError, match="can't be the name"):
+        al.build(tmp_path / "c.db", {"../one": pixels}, ["jpeg"], ["psnr"])
+
+
+def test_a_codec_encodes_files_pillow_images_and_arrays_alike(photos: Path) -> None:
+    pixels = codec.read_image(photos / "coffee.png")
+    jpeg = codec.get("jpeg")
+    opaque = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
+    streams = {
+        jpeg.encode(one, level=3)
+        for one in (pixels, photos / "coffee.png", str(photos / "coffee.png"), Image.fromarray(pixels), opaque)
+    }
+    assert len(streams) == 1
+    clear = opaque.copy()
+    clear[0, 0, 3] = 0
+    for image in (clear, Image.fromarray(clear)):
+        with pytest.raises(ImageError, match="transparent"):
+            jpeg.encode(image, level=3)
+    with pytest.raises(ImageError, match="no such file"):
+        jpeg.encode("gone.png", level=3)
+
+
+def test_an_allocation_becomes_a_submission_that_verifies(table: Path, tmp_path: Path) -> None:
+    with al.open(table) as opened:
+        found = opened.allocate(bpp=2, objective="psnr", codecs=["webp"])
+        entry = found.submit(tmp_path / "entry", data_only=True)
+        assert entry.counted_bytes == found.bytes
+        assert al.verify(tmp_path / "entry").passed
+        packing = DecoderOptions([THIS_PYTHON])
+        entries = opened.submit(tmp_path / "both", [1.5, "2"], decoder=packing, objective="psnr", codecs=["webp"])
+    assert [one.manifest.target_bpp for one in entries] == [1.5, 2]
+    assert (tmp_path / "both" / "decoder.zip").is_file()
+
+
+def test_a_curve_and_weights(table: Path) -> None:
+    with al.open(table) as opened:
+        assert opened.curve(objective="psnr").steps > 0
+        plain = opened.allocate(bpp=1.5)
+        weighted = opened.allocate(bpp=1.5, weights={"coffee": 100.0, "rocket": 1.0})
+        assert weighted.explain()
+    of = [one.chosen.set_index("image").loc["coffee", "psnr"] for one in (plain, weighted)]
+    assert of[1] > of[0]
+    with al.open(table) as opened, pytest.raises(al.AllocatorError, match="Weights of images"):
+        opened.allocate(bpp=1.5, weights={"coffee": -1})
+
+
+def test_arrays_of_ones_own() -> None:
+    assert al.solve([[0.0, 1.0], [0.0, 5.0]], [[3, 1], [3, 1]], 4).choices.tolist() == [1, 0]
