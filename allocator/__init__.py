@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     from allocator.images import copy_photos as copy_photos
     from allocator.metrics import get_metric as get_metric
     from allocator.problem import Problem as Problem
+    from allocator.provenance import FOOTNOTE as FOOTNOTE
+    from allocator.provenance import MARK as MARK
+    from allocator.provenance import flatters as flatters
     from allocator.solver.hull import sweep as sweep
     from allocator.solver.knapsack import solve as solve
+    from submissions.entries import DecoderOptions as DecoderOptions
     from submissions.verify import verify as verify
 
     __version__: str
@@ -32,10 +36,14 @@ if TYPE_CHECKING:
 _MODULES = {
     "Allocation": "allocator.api",
     "AllocatorError": "allocator.errors",
+    "DecoderOptions": "submissions.entries",
+    "FOOTNOTE": "allocator.provenance",
+    "MARK": "allocator.provenance",
     "Problem": "allocator.problem",
     "Table": "allocator.api",
     "build": "allocator.api",
     "copy_photos": "allocator.images",
+    "flatters": "allocator.provenance",
     "get_metric": "allocator.metrics",
     "open": "allocator.api",
     "solve": "allocator.solver.knapsack",

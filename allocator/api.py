@@ -29,6 +29,8 @@ from codec.files import is_safe_name
 from codec.picture import Colour, ImageLike, save_image
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from allocator.export import Exported
     from submissions.decoder import Decoder
     from submissions.edition import Edition
@@ -181,6 +183,51 @@ class Table(tables.Table):
         """
         names = [objective] if isinstance(objective, str) else objective
         return Curve(read_points(self, codecs), find_objective(self, names), rule)
+
+    def at_targets(
+        self, bpp: Sequence[Rate], *, objective: str | Sequence[str] = (), rule: Rule = "pooled"
+    ) -> "pd.DataFrame":
+        """Each codec allocated on its own at each rate; columns as :func:`allocator.compare.at_targets` gives them.
+
+        Args:
+            bpp: rates in bits per pixel.
+            objective: see :class:`allocator.problem.ProblemOptions`.
+            rule: how the rate of the set is counted.
+        """
+        from allocator.compare import at_targets
+
+        names = [objective] if isinstance(objective, str) else objective
+        rates = [parse_target(rate) for rate in bpp]
+        return at_targets(read_points(self), rates, find_objective(self, names), [*self.metrics()], rule)
+
+    def against(self, anchor: str, *, rule: Rule = "pooled") -> "pd.DataFrame":
+        """BD-rates of every codec against an anchor; columns as :func:`allocator.compare.against` gives them.
+
+        Args:
+            anchor: a codec of the table.
+            rule: how the rate of the set is counted.
+
+        Raises:
+            CompareError: the anchor isn't measured, or isn't at every image.
+        """
+        from allocator.compare import against
+
+        return against(read_points(self), anchor, self.metrics(), rule=rule)
+
+    def level_means(self, codec: str, metric: str, rule: Rule = "pooled") -> tuple[list[float], list[float]]:
+        """At each of a codec's levels the set's rate in bits per pixel, and the images' mean of a metric.
+
+        Args:
+            codec: of the table.
+            metric: of the table.
+            rule: how the rate of the set is counted.
+
+        Raises:
+            CompareError: a level isn't measured on all images.
+        """
+        from allocator.compare import level_means
+
+        return level_means(read_points(self), codec, metric, rule)
 
     def submit(
         self,

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 import typer
 
+import allocator
 from allocator.cli import app
 from tests.conftest import THIS_PYTHON, run
 
@@ -78,6 +79,7 @@ at hand."""
 TEXTS = {
     "docs/tutorial.md": {
         "side=448": "side=96",
+        "bpp=0.15": "bpp=1.5",
         "po-dkic": "webp",
     },
     "docs/how-to/challenge.md": {
@@ -307,3 +309,8 @@ def test_every_page_is_found_from_the_first(site: Path) -> None:
     first = (site / "index.html").read_text()
     for page in site.rglob("*.html"):
         assert page.name == "404.html" or f'href="{page.relative_to(site).as_posix()}"' in first, page
+
+
+def test_the_page_of_the_public_api_names_all_of_it() -> None:
+    text = (ROOT / "docs/reference/python/api.md").read_text()
+    assert {*re.findall(r"`al\.(\w+)`", text)} == {*allocator.__all__}

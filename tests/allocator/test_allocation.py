@@ -197,4 +197,6 @@ def test_an_unfinished_table_is_told(photos: Path, tmp_path: Path) -> None:
         opened.add_members([Member("coffee", "x", pixels_sha256(image), image.shape[1], image.shape[0])])
     ran = run("solve", path, "-t", "1")
     assert ran.code == 2
-    assert "1 of 2 images have not been measured; run its build again to finish. (`allocator tables build`)" in ran.err
+    assert (
+        "1 of 2 images have not been measured; run its build again to finish. (`allocator tables build`)" in ran.err
+    )

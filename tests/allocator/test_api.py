@@ -12,11 +12,10 @@ from PIL import Image
 import allocator as al
 import codec
 from codec import ImageError
-from submissions.entries import DecoderOptions
 from tests.conftest import THIS_PYTHON
 
-PUBLIC = """Allocation AllocatorError Problem Table __version__ build copy_photos get_metric open solve sweep
-verify""".split()
+PUBLIC = """Allocation AllocatorError DecoderOptions FOOTNOTE MARK Problem Table __version__ build copy_photos
+flatters get_metric open solve sweep verify""".split()
 
 
 def test_what_is_exported_is_there() -> None:
@@ -123,7 +122,7 @@ def test_an_allocation_becomes_a_submission_that_verifies(table: Path, tmp_path:
         entry = found.submit(tmp_path / "entry", data_only=True)
         assert entry.counted_bytes == found.bytes
         assert al.verify(tmp_path / "entry").passed
-        packing = DecoderOptions([THIS_PYTHON])
+        packing = al.DecoderOptions([THIS_PYTHON])
         entries = opened.submit(tmp_path / "both", [1.5, "2"], decoder=packing, objective="psnr", codecs=["webp"])
     assert [one.manifest.target_bpp for one in entries] == [1.5, 2]
     assert (tmp_path / "both" / "decoder.zip").is_file()
@@ -139,6 +138,14 @@ def test_a_curve_and_weights(table: Path) -> None:
     assert of[1] > of[0]
     with al.open(table) as opened, pytest.raises(al.AllocatorError, match="Weights of images"):
         opened.allocate(bpp=1.5, weights={"coffee": -1})
+
+
+def test_codecs_are_compared(table: Path) -> None:
+    with al.open(table) as opened:
+        assert {*opened.at_targets([1.5])["codec"]} == {"jpeg", "webp"}
+        assert (opened.against("jpeg")["codec"] == "webp").all()
+        rates, values = opened.level_means("jpeg", "psnr")
+    assert len(rates) == len(values) == len(codec.get("jpeg").levels)
 
 
 def test_arrays_of_ones_own() -> None:
