@@ -13,6 +13,7 @@ from submissions.decoder import make_decoder
 from tests.conftest import THIS_PYTHON
 
 ANY = """__init__ base files formats jxl workers""".split()
+CLASSICAL = ["ends", "pillow"]
 NETWORK = """bank bank_folders bitstream dkic entropy/__init__ entropy/channel_wise entropy/coder
 entropy/exact entropy/factorized
 entropy/latent_coder entropy/space_channel entropy/tables families layers/__init__ layers/attention layers/blocks
@@ -20,7 +21,7 @@ layers/convolutions layers/dynamic_kernel layers/norm learned network tensors we
 
 
 @pytest.mark.parametrize(
-    ("name", "more"), [("jpeg", ["pillow"]), ("hevc", ["pillow"]), ("webp-method2", ["pillow"]), ("po-dkic", NETWORK)]
+    ("name", "more"), [("jpeg", CLASSICAL), ("hevc", CLASSICAL), ("webp-method2", CLASSICAL), ("po-dkic", NETWORK)]
 )
 def test_a_decoder_brings_the_modules_that_its_codec_needs(name: str, more: list[str], tmp_path: Path) -> None:
     """Whoever adds a module to a decoder adds it here, knowingly: it changes every frozen decoder."""
