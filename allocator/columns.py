@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from allocator.points import COLUMNS
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -19,17 +21,12 @@ Columns: TypeAlias = dict[str, Any]
 """Name to a NumPy array, or to a pandas Categorical of texts that many rows share."""
 _BATCH_ROWS = 100_000
 _MAPPED_BYTES = 1 << 36
-_SHARED_TEXTS = {"name", "path", "sha256", "codec", "setting", "fingerprint"}
-_TEXTS = {"decoded_sha256"}
-_FLOATS = {"encode_seconds", "decode_seconds", "value"}
-_RANGES = {
-    "width": (1, 1 << 31),
-    "height": (1, 1 << 31),
-    "level": (0, 1 << 31),
-    "bytes": (0, 1 << 36),
-    "encode_seconds": (0, 1e9),
-    "decode_seconds": (0, 1e9),
-    "value": (-1e15, 1e15),
+_SHARED_TEXTS = {"name", "path", "sha256", "codec"} | {name for name, one in COLUMNS.items() if one.shared}
+_TEXTS = {name for name, one in COLUMNS.items() if one.kind == "TEXT"} - _SHARED_TEXTS
+_FLOATS = {"value"} | {name for name, one in COLUMNS.items() if one.kind == "REAL"}
+_RANGES: dict[str, tuple[float, float]] = {
+    **{"width": (1, 1 << 31), "height": (1, 1 << 31), "value": (-1e15, 1e15)},
+    **{name: (one.low, one.high) for name, one in COLUMNS.items() if one.kind != "TEXT"},
 }
 """What numbers of a table may be: what lies outside was never measured, and sums of what lies inside are exact."""
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from allocator.allocation import Allocation, Baseline
-from allocator.metrics.base import RESERVED
+from allocator.points import RESERVED
 from allocator.sizes import told
 
 _LEVEL = ("image", "width", "height", "codec", "level", "setting", "bytes", "bpp")

@@ -7,13 +7,14 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, get_args
 
 from allocator.errors import AllocatorError
-from allocator.metrics.base import RESERVED, Metric
+from allocator.metrics.base import Metric
+from allocator.points import COLUMNS, RESERVED, Point
 from codec.picture import Colour
 from codec.workers import cores
 
@@ -23,18 +24,15 @@ if TYPE_CHECKING:
     from allocator.columns import Columns
 
 T = TypeVar("T")
-Bitstream: TypeAlias = bytes  # `bytes` names a column below
-
 APPLICATION_ID = 0x434C4943
-SCHEMA_VERSION = 2
 _MOST_PIXELS = 1 << 31
 _CHECKED_BYTES = 1 << 28
 """A table up to this size is checked in whole, row by row, before it is used: less than a second."""
 _STEPS, _STEPS_A_BYTE = 10**9, 100
 """Of SQLite's machine: no query on a sound table needs more, whatever its size."""
 _STEPS_A_LOOK = 10**6
-_POINT_COLUMNS = "id image codec level setting fingerprint bytes encode_seconds decode_seconds".split()
-"""That allocations need."""
+_KEYS = ("id", "image", "codec")
+"""Of a point, beside its :data:`allocator.points.COLUMNS`."""
 _FACTS = "file_bytes, format, alpha, profile"
 """Of a member, beside what has been there from the start."""
 _FIRST_SCHEMA = f"""
@@ -83,16 +81,29 @@ CREATE TABLE measurement (
 """
 
 
-_MIGRATIONS = (
-    """
+_MIGRATIONS = {
+    2: """
     ALTER TABLE member ADD COLUMN file_bytes INTEGER;
     ALTER TABLE member ADD COLUMN format TEXT NOT NULL DEFAULT '';
     ALTER TABLE member ADD COLUMN alpha INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE member ADD COLUMN profile TEXT NOT NULL DEFAULT '';
     CREATE TABLE property (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID
     """,
-)
-"""From each version of the schema to the next."""
+}
+"""To each version of the schema from the one before, beside the columns that it brings to points."""
+SCHEMA_VERSION = max(*_MIGRATIONS, *(one.since for one in COLUMNS.values()))
+
+
+def _migration(version: int) -> str:
+    """From the version of the schema before."""
+    added = [
+        f"ALTER TABLE point ADD COLUMN {name} {one.kind} NOT NULL DEFAULT {one.default}"
+        for name, one in COLUMNS.items()
+        if one.since == version
+    ]
+    return ";".join([_MIGRATIONS.get(version, ""), *added])
+
+
 _LIKE_NOW = (
     """
     CREATE TEMP VIEW member AS
@@ -126,22 +137,6 @@ class Member:
     """Whether some of its pixels are transparent."""
     profile: str = ""
     """The name of the file's colour profile, where colours would be wrong without it."""
-
-
-@dataclass
-class Point:
-    """One image at one level of one codec."""
-
-    level: int
-    setting: str
-    fingerprint: str
-    bytes: int
-    encode_seconds: float
-    decode_seconds: float
-    decoded_sha256: str
-    bitstream: Bitstream | None = None
-    values: dict[str, float] = field(default_factory=dict)
-    """Metric fingerprint to value."""
 
 
 class Measured(NamedTuple):
@@ -204,6 +199,7 @@ class Table:
                 f"{self.path}: is a table of version {found}, and this program reads versions up to "
                 f"{SCHEMA_VERSION}; use the program that made it, or build the table again."
             )
+        self._found = found
         self._check_objects(found)
         if self._size() <= _CHECKED_BYTES:
             for [problem] in self._connection.execute("PRAGMA quick_check(1)"):
@@ -224,7 +220,7 @@ class Table:
             return
         with self._transaction():
             for version in range(self._scalar("PRAGMA user_version"), SCHEMA_VERSION):
-                self._execute(_MIGRATIONS[version - 1])
+                self._execute(_migration(version + 1))
                 self._connection.execute(f"PRAGMA user_version = {version + 1}")
 
     def _execute(self, statements: str) -> None:
@@ -267,6 +263,11 @@ class Table:
                 raise TableError(f"{self.path}: holds the {kind} {name!r}, which no table of this program has.")
         if unknown:
             raise TableError(f"{self.path}: lacks the table {min(unknown)[1]}.")
+
+    def _selected(self, columns: Iterable[str]) -> list[str]:
+        """Columns of points as SQL: a constant for those that an old file lacks that may not be written."""
+        lacking = {name for name, one in COLUMNS.items() if self._old and one.since > self._found}
+        return [f"{COLUMNS[name].default} AS {name}" if name in lacking else name for name in columns]
 
     def _size(self) -> int:
         return self.path.stat().st_size if self.path.exists() else 0
@@ -473,19 +474,9 @@ class Table:
                 "DELETE FROM point WHERE image = ? AND codec = ? AND level = ?", (image, codec, point.level)
             )
             row = self._connection.execute(
-                "INSERT INTO point (image, codec, level, setting, fingerprint, bytes, encode_seconds, "
-                "decode_seconds, decoded_sha256) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    image,
-                    codec,
-                    point.level,
-                    point.setting,
-                    point.fingerprint,
-                    point.bytes,
-                    point.encode_seconds,
-                    point.decode_seconds,
-                    point.decoded_sha256,
-                ),
+                f"INSERT INTO point (image, codec, {', '.join(COLUMNS)}) "
+                f"VALUES ({', '.join('?' * (2 + len(COLUMNS)))})",
+                (image, codec, *point.stored()),
             ).lastrowid
         if bitstreams and point.bitstream is not None:
             self._connection.execute("INSERT OR REPLACE INTO bitstream VALUES (?, ?)", (row, point.bitstream))
@@ -529,8 +520,7 @@ class Table:
     def find_point(self, sha256: str, fingerprint: str) -> tuple[str, Point] | None:
         """The codec and operating point of a fingerprint, if it was measured on an image; values by metric name."""
         row = self._of_point(
-            "SELECT point.id, codec, level, setting, fingerprint, bytes, encode_seconds, decode_seconds, "
-            "decoded_sha256 FROM point",
+            f"SELECT point.id, codec, {', '.join(self._selected(COLUMNS))} FROM point",
             sha256,
             fingerprint,
         )
@@ -598,8 +588,10 @@ class Table:
         width, height = (members[name] for name in ("width", "height"))
         if len(width) and (width * height).max() > _MOST_PIXELS:
             raise TableError(f"{self.path}: is damaged (an image is larger than any that is read).")
+        needed = [name for name, one in COLUMNS.items() if one.needed]
         found = self._read_in_parts(
-            f"SELECT {', '.join((*_POINT_COLUMNS, *more))} FROM point WHERE id BETWEEN {{}} AND {{}}"
+            f"SELECT {', '.join((*_KEYS, *self._selected((*needed, *more))))} FROM point "
+            "WHERE id BETWEEN {} AND {}"
         )
         codec = found["codec"].reorder_categories(sorted(found["codec"].categories))
         image, level = found["image"], found["level"]
@@ -625,7 +617,7 @@ class Table:
             copy=False,
         )
         frame["bpp"] = frame["bytes"] * 8.0 / (frame["width"] * frame["height"])
-        for name in ("encode_seconds", "decode_seconds"):
+        for name in (name for name in needed if name not in frame):
             frame[name] = found[name][rows]
         ids = found["id"]
         for name, metric in self._latest_metrics() if len(ids) else ():
@@ -705,8 +697,9 @@ class Table:
                 "point": self._scalar("SELECT coalesce(max(id), 0) FROM main.point"),
             }
             facts = "NULL, '', 0, ''" if other._old else _FACTS
+            columns = ", ".join(other._selected(COLUMNS))
             for statement in _MERGE_SHARED if shared else _MERGE_APART:
-                self._connection.execute(statement.format(facts=facts), last)
+                self._connection.execute(statement.format(facts=facts, columns=columns), last)
 
     @contextlib.contextmanager
     def _attached(self, other: "Table") -> Iterator[None]:
@@ -732,7 +725,7 @@ class Table:
 @functools.cache
 def _objects(version: int) -> dict[tuple[str, str], str]:
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(";".join([_FIRST_SCHEMA, *_MIGRATIONS[: version - 1]]))
+        connection.executescript(";".join([_FIRST_SCHEMA, *map(_migration, range(2, version + 1))]))
         rows = connection.execute(
             "SELECT type, name, sql FROM sqlite_master WHERE name <> 'sqlite_sequence'"
         ).fetchall()
@@ -763,13 +756,14 @@ def as_texts(frame: "pd.DataFrame") -> "pd.DataFrame":
 
 _MERGE_METRICS = """INSERT OR IGNORE INTO metric (name, fingerprint, higher_is_better)
     SELECT name, fingerprint, higher_is_better FROM other.metric"""
-_POINT = "codec, level, setting, fingerprint, bytes, encode_seconds, decode_seconds, decoded_sha256"
+_POINT = ", ".join(["codec", *COLUMNS])
 # of tables that share no image: the other's keys come after those that are there, in one pass over its rows
 _MERGE_APART = (
     "INSERT INTO image SELECT id + :image, sha256, width, height FROM other.image",
     f"""INSERT INTO member (name, image, path, {_FACTS})
        SELECT name, image + :image, path, {{facts}} FROM other.member""",
-    f"INSERT INTO point (id, image, {_POINT}) SELECT id + :point, image + :image, {_POINT} FROM other.point",
+    f"""INSERT INTO point (id, image, {_POINT})
+       SELECT id + :point, image + :image, codec, {{columns}} FROM other.point""",
     "INSERT INTO bitstream SELECT point + :point, data FROM other.bitstream",
     _MERGE_METRICS,
     """INSERT INTO measurement SELECT point + :point, mine.id, value FROM other.measurement
@@ -783,7 +777,7 @@ _MERGE_SHARED = (
     _MERGE_METRICS,
     """CREATE TEMP TABLE same AS SELECT DISTINCT mine.id AS image, theirs.id AS other
        FROM main.image AS mine JOIN other.image AS theirs USING (sha256)""",
-    f"""INSERT OR IGNORE INTO point (image, {_POINT}) SELECT same.image, {_POINT}
+    f"""INSERT OR IGNORE INTO point (image, {_POINT}) SELECT same.image, codec, {{columns}}
        FROM other.point JOIN same ON same.other = point.image""",
     """CREATE TEMP TABLE twin AS SELECT mine.id AS point, theirs.id AS other
        FROM other.point AS theirs JOIN same ON same.other = theirs.image

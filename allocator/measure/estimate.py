@@ -21,7 +21,8 @@ from allocator.measure.build import fits, level_fingerprints, missing_levels, wi
 from allocator.measure.engines import Local
 from allocator.measure.worker import Task, WantedLevel
 from allocator.metrics import Metric
-from allocator.tables import Measured, Member, Point, Table
+from allocator.points import Point
+from allocator.tables import Measured, Member, Table
 from codec import Codec, CodecError, ImageError
 from codec.picture import Colour
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from allocator.images import ImageFile
 from allocator.metrics import Metric
-from allocator.tables import Member, Point
+from allocator.points import Point
+from allocator.tables import Member
 from codec import Codec, CodecError, ImageError, RGBImage, pixels_sha256
 from codec.base import foreign_errors
 from codec.picture import Colour, Picture, read_picture

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from allocator.errors import AllocatorError
+from allocator.points import RESERVED
 from codec import RGBImage
 from codec.registry import create
 from codec.trust import check_name, note_typed
@@ -17,11 +18,6 @@ METRICS = "clic_allocator.metrics"
 """The entry-point group of metrics; each entry is called without arguments and returns a :class:`Metric`."""
 _OF_LIBRARIES = ("piq:", "pyiqa:")
 """How names of their metrics begin, see :mod:`allocator.metrics.libraries`."""
-RESERVED = frozenset(
-    "id image path sha256 width height codec level setting fingerprint bytes bpp encode_seconds decode_seconds "
-    "decoded_sha256 target".split()
-)
-"""Columns of a table's data frame that a metric's name must leave alone."""
 
 
 class MetricError(AllocatorError):

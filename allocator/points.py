@@ -1,0 +1,56 @@
+"""The columns of operating points: a new one is a field of :class:`Point`, and all else follows from it."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple, TypeAlias
+
+Bitstream: TypeAlias = bytes  # `bytes` names a column below
+
+
+class Column(NamedTuple):
+    """How a measured fact is stored."""
+
+    kind: str
+    """SQLite's type: ``INTEGER``, ``REAL`` or ``TEXT``."""
+    low: float = 0
+    """A number below was never measured."""
+    high: float = 0
+    """A number above was never measured."""
+    shared: bool = False
+    """Whether many operating points have the same text."""
+    needed: bool = True
+    """Whether allocations read it."""
+    since: int = 1
+    """The version of the schema that brought it."""
+    default: str = ""
+    """What it is, in SQL, in tables of before: a constant within the bounds."""
+
+
+def _stored(column: Column) -> dict[str, Column]:
+    return {"column": column}
+
+
+@dataclass
+class Point:
+    """One image at one level of one codec."""
+
+    level: int = field(metadata=_stored(Column("INTEGER", 0, 1 << 31)))
+    setting: str = field(metadata=_stored(Column("TEXT", shared=True)))
+    fingerprint: str = field(metadata=_stored(Column("TEXT", shared=True)))
+    bytes: int = field(metadata=_stored(Column("INTEGER", 0, 1 << 36)))
+    encode_seconds: float = field(metadata=_stored(Column("REAL", 0, 1e9)))
+    decode_seconds: float = field(metadata=_stored(Column("REAL", 0, 1e9)))
+    decoded_sha256: str = field(metadata=_stored(Column("TEXT", needed=False)))
+    bitstream: Bitstream | None = None
+    values: dict[str, float] = field(default_factory=dict)
+    """Metric fingerprint to value."""
+
+    def stored(self) -> list[Any]:
+        """The values of :data:`COLUMNS`."""
+        return [getattr(self, name) for name in COLUMNS]
+
+
+COLUMNS: dict[str, Column] = {one.name: one.metadata["column"] for one in fields(Point) if "column" in one.metadata}
+"""Of a point, by name, in the order of :class:`Point`'s fields."""
+
+RESERVED = frozenset({"id", "image", "path", "sha256", "width", "height", "codec", "bpp", "target", *COLUMNS})
+"""Columns of a table's data frame that a metric's name must leave alone."""
