@@ -304,6 +304,8 @@ class Table:
                 sqlite3.SQLITE_INTERRUPT: "is damaged (reading it doesn't end)",
             }.get(code, str(error))
             raise TableError(f"{self.path}: {reason}.") from error
+        except UnicodeDecodeError as error:  # SQLite quotes a schema that it can't parse
+            raise TableError(f"{self.path}: is damaged.") from error
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
