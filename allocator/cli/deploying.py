@@ -12,6 +12,7 @@ from allocator.cli.tables import ColourName, build_with_progress
 from allocator.cli.waiting import waiting
 
 if TYPE_CHECKING:
+    from allocator.advice import Suggestion
     from allocator.allocation import Allocation
     from allocator.export import Exported
     from allocator.tables import Table
@@ -104,6 +105,7 @@ def optimize(
     as_json: Json = False,
 ) -> None:
     """Make the files of many images look best within one budget: measure what it takes, solve, export."""
+    from allocator.advice import suggest_floor
     from allocator.allocation import allocate, make_budget, read_points
     from allocator.constraints import Constraints, Floor
     from allocator.errors import AllocatorError
@@ -156,11 +158,12 @@ def optimize(
             points = read_points(opened)
             points = points[points["codec"].isin([one.name for one in codecs])].reset_index(drop=True)
             originals = opened.original_bytes() or 0
+            constraints = Constraints(floors_of(opened))
             allocation = allocate(
                 points,
                 make_budget(points, "pooled", size=size, originals=originals),
                 find_objective(opened, [metrics[0].name], weights=weights),
-                Constraints(floors_of(opened)),
+                constraints,
                 time_limit=60.0,
             )
             done = None if dry_run else _write(opened, allocation, out)
@@ -169,9 +172,10 @@ def optimize(
         raise typer.Exit(130) from None
     for one in built.notes:
         note(one)
-    summary = Summary(allocation)
+    summary, suggested = Summary(allocation), suggest_floor(allocation, constraints)
     lines = [
         *summary.compared(originals),
+        *([_hint(suggested)] if suggested else []),
         f"measured    {built.points_measured:,} points now, {built.points_known:,} before; kept in {place}",
         _told(done, out) if done else f"{out}: nothing was written, as --dry-run says",
     ]
@@ -184,6 +188,13 @@ def optimize(
         "failures": built.failures,
         "notes": built.notes,
         "worst": summary.worst,
+        "suggestion": suggested
+        and {
+            "metric": suggested.floor.metric,
+            "floor": suggested.floor.worst,
+            "worst": suggested.worst,
+            "value": suggested.allocation.value,
+        },
         "export": done and vars(done),
         "allocation": summary.record() if as_json else None,
     }
@@ -218,4 +229,12 @@ def _told(done: "Exported", out: Path) -> str:
     return (
         f"{out}: {done.files} files, {told(done.bytes)}, {done.written} of them new{removed}{left}; "
         f"listed in {out / MANIFEST}"
+    )
+
+
+def _hint(suggested: "Suggestion") -> str:
+    floor = suggested.floor
+    return (
+        f"hint        --floor {floor.metric}={floor.worst:g} would make the worst {suggested.worst:.4g}, for "
+        f"{suggested.allocation.value:.4g} on average"
     )

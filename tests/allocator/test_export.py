@@ -262,6 +262,24 @@ def test_optimize_keeps_floors_and_says_which_cannot_be_met(photos: Path, tmp_pa
     assert "The constraints leave no level for coffee" in ran.err
 
 
+def test_optimize_says_what_floor_would_spare_the_worst(photos: Path, tmp_path: Path) -> None:
+    """What it says is what that floor gives, and costs the mean a tenth of what the worst gains, at most."""
+    command = ("optimize", photos, "-c", "jpeg", "-m", "psnr", "--no-original", "--budget", "12kB", "-j", 1)
+    ran = run(*command, "-o", tmp_path / "web", "--json")
+    assert ran.code == 0, ran.err
+    before = json.loads(ran.out)
+    suggested = before["suggestion"]
+    words = run(*command, "-o", tmp_path / "web").out
+    assert f"\nhint        --floor psnr={suggested['floor']:g} would make the worst {suggested['worst']:.4g}" in words
+    again = run(*command, "-o", tmp_path / "web", "--floor", f"psnr={suggested['floor']}", "--json")
+    assert again.code == 0, again.err
+    after = json.loads(again.out)
+    assert after["worst"]["value"] >= suggested["floor"] > before["worst"]["value"]
+    assert after["allocation"]["value"] >= suggested["value"]
+    loss = before["allocation"]["value"] - suggested["value"]
+    assert loss <= 0.1 * (suggested["floor"] - before["worst"]["value"])
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")

@@ -1,0 +1,68 @@
+"""What an allocation's worst image could be spared, and what that would take from the others."""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+from allocator.allocation import Allocation, allocate
+from allocator.constraints import Constraints, Floor
+from allocator.objective import Objective
+
+_MOST_LOSS = 0.1
+"""Of the mean, relative to what the worst image gains, for which a floor is suggested."""
+_SHARES = (1.0, 0.75, 0.5, 0.25)
+"""Of what the worst image can gain, that are tried."""
+_DIGITS = 3
+
+
+class Suggestion(NamedTuple):
+    """A floor within the same budget."""
+
+    floor: Floor
+    allocation: Allocation
+    """What it leads to."""
+    worst: float
+    """Of that allocation's images."""
+
+
+def suggest_floor(allocation: Allocation, constraints: Constraints) -> Suggestion | None:
+    """The highest floor that costs the mean little, beside what it gains the worst image.
+
+    Args:
+        allocation: best by the mean of one metric.
+        constraints: that it keeps to.
+
+    Returns:
+        None where the objective is another, or no floor is worth its price.
+    """
+    objective = allocation.objective
+    if len(objective.terms) != 1 or objective.aggregate != "mean":
+        return None
+    [term] = objective.terms
+    before = _worst(allocation)
+    best = allocate(
+        allocation.points, allocation.budget, Objective(objective.terms, "worst"), constraints, time_limit=5.0
+    )
+    for share in _SHARES:
+        worst = _rounded(before + share * (_worst(best) - before), term.higher_is_better)
+        gain = abs(worst - before)
+        if (worst > before) != term.higher_is_better or not gain:
+            return None
+        floor = Floor(term.metric, worst, term.higher_is_better)
+        more = dataclasses.replace(constraints, floors=[*constraints.floors, floor])
+        found = allocate(allocation.points, allocation.budget, objective, more, time_limit=5.0)
+        if abs(found.value - allocation.value) <= _MOST_LOSS * gain * term.weight:
+            return Suggestion(floor, found, _worst(found))
+    return None
+
+
+def _worst(allocation: Allocation) -> float:
+    """The metric's value of the worst image."""
+    [term] = allocation.objective.terms
+    return -term.sign * float((-term.sign * allocation.chosen[term.metric]).min())
+
+
+def _rounded(value: float, down: bool) -> float:
+    """With few digits, on the side that asks for less."""
+    step = 10.0 ** (math.floor(math.log10(abs(value) or 1.0)) - _DIGITS + 1)
+    return float(f"{(math.floor if down else math.ceil)(value / step) * step:.{_DIGITS}g}")
