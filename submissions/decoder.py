@@ -50,7 +50,7 @@ MACHINE = "x86_64"
 """The challenge's processor."""
 FORMAT = 2
 """2 names the project's version, and says of each codec what is called to make it."""
-_READ = (1, 2)
+OLDEST_FORMAT = 1
 _NEWEST_GLIBC = 39
 """That of the devkit's Ubuntu 24.04: 2.39."""
 _NOT_DECODED = "codec.picture"
@@ -122,7 +122,7 @@ def read_decoder(path: Path) -> Decoder:
         decoder = Decoder(path.read_bytes(), versions, pythons, str(content.get("project", "")))
     except (SubmissionError, OSError, LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise SubmissionError(f"{path}: is no decoder archive, or a damaged one.") from error
-    if known not in _READ:
+    if known not in range(OLDEST_FORMAT, FORMAT + 1):
         raise SubmissionError(f"{path}: is of format {known!r}; this version reads up to {FORMAT}.")
     return decoder
 

@@ -9,8 +9,7 @@ from typing import NamedTuple
 from allocator.allocation import Allocation, Budget, Rate, make_budget, parse_target
 from allocator.constraints import Constraints
 from allocator.grid import Rule
-from allocator.metrics import Metric, stored_metric
-from allocator.metrics.base import METRICS
+from allocator.metrics import METRICS, Metric, stored_metric
 from allocator.problem import Problem
 from allocator.tables import Table
 from codec import names

@@ -21,7 +21,7 @@ ARCHIVE = "bs.zip"
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 4
 """3 pins the bitstreams and the data archive, and names the table; 4 holds the images' weights in the objective."""
-_OLDER_VERSIONS = (2, 3)
+OLDEST_VERSION = 2
 _FIRST_PINNED, FIRST_WEIGHTED = 3, 4
 _MOST_BYTES = 128 << 20
 _LEAST_ENTRY = 64
@@ -114,7 +114,7 @@ class Manifest:
             if (text.count("[") + text.count("{")) * _LEAST_ENTRY > len(text) + 4096:
                 raise ValueError("more brackets than content")
             content = json.loads(text)
-            if content["version"] not in (MANIFEST_VERSION, *_OLDER_VERSIONS):
+            if content["version"] not in range(OLDEST_VERSION, MANIFEST_VERSION + 1):
                 raise SubmissionError(
                     f"{path}: is of version {content['version']!r}; this program reads up to {MANIFEST_VERSION}."
                 )

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted(
     str(path.relative_to(ROOT))
     for path in [
-        ROOT / "README.md",
+        *ROOT.glob("*.md"),
         *ROOT.glob("docs/**/*.md"),
         *ROOT.glob("notebooks/*.md"),
         *ROOT.glob("codec/**/*.md"),
@@ -38,6 +38,9 @@ NOT_RUN = {
     "python3 -m venv .venv": "the tests have an environment",
     ". .venv/bin/activate": "the tests have an environment",
     "pip install '.[report]'": "the tests have an environment",
+    "python3 -m venv .venv && . .venv/bin/activate": "the tests have an environment",
+    "pip install -c .ci/constraints.txt -e '.[dev]'": "the tests have an environment",
+    "pytest -m fast": "runs tests",
     "pip install .": "needs a network; the blocks' entry points are registered without",
     "pip install 'clic-allocator[notebooks]'": "needs a network",
     "jupyter lab notebooks/": "goes on until it is stopped",

@@ -70,13 +70,24 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON
 DEBUG = "--debug"
 
 
+def _print_version(value: bool) -> None:
+    if value:
+        from allocator import __version__
+
+        typer.echo(f"clic-allocator {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def main_options(
     debug: Annotated[
         bool, typer.Option(DEBUG, help="Print the traceback of what ends a command; at any place.")
     ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
-    """Options of all commands; `main` takes this one out before commands see it."""
+    """Options of all commands; `main` takes `--debug` out before commands see it."""
 
 
 def codec_names(typed: Sequence[str] | None, held: Collection[str] = ()) -> list[str]:

@@ -1,5 +1,6 @@
 """Metrics: how far decoded pixels are from the original's."""
 
-from allocator.metrics.base import METRICS, Metric, MetricError, get_metric, stored_metric
+from allocator.metrics.base import Metric, MetricError
+from allocator.metrics.registry import METRICS, get_metric, stored_metric
 
 __all__ = ["METRICS", "Metric", "MetricError", "get_metric", "stored_metric"]

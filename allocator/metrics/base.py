@@ -1,7 +1,6 @@
 """What a metric is. Subclass :class:`Metric`, register it as an entry point, and every table can hold it."""
 
 import hashlib
-import importlib.metadata
 import json
 from abc import ABC, abstractmethod
 from typing import Any
@@ -9,15 +8,7 @@ from typing import Any
 import numpy as np
 
 from allocator.errors import AllocatorError
-from allocator.points import RESERVED
 from codec import RGBImage
-from codec.registry import create
-from codec.trust import check_name, note_typed
-
-METRICS = "clic_allocator.metrics"
-"""The entry-point group of metrics; each entry is called without arguments and returns a :class:`Metric`."""
-_OF_LIBRARIES = ("piq:", "pyiqa:")
-"""How names of their metrics begin, see :mod:`allocator.metrics.libraries`."""
 
 
 class MetricError(AllocatorError):
@@ -45,40 +36,6 @@ class Metric(ABC):
     def fingerprint(self) -> str:
         """32 hex digits that change whenever values might."""
         return hashlib.sha256(json.dumps([self.name, self.version]).encode()).hexdigest()[:32]
-
-
-def get_metric(name: str) -> Metric:
-    """The metric called ``name``: an entry point, or ``piq:NAME`` or ``pyiqa:NAME`` of those libraries.
-
-    Raises:
-        UnknownName: there is no such metric, or importing it fails.
-        MetricError: its library or weights are unavailable.
-    """
-    note_typed(name)
-    return _find_metric(name)
-
-
-def _find_metric(name: str) -> Metric:
-    if name.startswith(_OF_LIBRARIES):
-        from allocator.metrics.libraries import of_library
-
-        library, _, inner = name.partition(":")
-        return of_library(library, inner)
-    metric: Metric = create(METRICS, name, MetricError)
-    if metric.name in RESERVED:
-        raise MetricError(f"A metric can't be called {metric.name!r}, which heads another column of a table.")
-    return metric
-
-
-def stored_metric(name: str) -> Metric:
-    """As :func:`get_metric`, for a name that a table or a manifest holds.
-
-    Raises:
-        UntrustedName: it would load code or files, and nobody trusts it (see :mod:`codec.trust`).
-    """
-    if name not in importlib.metadata.entry_points(group=METRICS).names and not name.startswith(_OF_LIBRARIES):
-        check_name(name)
-    return _find_metric(name)
 
 
 def mirror_to(image: RGBImage, side: int) -> RGBImage:

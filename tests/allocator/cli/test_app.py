@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,7 @@ def test_a_closed_pipe_is_141(arguments: str, table: Path) -> None:
     command = f"{allocator} {arguments} {table} | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_the_version_is_the_packages() -> None:
+    assert run("--version").out == f"clic-allocator {version('clic-allocator')}\n"

@@ -1,0 +1,72 @@
+"""What released versions wrote is read for ever: streams bit for bit, tables, banks and submissions as they were."""
+
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import allocator as al
+import codec
+from codec.bank import Bank
+from codec.learned import LearnedCodec
+
+GOLDEN = Path(__file__).parent / "golden"
+RELEASES = sorted(path.parent for path in GOLDEN.glob("*/table.db"))
+STREAMS = [
+    path
+    for release in RELEASES
+    for path in sorted((release / "streams").iterdir())
+    if path.suffix not in (".png", ".json")
+]
+
+
+def test_every_release_has_samples_of_every_codec_that_is_installed_along() -> None:
+    assert GOLDEN / "0.1.0" in RELEASES
+    names = {path.stem for path in STREAMS}
+    assert {"avif", "hevc", "jpeg", "jpeg2000", "jxl", "tiny-dkic", "tiny-llic", "webp"} <= names
+
+
+@pytest.mark.parametrize("stream", STREAMS, ids=lambda path: f"{path.parents[1].name}-{path.stem}")
+def test_streams_decode_as_when_they_were_written(stream: Path) -> None:
+    data = stream.read_bytes()
+    expected = np.asarray(Image.open(stream.with_suffix(".png")), int)
+    bank = stream.parents[1] / "banks" / stream.stem.removeprefix("tiny-")
+    if bank.is_dir():
+        learned = LearnedCodec(Bank.load(bank))
+        latents = learned.decode_latents(data).numpy().astype("<i8").tobytes()
+        recorded = json.loads((stream.parent / "latents.json").read_text())
+        assert hashlib.sha256(latents).hexdigest() == recorded[stream.stem]
+        assert np.abs(learned.decode(data) - expected).max() <= 1
+    else:
+        coder = codec.get(stream.stem)
+        assert coder.suffix == stream.suffix
+        assert np.abs(coder.decode(data) - expected).max() <= (0 if coder.exact_pixels else 1)
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
+def test_tables_hold_what_was_measured(release: Path, tmp_path: Path) -> None:
+    shutil.copy(release / "table.db", tmp_path)
+    expected = pd.read_csv(release / "table.csv", dtype={"fingerprint": str, "setting": str})
+    with al.open(tmp_path / "table.db") as table:
+        pd.testing.assert_frame_equal(table.frame()[expected.columns], expected, check_dtype=False)
+        chosen = table.allocate(bpp=2).chosen
+        manifest = json.loads((release / "submission" / "manifest.json").read_text())
+        assert [entry["setting"] for entry in manifest["entries"]] == [*chosen["setting"]]
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
+def test_submissions_verify(release: Path, tmp_path: Path) -> None:
+    shutil.copytree(release / "submission", tmp_path / "entry")
+    if sys.platform != "linux":
+        (tmp_path / "entry" / "decoder.zip").unlink()
+        pytest.skip("decoders are Linux's")
+    verdict = al.verify(tmp_path / "entry")
+    assert verdict.passed, verdict.failures
+    assert verdict.watched is not None
+    assert verdict.images == 2
