@@ -95,7 +95,9 @@ class ModelCodec(Codec):
             length, position = read_varint(body, position)
             width, height = width + 1, height + 1
             shape = json.loads(body[position : position + length])
-            strings, _ = _unpacked(body, position + length, _DEEPEST)
+            strings, end = _unpacked(body, position + length, _DEEPEST)
+            if end < len(body):
+                raise ValueError("bytes behind the end")
             if width * height > MAX_PIXELS or not _is_shape(shape, max(width, height) + _PADDED_TO):
                 raise ValueError("sizes")
         except (IndexError, ValueError, RecursionError) as error:

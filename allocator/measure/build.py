@@ -113,11 +113,8 @@ def build(
         with opened.transaction():
             opened.changed_by_others()
             opened.add_metrics(metrics)
-            if needed is None:
-                opened.claim(members)
-            else:  # it is asked about all of the set
-                opened.add_members(members)
-        wanted: Wanted | None = None if needed is None else {}
+            wanted: Wanted | None = None if needed is None else {}
+            run.begin(members, wanted)
         tasks = run.missing(members, wanted)
         run.result.points_known = run.known
         for _ in range(_ROUNDS):
@@ -152,6 +149,7 @@ class _Build:
         self.fingerprints = [level_fingerprints(codec) for codec in self.codecs]
         self.names: set[str] = set()  # of the images that were read
         self.failed: set[tuple[str, int]] = set()  # images, and codecs that fail on them
+        self.outdated: set[tuple[str, int]] = set()  # images, and codecs of which the table holds other versions
         self.known = 0  # points that weren't missing when this was last looked at
 
     def read(self, files: Sequence[ImageFile]) -> list[Member]:
@@ -214,15 +212,24 @@ class _Build:
                     continue
                 fingerprints = self.fingerprints[index]
                 known = self.table.measured(member.sha256, codec.name)
-                if known.keys() - set(fingerprints):
-                    self.table.prune(member.sha256, codec.name, fingerprints)
                 levels = missing_levels(known, fingerprints, self.metrics)
                 self.known += len(codec.levels) - len(levels)
                 if wanted is not None:
                     levels = [one for one in levels if one.level in wanted.get((member.name, codec.name), ())]
+                if known.keys() - set(fingerprints):
+                    self.outdated.add((member.sha256, index))
+                    if not levels:
+                        self._prune(member.sha256, index)
                 if levels:
                     tasks.append(Task(member, index, tuple(levels), self.colour))
         return tasks
+
+    def begin(self, members: Sequence[Member], wanted: Wanted | None) -> None:
+        """Show in the table what is being measured."""
+        if wanted is None:
+            self.table.claim(members)
+        else:  # what is needed is asked about all of the set
+            self.table.add_members(members)
 
     def settle(self, members: Sequence[Member], wanted: Wanted | None) -> list[Task]:
         """End the build with all that it wants in the table, or say what others took out of it meanwhile.
@@ -230,9 +237,10 @@ class _Build:
         Images without any point are left out; a build of others that still measures them puts them in again.
         """
         with self.table.transaction():
-            self.table.add_members(members)
             if self.table.changed_by_others() and (tasks := self.missing(members, wanted)):
+                self.begin(members, wanted)  # and what others do until the end meets no more than that
                 return tasks
+            self.table.add_members(members)
             if self.keep_going:
                 self.table.drop_unmeasured(self.names)
             names = {one.name for one in self.table.members()}
@@ -263,7 +271,10 @@ class _Build:
                 done += task.work
                 left[task.member.sha256] -= 1
                 images_done += not left[task.member.sha256]
-            self._store(found)
+            with self.table.transaction():  # no image is without points meanwhile
+                self._store(found)
+                for task, _ in batch:
+                    self._prune(task.member.sha256, task.codec)
             if failure and not self.keep_going:
                 raise AllocatorError(
                     f"{self.result.failures[-1]} What was measured is kept.", hint={"keep_going": True}
@@ -276,6 +287,12 @@ class _Build:
         """Read what is stored only now that the task starts: all tasks' bitstreams may exceed memory."""
         levels = with_bitstreams(self.table, task.member.sha256, task.levels, self.fingerprints[task.codec])
         return replace(task, levels=levels)
+
+    def _prune(self, sha256: str, index: int) -> None:
+        """Delete the points of an image by other versions of a codec."""
+        if (sha256, index) in self.outdated:
+            self.outdated.discard((sha256, index))
+            self.table.prune(sha256, self.codecs[index].name, self.fingerprints[index])
 
     def _store(self, found: Sequence[Measured]) -> None:
         self.table.store(found, bitstreams=self.keep_bitstreams)

@@ -2,6 +2,7 @@
 
 import pickle
 import socket
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,9 @@ def assert_goes_the_whole_way(codec: Codec, image: RGBImage) -> None:
         decoded = codec.decode(stream)
         assert decoded.shape == image.shape
         assert np.array_equal(pickle.loads(pickle.dumps(codec)).decode(stream), decoded)
-        for damaged in (stream[:-1], stream[:3], b"", stream[:20] + bytes([stream[20] ^ 1]) + stream[21:]):
+        body = stream[4:] + b"behind"  # the checksum fits
+        behind = zlib.crc32(body).to_bytes(4, "big") + body
+        for damaged in (behind, stream[:-1], stream[:3], b"", stream[:20] + bytes([stream[20] ^ 1]) + stream[21:]):
             with pytest.raises(BitstreamError):
                 codec.decode(damaged)
 
