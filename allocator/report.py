@@ -50,9 +50,14 @@ def make_report(
         report: called with the images done and their number.
 
     Raises:
-        AllocatorError: a bitstream isn't in the table.
+        AllocatorError: a bitstream isn't in the table, or Plotly isn't installed.
         CodecError: an original or a codec is missing.
     """
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise AllocatorError("The page needs Plotly: pip install 'clic-allocator[report]'.") from error
+
     first = allocations[0]
     objective = first.objective
     label = objective.label
@@ -84,11 +89,6 @@ def make_report(
         "images": images,
         "pictures": min(pictures, len(names)),
     }
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise AllocatorError("The page needs Plotly: pip install 'clic-allocator[report]'.") from error
-
     page = TEMPLATE.read_text(encoding="utf-8").replace("{{title}}", html.escape(title))
     data = json.dumps(content, allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
     for place, text in (("{{plotly}}", get_plotlyjs()), ("{{data}}", data)):

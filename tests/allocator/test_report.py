@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,13 @@ def content(page: Path) -> dict[str, object]:
     [text] = re.findall(r'<script id="data" type="application/json">(.*?)</script>', page.read_text(), re.DOTALL)
     found: dict[str, object] = json.loads(text)
     return found
+
+
+def test_without_plotly_it_is_a_sentence(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    ran = run("report", table, "-t", "0.5", "-o", tmp_path / "page.html")
+    assert ran.code == 2
+    assert "The page needs Plotly: pip install 'clic-allocator[report]'." in ran.err
 
 
 def test_one_file_holds_everything_and_loads_nothing(page_file: Path, table: Path) -> None:
