@@ -9,6 +9,7 @@ import typer
 from allocator.cli import completion
 from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, echo, emit, note
 from allocator.cli.formats import FormatName, best_of, format_table
+from allocator.cli.options import codec_option, metric_option
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,13 +34,7 @@ def compare(
     ] = "hevc",
     metric: Annotated[
         list[str] | None,
-        typer.Option(
-            "--metric",
-            "-m",
-            metavar="NAME,...",
-            help="By default all that are measured.",
-            autocompletion=completion.metric_names,
-        ),
+        metric_option("By default all that are measured.", "NAME,..."),
     ] = None,
     objective: Annotated[
         list[str] | None,
@@ -50,13 +45,7 @@ def compare(
     ] = None,
     codec: Annotated[
         list[str] | None,
-        typer.Option(
-            "--codec",
-            "-c",
-            metavar="NAME",
-            help="These and the anchor only.",
-            autocompletion=completion.codec_names,
-        ),
+        codec_option("These and the anchor only."),
     ] = None,
     published: With = None,
     papers: Annotated[
@@ -233,13 +222,7 @@ def complexity(
     images: Annotated[list[str], typer.Argument(help="Image files and folders.", show_default=False)],
     codec: Annotated[
         list[str] | None,
-        typer.Option(
-            "--codec",
-            "-c",
-            metavar="NAME",
-            help="By default all that are known.",
-            autocompletion=completion.codec_names,
-        ),
+        codec_option("By default all that are known."),
     ] = None,
     level: Annotated[int | None, typer.Option("--level", "-l", min=0, help="By default each one's middle.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="By default torch's.")] = None,

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from allocator.cli import completion
 from allocator.cli.app import Json, Weights, app, echo, emit, grid, use_weights
+from allocator.cli.options import Jobs, codec_option
 from allocator.cli.tables import build_with_progress
 
 SIDE = 448
@@ -22,15 +22,9 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write.")] = Path("allocator-demo"),
     codec: Annotated[
         list[str] | None,
-        typer.Option(
-            "--codec",
-            "-c",
-            metavar="NAME",
-            help="By default po-dkic and hevc.",
-            autocompletion=completion.codec_names,
-        ),
+        codec_option("By default po-dkic and hevc."),
     ] = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes; by default one a core.")] = None,
+    jobs: Jobs = None,
     metric_weights: Weights = None,
     as_json: Json = False,
 ) -> None:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from allocator.cli import completion
 from allocator.cli.app import Json, app, echo, emit, note
+from allocator.cli.options import Images, Jobs, codec_option, metric_option
 from allocator.cli.solving import SolveOptions, takes_problem
 from allocator.cli.tables import ColourName, build_with_progress
 from allocator.cli.waiting import waiting
@@ -50,10 +50,7 @@ def export(
 
 @app.command()
 def optimize(
-    images: Annotated[
-        list[str],
-        typer.Argument(help="Image files, folders, addresses (s3://, gs://, https://).", show_default=False),
-    ],
+    images: Images,
     budget: Annotated[
         str,
         typer.Option("--budget", metavar="SIZE", help="For all files: bytes, 2MB, 1.5MiB, or 30% of the originals."),
@@ -61,23 +58,11 @@ def optimize(
     out: Annotated[Path, typer.Option("--out", "-o", help="The files' folder.")],
     codec: Annotated[
         list[str] | None,
-        typer.Option(
-            "--codec",
-            "-c",
-            metavar="NAME",
-            help="By default avif and webp.",
-            autocompletion=completion.codec_names,
-        ),
+        codec_option("By default avif and webp."),
     ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option(
-            "--metric",
-            "-m",
-            metavar="NAME",
-            help="The first is made best; by default ssimulacra2.",
-            autocompletion=completion.metric_names,
-        ),
+        metric_option("The first is made best; by default ssimulacra2."),
     ] = None,
     floor: Annotated[
         list[str] | None,
@@ -98,7 +83,7 @@ def optimize(
     table: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where measurements are kept; by default beside the folder.")
     ] = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes; by default one a core.")] = None,
+    jobs: Jobs = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Measure and solve, but write no files; what is measured is kept.")
     ] = False,

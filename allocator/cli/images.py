@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from allocator.cli import completion
 from allocator.cli.app import Json, app, emit, grid
+from allocator.cli.options import codec_option
 
 _MOST_BYTES = 1 << 32
 """Of a bitstream."""
@@ -38,7 +38,7 @@ def list_codecs(as_json: Json = False) -> None:
 @app.command()
 def encode(
     image: Annotated[Path, typer.Argument(help="An image file.", show_default=False)],
-    codec: Annotated[str, typer.Option("--codec", "-c", metavar="NAME", autocompletion=completion.codec_names)],
+    codec: Annotated[str, codec_option()],
     level: Annotated[int | None, typer.Option("--level", "-l", help="From 0, fewest bytes first.")] = None,
     bpp: Annotated[str | None, typer.Option(metavar="BPP", help="The best level of at most this rate.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="By default in this folder.")] = None,
@@ -85,13 +85,7 @@ def decode(
     bitstream: Annotated[Path, typer.Argument(help="A file made by `encode`.", show_default=False)],
     codec: Annotated[
         str | None,
-        typer.Option(
-            "--codec",
-            "-c",
-            metavar="NAME",
-            help="By default told by the file's ending.",
-            autocompletion=completion.codec_names,
-        ),
+        codec_option("By default told by the file's ending."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A PNG; by default in this folder.")] = None,
     as_json: Json = False,

@@ -8,6 +8,7 @@ import typer
 from allocator.cli import completion
 from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, codec_names, emit, note
 from allocator.cli.comparing import Decibels, With, read_curves
+from allocator.cli.options import codec_option, metric_option, objective_option
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,19 +29,11 @@ LeastRate = Annotated[float | None, typer.Option("--least-bpp", min=1e-6, help="
 MostRate = Annotated[float | None, typer.Option("--most-bpp", min=1e-6, help="Where it ends.")]
 OnlyCodecs = Annotated[
     list[str] | None,
-    typer.Option(
-        "--codec", "-c", metavar="NAME", help="Draw these codecs only.", autocompletion=completion.codec_names
-    ),
+    codec_option("Draw these codecs only."),
 ]
 Metrics = Annotated[
     list[str] | None,
-    typer.Option(
-        "--metric",
-        "-m",
-        metavar="NAME,...",
-        help="By default all that are measured.",
-        autocompletion=completion.metric_names,
-    ),
+    metric_option("By default all that are measured.", "NAME,..."),
 ]
 
 
@@ -53,9 +46,7 @@ def frontier(
     ] = None,
     objective: Annotated[
         list[str] | None,
-        typer.Option(
-            "--objective", metavar="METRIC[:WEIGHT]", help="As in `solve`.", autocompletion=completion.metric_names
-        ),
+        objective_option("As in `solve`."),
     ] = None,
     codec: OnlyCodecs = None,
     rule: RuleOption = RuleName.pooled,

@@ -12,6 +12,7 @@ import typer
 
 from allocator.cli import completion
 from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, codec_names, emit, write_frame
+from allocator.cli.options import codec_option, objective_option
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -48,12 +49,7 @@ class SolveOptions:
     rule: RuleOption = RuleName.pooled
     objective: Annotated[
         list[str] | None,
-        option(
-            "--objective",
-            metavar="METRIC[:WEIGHT]",
-            help="What to optimise, several for a mixture; by default the table's first metric.",
-            autocompletion=completion.metric_names,
-        ),
+        objective_option("What to optimise, several for a mixture; by default the table's first metric."),
     ] = None
     aggregate: Annotated[
         str,
@@ -69,7 +65,7 @@ class SolveOptions:
     ] = None
     codec: Annotated[
         list[str] | None,
-        option("--codec", "-c", metavar="NAME", help="Use these codecs only.", autocompletion=completion.codec_names),
+        codec_option("Use these codecs only."),
     ] = None
     floor: Annotated[
         list[str] | None,
@@ -200,13 +196,11 @@ def frontier(
     ] = None,
     objective: Annotated[
         list[str] | None,
-        option(
-            "--objective", metavar="METRIC[:WEIGHT]", help="As in `solve`.", autocompletion=completion.metric_names
-        ),
+        objective_option("As in `solve`."),
     ] = None,
     codec: Annotated[
         list[str] | None,
-        option("--codec", "-c", metavar="NAME", help="Use these codecs only.", autocompletion=completion.codec_names),
+        codec_option("Use these codecs only."),
     ] = None,
     rule: RuleOption = RuleName.pooled,
     budgets: Annotated[int, typer.Option("--budgets", min=2, help="Points of the curve, evenly in log-rate.")] = 300,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from allocator.cli import completion
 from allocator.cli.app import Json, TableFile, Weights, app, console, echo, emit, grid, note, use_weights, write_frame
 from allocator.cli.formats import with_decimals
+from allocator.cli.options import Images, Jobs, codec_option, metric_option
 from allocator.cli.waiting import Lines
 
 if TYPE_CHECKING:
@@ -46,18 +46,11 @@ class ColourName(StrEnum):
 
 @tables.command("build")
 def tables_build(
-    images: Annotated[
-        list[str],
-        typer.Argument(help="Image files, folders, addresses (s3://, gs://, https://).", show_default=False),
-    ],
+    images: Images,
     out: Annotated[Path, typer.Option("--out", "-o", help="The table; continued if it's there.")],
-    codec: Annotated[
-        list[str] | None, typer.Option("--codec", "-c", metavar="NAME", autocompletion=completion.codec_names)
-    ] = None,
-    metric: Annotated[
-        list[str] | None, typer.Option("--metric", "-m", metavar="NAME", autocompletion=completion.metric_names)
-    ] = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes; by default one a core.")] = None,
+    codec: Annotated[list[str] | None, codec_option()] = None,
+    metric: Annotated[list[str] | None, metric_option()] = None,
+    jobs: Jobs = None,
     engine: Annotated[
         EngineName, typer.Option(help="Processes of this machine, or Ray's actors.")
     ] = EngineName.local,
