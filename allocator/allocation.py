@@ -17,7 +17,7 @@ from allocator.constraints import Constraints
 from allocator.errors import AllocatorError
 from allocator.grid import Grid, Rule
 from allocator.objective import Objective
-from allocator.sizes import Size, told
+from allocator.sizes import Size, format_size
 from allocator.solver.knapsack import Infeasible, Solution, least_worst, lower_bound, solve
 from allocator.solver.two_budgets import solve_two
 from allocator.solver.whole_program import Limit, solve_whole
@@ -396,7 +396,7 @@ def _unreachable(lightest: "pd.DataFrame", budget: Budget) -> str:
         least = int(lightest["bytes"].sum())
         return (
             f"{budget.label} can't be reached: the smallest bitstreams of all images take "
-            f"{told(least, budget.size.unit)} ({least:,} bytes)."
+            f"{format_size(least, budget.size.unit)} ({least:,} bytes)."
         )
     if budget.rule == "pooled":
         rate = 8 * int(lightest["bytes"].sum()) / int((lightest["width"] * lightest["height"]).sum())

@@ -71,7 +71,7 @@ class Size(NamedTuple):
         return f"{digits}{' bytes' if self.unit == 'B' else self.unit if self.unit == _SHARE else ' ' + self.unit}"
 
 
-def told(count: int, unit: str = "") -> str:
+def format_size(count: int, unit: str = "") -> str:
     """A number of bytes with four digits or so, for people.
 
     Args:

@@ -5,7 +5,7 @@ from typing import Any
 
 from allocator.allocation import Allocation, Baseline
 from allocator.points import RESERVED
-from allocator.sizes import told
+from allocator.sizes import format_size
 
 _LEVEL = ("image", "width", "height", "codec", "level", "setting", "bytes", "bpp")
 
@@ -158,12 +158,12 @@ class Summary:
         unit = one.budget.size.unit if one.budget.size else ""
         proof = "" if one.gap == 0 else f", at most {one.gap:.2g} from the best"
         return [
-            f"before      {len(one.chosen)} images, {told(originals, unit)}",
-            f"after       {told(one.bytes, unit)} of {told(int(one.budget.limit), unit)}, "
+            f"before      {len(one.chosen)} images, {format_size(originals, unit)}",
+            f"after       {format_size(one.bytes, unit)} of {format_size(int(one.budget.limit), unit)}, "
             f"{100 * one.bytes / originals:.3g} % of the originals: {self.codecs}",
             f"quality     {one.objective.label} {one.value:.4g} on average{proof}",
             f"worst       {worst['value']:.4g}, {worst['image']} ({worst['codec']} {worst['setting']}, "
-            f"{told(worst['bytes'])})",
+            f"{format_size(worst['bytes'])})",
         ]
 
 

@@ -54,7 +54,7 @@ class Watched:
     """Limits that the machine couldn't enforce, and why."""
 
 
-def filtered(folder: Path) -> dict[str, str]:
+def filter_environment(folder: Path) -> dict[str, str]:
     """An environment with this Python that imports nothing but the devkit's packages and what they require.
 
     Args:
@@ -128,12 +128,12 @@ def server_python(wanted: str | None = None) -> str:
 
 
 def cache(python: str) -> Path:
-    """Where :func:`built` keeps the environment of a Python."""
+    """Where :func:`build_environment` keeps the environment of a Python."""
     home = platformdirs.user_cache_path("clic-allocator", appauthor=False)
     return home / f"devkit-{hashlib.sha256(python.encode()).hexdigest()[:8]}"
 
 
-def built(folder: Path, python: str, report: Callable[[str], None] = lambda line: None) -> dict[str, str]:
+def build_environment(folder: Path, python: str, report: Callable[[str], None] = lambda line: None) -> dict[str, str]:
     """A virtual environment with the devkit's packages from the registry; made once, then used again.
 
     Args:
@@ -185,7 +185,7 @@ def watch(
 
     Args:
         folder: the working directory, with the decoder and the data.
-        environment: variables, from :func:`filtered` or :func:`built`.
+        environment: variables, from :func:`filter_environment` or :func:`build_environment`.
         cpus: that it may use.
         memory: bytes that its processes may take together.
         seconds: that it may run.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from allocator.images import find_images
 from codec.remote import is_address
-from submissions.devkit import filtered
+from submissions.devkit import filter_environment
 from submissions.edition import Edition
 from submissions.errors import SubmissionError
 from submissions.manifest import MANIFEST, Manifest
@@ -62,7 +62,7 @@ def target_list(paths: Iterable[str]) -> dict[str, str | None]:
 
 def verify(
     folder: Path,
-    environment: Environment = filtered,
+    environment: Environment = filter_environment,
     *,
     table: Path | None = None,
     images: Sequence[str] = (),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 banks = typer.Typer(help="Make and check the banks of learned codecs.", no_args_is_help=True)
 app.add_typer(banks, name="bank")
 codecs = typer.Typer(help="Look into learned codecs.", no_args_is_help=True)
-app.add_typer(codecs, name="codec")
+app.add_typer(codecs, name="codec", hidden=True)  # its earlier name
 
 BankName = Annotated[
     str,
@@ -111,6 +111,7 @@ def check(bank: BankName, as_json: Json = False) -> None:
 
 
 @codecs.command("profile")
+@banks.command("profile")
 def profile(
     bank: Annotated[
         str,

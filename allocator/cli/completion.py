@@ -25,9 +25,9 @@ def metric_names(incomplete: str) -> list[str]:
 def solver_names(incomplete: str) -> list[str]:
     """PuLP's that are installed."""
     with contextlib.suppress(Exception):
-        from allocator.solver.pulp_solvers import installed
+        from allocator.solver.pulp_solvers import list_solvers
 
-        return _beginning(installed(), incomplete)
+        return _beginning(list_solvers(), incomplete)
     return []
 
 

@@ -207,12 +207,12 @@ def _write(opened: "Table", allocation: "Allocation", out: Path) -> "Exported":
 
 def _told(done: "Exported", out: Path) -> str:
     from allocator.export import MANIFEST
-    from allocator.sizes import told
+    from allocator.sizes import format_size
 
     removed = f", {len(done.removed)} of an earlier export removed" if done.removed else ""
     left = f"; {len(done.left)} that were changed since stay ({done.left[0]}, ...)" if done.left else ""
     return (
-        f"{out}: {done.files} files, {told(done.bytes)}, {done.written} of them new{removed}{left}; "
+        f"{out}: {done.files} files, {format_size(done.bytes)}, {done.written} of them new{removed}{left}; "
         f"listed in {out / MANIFEST}"
     )
 

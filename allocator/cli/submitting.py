@@ -172,7 +172,7 @@ def verify(
     """Decode a submission as the challenge's server does, and compare it with what was measured."""
     import functools
 
-    from submissions.devkit import built, cache, filtered, server_python
+    from submissions.devkit import build_environment, cache, filter_environment, server_python
     from submissions.edition import find_edition
     from submissions.verify import find_submissions, verify
 
@@ -181,9 +181,9 @@ def verify(
 
     def environment(empty: Path) -> dict[str, str]:
         if not (as_devkit or python):
-            return filtered(empty)
+            return filter_environment(empty)
         command = server_python(python)
-        return built(cache(command), command, functools.partial(echo, err=True))
+        return build_environment(cache(command), command, functools.partial(echo, err=True))
 
     found = find_submissions(folder)
     rules = find_edition(edition) if edition else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from allocator.solver.knapsack import Floats, Ints, checked, undominated
+from allocator.solver.knapsack import Floats, Ints, check_problem, drop_dominated
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def sweep(cost: ArrayLike, weight: ArrayLike, *, available: ArrayLike | None = N
     Raises:
         SolveError: as :func:`allocator.solver.knapsack.solve`.
     """
-    order, costs, weights = undominated(*checked(cost, weight, 0, available))
+    order, costs, weights = drop_dominated(*check_problem(cost, weight, 0, available))
     item, column = np.nonzero(np.isfinite(costs))
     item, column = _hull(item, column, costs, weights)
     starts = item[1:] != item[:-1]

@@ -113,8 +113,8 @@ def solve(
         Infeasible: no choice fits the budget.
     """
     pulp_solver = PulpSolver(solver, time_limit)
-    costs, weights, there = checked(cost, weight, budget, available)
-    order, costs, weights = undominated(costs, weights, there)
+    costs, weights, there = check_problem(cost, weight, budget, available)
+    order, costs, weights = drop_dominated(costs, weights, there)
     dual = _dual(costs, weights, budget)
     best = _Search(costs, weights, dual, budget).run(pulp_solver)
     rows = np.arange(len(order))
@@ -128,7 +128,7 @@ def lower_bound(cost: ArrayLike, weight: ArrayLike, budget: int, *, available: A
         SolveError: as :func:`solve`.
     """
     try:
-        return _dual(*undominated(*checked(cost, weight, budget, available))[1:], budget).bound
+        return _dual(*drop_dominated(*check_problem(cost, weight, budget, available))[1:], budget).bound
     except Infeasible:
         return math.inf
 
@@ -139,7 +139,7 @@ def least_worst(cost: ArrayLike, weight: ArrayLike, budget: int, *, available: A
     Raises:
         SolveError, Infeasible: as :func:`solve`.
     """
-    costs, weights, there = checked(cost, weight, budget, available)
+    costs, weights, there = check_problem(cost, weight, budget, available)
     heavy = np.where(there, weights, np.iinfo(np.int64).max)
     if (least := int(heavy.min(axis=1).sum())) > budget:
         raise Infeasible(least, budget)
@@ -157,7 +157,7 @@ def least_worst(cost: ArrayLike, weight: ArrayLike, budget: int, *, available: A
     return float(possible[low])
 
 
-def checked(
+def check_problem(
     cost: ArrayLike, weight: ArrayLike, budget: int, available: ArrayLike | None
 ) -> tuple[Floats, Ints, NDArray[np.bool_]]:
     """A problem as arrays of one kind, or a :class:`SolveError`."""
@@ -191,7 +191,7 @@ def checked(
     return costs, weights, there
 
 
-def undominated(costs: Floats, weights: Ints, there: NDArray[np.bool_]) -> tuple[NDArray[np.intp], Floats, Ints]:
+def drop_dominated(costs: Floats, weights: Ints, there: NDArray[np.bool_]) -> tuple[NDArray[np.intp], Floats, Ints]:
     """Each item's options by weight, and infinite costs for those that a lighter or equal one equals or beats.
 
     Among equals the first column stays, so that ties break the same way every time.

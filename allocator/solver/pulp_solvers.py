@@ -83,7 +83,7 @@ def require(solver: str) -> None:
         raise SolveError(f"There is no solver {solver!r}; use cbc, highs or one of {', '.join(pulp.listSolvers())}.")
 
 
-def installed() -> list[str]:
+def list_solvers() -> list[str]:
     """The names of PuLP's solvers that are installed, sorted: ``cbc`` and ``highs``, and PuLP's names of others."""
     import pulp
 

@@ -6,7 +6,7 @@ import time
 import numpy as np
 from numpy.typing import ArrayLike
 
-from allocator.solver.knapsack import ROUNDING, Floats, Infeasible, Ints, Solution, checked, solve
+from allocator.solver.knapsack import ROUNDING, Floats, Infeasible, Ints, Solution, check_problem, solve
 from allocator.solver.pulp_solvers import PulpSolver
 from allocator.solver.whole_program import Limit, run_program
 
@@ -47,8 +47,8 @@ def solve_two(
             second weight's if the first budget alone can be met.
     """
     deadline = None if time_limit is None else time.monotonic() + time_limit
-    costs, weights, there = checked(cost, weight, budget, available)
-    seconds = checked(cost, second_weight, second_budget, available)[1]
+    costs, weights, there = check_problem(cost, weight, budget, available)
+    seconds = check_problem(cost, second_weight, second_budget, available)[1]
     rows = np.arange(len(costs))
 
     def spent(choices: Ints) -> int:

@@ -1,7 +1,7 @@
 import pytest
 
 from allocator.errors import AllocatorError
-from allocator.sizes import Size, told
+from allocator.sizes import Size, format_size
 
 
 @pytest.mark.parametrize(
@@ -36,8 +36,8 @@ def test_shares_need_originals_and_leave_a_byte() -> None:
 
 
 def test_bytes_have_few_digits_in_the_unit_that_people_think_in() -> None:
-    assert told(1_943_210) == "1.94 MB"
-    assert told(1_943_210, "MiB") == "1.85 MiB"
-    assert told(19_432_100, "MB") == "19.4 MB"
-    assert told(512) == "512 bytes"
-    assert told(1_943_210, "B") == "1,943,210 bytes"
+    assert format_size(1_943_210) == "1.94 MB"
+    assert format_size(1_943_210, "MiB") == "1.85 MiB"
+    assert format_size(19_432_100, "MB") == "19.4 MB"
+    assert format_size(512) == "512 bytes"
+    assert format_size(1_943_210, "B") == "1,943,210 bytes"

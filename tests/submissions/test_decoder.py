@@ -16,7 +16,7 @@ from codec.bank import Bank
 from codec.bank_folders import SEARCH_PATH
 from submissions.archive import extract, pack, pack_streams, unpack
 from submissions.decoder import make_decoder
-from submissions.devkit import filtered, watch
+from submissions.devkit import filter_environment, watch
 from submissions.errors import SubmissionError
 from tests.conftest import THIS_PYTHON, run
 from tests.submissions.conftest import as_version_2
@@ -114,7 +114,7 @@ def test_it_needs_nothing_of_this_project(entries: Path, tmp_path: Path) -> None
     shutil.copy(entries / "decoder.zip", tmp_path)
     shutil.copy(entries / "0.3" / "bs.zip", tmp_path)
     subprocess.run(["unzip", "-q", "decoder.zip"], cwd=tmp_path, check=True)
-    env = filtered(tmp_path / "environment")
+    env = filter_environment(tmp_path / "environment")
     for module in ("allocator", "codec", "constriction", "lpips", "pillow_heif"):
         command = ["python3", "-c", f"import {module}"]
         done = subprocess.run(command, env=env, cwd="/", capture_output=True, text=True, check=False)
@@ -161,7 +161,7 @@ def test_what_the_server_runs_has_no_network(tmp_path: Path) -> None:
     script = "#!/usr/bin/env python3\nimport socket\nsocket.create_connection(('127.0.0.1', 9), 1)\n"
     (tmp_path / "decode").write_text(script)
     (tmp_path / "decode").chmod(0o755)
-    ran = watch(tmp_path, filtered(tmp_path / "environment"), cpus=1, memory=1 << 30, seconds=60)
+    ran = watch(tmp_path, filter_environment(tmp_path / "environment"), cpus=1, memory=1 << 30, seconds=60)
     if ran.unenforced:
         pytest.skip("this system has no network namespaces for users")
     assert "unreachable" in ran.errors[-1]

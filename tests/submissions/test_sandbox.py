@@ -16,7 +16,7 @@ import pytest
 
 from submissions import sandbox
 from submissions.archive import pack
-from submissions.devkit import Watched, filtered, watch
+from submissions.devkit import Watched, filter_environment, watch
 from submissions.verify import verify
 from tests.conftest import run, started
 
@@ -33,7 +33,7 @@ def attack(folder: Path, code: str, *, walls: bool = True, **limits: float) -> W
     (server / "decode").chmod(0o755)
     usual = {"cpus": 1, "memory": 256 << 20, "seconds": 120, "disk": 64 << 20}
     shutil.rmtree(folder / "environment", ignore_errors=True)
-    ran = watch(server, filtered(folder / "environment"), **{**usual, **limits})  # type: ignore[arg-type]
+    ran = watch(server, filter_environment(folder / "environment"), **{**usual, **limits})  # type: ignore[arg-type]
     if walls and ran.unenforced:
         pytest.skip(f"this machine can't enforce {ran.unenforced}")
     return ran
@@ -169,9 +169,9 @@ def test_time_and_disk_and_words_have_an_end(tmp_path: Path) -> None:
 WITHOUT_NAMESPACES = """
 import sys
 from pathlib import Path
-from submissions.devkit import filtered, watch
+from submissions.devkit import filter_environment, watch
 folder = Path(sys.argv[1])
-ran = watch(folder / "server", filtered(folder / "environment"), cpus=1, memory=1 << 30, seconds=60)
+ran = watch(folder / "server", filter_environment(folder / "environment"), cpus=1, memory=1 << 30, seconds=60)
 print(ran.code, *ran.unenforced, sep="\\n")
 """
 

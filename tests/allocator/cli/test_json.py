@@ -193,7 +193,7 @@ def created(found: Any, place: Place) -> None:
         ("submit TABLE -t 1.2 --no-decoder -o OUT/entry", submitted),
         ("bank show po-dkic", bank),
         ("bank create -o OUT/mine --name mine --untrained compact --levels 2", created),
-        ("codec profile compact --width 64 --height 64", profiled),
+        ("bank profile compact --width 64 --height 64", profiled),
     ],
     ids=lambda value: value.partition(" -")[0] if isinstance(value, str) else "",
 )

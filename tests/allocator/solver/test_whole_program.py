@@ -10,7 +10,7 @@ import pytest
 
 from allocator.errors import SolveError
 from allocator.solver.knapsack import solve
-from allocator.solver.pulp_solvers import installed
+from allocator.solver.pulp_solvers import list_solvers
 from allocator.solver.whole_program import Limit, solve_whole
 from tests.allocator import faulty
 from tests.allocator.solver.test_knapsack import realistic
@@ -21,7 +21,7 @@ def stand_in(name: str) -> str:
     return f"{faulty.__name__}:{name}"
 
 
-@pytest.mark.parametrize("solver", installed())
+@pytest.mark.parametrize("solver", list_solvers())
 def test_every_installed_solver_finds_the_exact_methods_optimum(solver: str) -> None:
     cost, weight, budget = realistic(40, 8, 1)
     available = np.random.default_rng(0).random(cost.shape) < 0.9
