@@ -1,0 +1,66 @@
+"""Editions and caps without a command line: what may be allocated, and what is written."""
+
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+import allocator as al
+from submissions import entries
+from submissions.edition import Edition
+from submissions.entries import capped_budgets, make_entries
+from submissions.errors import SubmissionError
+
+RULES = Edition("mine", ("1.5", "2"))
+
+
+@pytest.fixture
+def opened(table: Path) -> Iterator[al.Table]:
+    with al.open(table) as opened:
+        yield opened
+
+
+def test_a_rate_gives_what_the_edition_allows(opened: al.Table) -> None:
+    problem = opened.problem()
+    for one, rate in zip(capped_budgets(problem, RULES), ("1.5", "2"), strict=True):
+        assert one.cap == math.ceil(Fraction(rate) * problem.pixels / 8) == one.budget.limit
+        assert one.budget.bpp == float(rate)
+    [plain] = capped_budgets(problem, targets=[1.511])
+    assert plain.cap == math.floor(Fraction("1.511") * problem.pixels / 8)
+
+
+def test_an_archives_own_bytes_are_set_aside(opened: al.Table, tmp_path: Path) -> None:
+    [one] = capped_budgets(opened.problem(), count="archive", size=9000)
+    assert one.cap == 9000
+    assert 0 < 9000 - one.budget.limit < 1000
+    [entry], decoder = make_entries(opened, opened.problem(), tmp_path, count="archive", size=9000, decoder=None)
+    assert decoder is None
+    assert entry.manifest.bytes < entry.counted_bytes == (tmp_path / "bs.zip").stat().st_size <= 9000
+    with pytest.raises(SubmissionError, match=r"The archive alone takes [\d,]+ bytes of the budget of 50"):
+        capped_budgets(opened.problem(), count="archive", size=50)
+
+
+def test_other_rules_and_old_entries_are_refused(opened: al.Table, tmp_path: Path) -> None:
+    with pytest.raises(SubmissionError, match="goes with the rule `pooled`"):
+        capped_budgets(opened.problem(rule="mean"), RULES)
+    with pytest.raises(SubmissionError, match="names no rates") as error:
+        capped_budgets(opened.problem(), Edition("mine"))
+    assert error.value.hint == {"target": "BPP"}
+    make_entries(opened, opened.problem(), tmp_path / "a", size=9000, decoder=None)
+    with pytest.raises(SubmissionError, match="holds another submission"):
+        make_entries(opened, opened.problem(), tmp_path / "a", edition=RULES, decoder=None)
+
+
+def test_filling_keeps_exactly_the_metrics_that_have_floors(
+    opened: al.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A floor of psnr doesn't bind a metric whose name begins so, nor the other way round."""
+    found = opened.allocate(bpp=1.5, floors=["ms-ssim=0.5"])
+    kept = []
+    monkeypatch.setattr(entries, "refill", lambda *args, keep, **more: kept.append(keep))
+    entries.fill_allocation(found, found.constraints)
+    assert kept == [["ms-ssim"]]
+    with pytest.raises(SubmissionError, match="limits on single images"):
+        make_entries(opened, opened.problem(most_bpp=9.0), Path("nowhere"), size=9000, fill=True, decoder=None)
