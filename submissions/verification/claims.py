@@ -12,11 +12,12 @@ import numpy as np
 from allocator.errors import AllocatorError
 from allocator.metrics import stored_metric
 from allocator.objective import WEIGHTED, Objective, Term
+from allocator.points import Point
 from allocator.tables import Table
 from codec import CodecError
 from submissions.edition import CUSTOM, Edition, edition_names, find_edition
 from submissions.errors import SubmissionError
-from submissions.manifest import FIRST_WEIGHTED, Manifest
+from submissions.manifest import FIRST_WEIGHTED, Entry, Manifest
 from submissions.verification.archives import Opened
 from submissions.verification.verdict import Verdict, listed
 
@@ -123,18 +124,7 @@ def check_table(opened: Opened, given: Path | None, verdict: Verdict) -> set[str
                     continue
                 codec, point = found
                 lacking |= point.values.keys() - entry.metrics.keys()
-                differing = [
-                    name
-                    for name, theirs in {
-                        "codec": codec,
-                        "level": point.level,
-                        "setting": point.setting,
-                        "bytes": point.bytes,
-                        "decoded_sha256": point.decoded_sha256,
-                        "metrics": {name: point.values.get(name) for name in entry.metrics},
-                    }.items()
-                    if getattr(entry, name) != theirs
-                ]
+                differing = _differing(entry, codec, point)
                 stored = table.bitstream(entry.sha256, entry.fingerprint)
                 name = opened.file_name(entry)
                 if stored is None:
@@ -159,6 +149,19 @@ def check_table(opened: Opened, given: Path | None, verdict: Verdict) -> set[str
             raise
         verdict.unchecked.append(f"the manifest against its table: {error}")
     return known
+
+
+def _differing(entry: Entry, codec: str, point: Point) -> list[str]:
+    """The fields in which an entry isn't as its table has it."""
+    theirs = {
+        "codec": codec,
+        "level": point.level,
+        "setting": point.setting,
+        "bytes": point.bytes,
+        "decoded_sha256": point.decoded_sha256,
+        "metrics": {name: point.values.get(name) for name in entry.metrics},
+    }
+    return [name for name, value in theirs.items() if getattr(entry, name) != value]
 
 
 def check_claims(manifest: Manifest, verdict: Verdict) -> None:
