@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Unpack
 
@@ -264,7 +263,7 @@ class Table(tables.Table):
             self.problem(**options),
             Path(folder),
             edition=_edition(edition),
-            targets=[bpp] if isinstance(bpp, str | float | Fraction) or not isinstance(bpp, Sequence) else bpp,
+            targets=bpp if isinstance(bpp, Sequence) and not isinstance(bpp, str) else [bpp],
             size=budget,
             fill=fill,
             decoder=_decoder(decoder, data_only),
