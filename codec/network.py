@@ -163,7 +163,7 @@ class Gains(nn.Module):
     def logarithms(self, level: Tensor) -> Tensor:
         """The factors' logarithms, (B, channels)."""
         if not level.is_floating_point():
-            return self.log[level]
+            return self.log.index_select(0, level)
         low = level.long()
         high = (low + 1).clamp_max(len(self.log) - 1)
         return torch.lerp(self.log[low], self.log[high], (level - low).to(self.log.dtype)[:, None])
@@ -311,7 +311,7 @@ class CompressionNetwork(nn.Module):
         of_rounded: list[Tensor] = []
 
         def visit(channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
-            wanted = flat[:, channels, positions] * gain[:, channels]
+            wanted = flat[:, channels].index_select(2, positions) * gain[:, channels]
             means, scales = means.float() * gain[:, channels], scales.float()
             residual = wanted - means
             rounded = self._rounded(residual)

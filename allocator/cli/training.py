@@ -121,24 +121,25 @@ def train(
 
 
 def _perceptual(recipe: "Recipe") -> "PerceptualLoss | None":
-    """The LPIPS nets that a recipe names; None where their term has no weight."""
+    """The perceptual terms that a recipe names; None where they have no weight."""
     from allocator.metrics.backbones import NETS, find_backbone
     from allocator.metrics.lpips import LPIPS
-    from codec.training.losses import PerceptualLoss
+    from codec.training.losses import PerceptualLoss, StructuralLoss
     from codec.training.recipe import RecipeError
 
     if not any((stage.loss or recipe.loss).lpips for stage in recipe.stages):
         return None
-    if unknown := recipe.perceptual.keys() - NETS.keys():
+    if unknown := recipe.perceptual.keys() - {*NETS, "ms-ssim"}:
         raise RecipeError(
-            f"The recipe {recipe.name} names the perceptual nets {', '.join(sorted(unknown))}; "
-            f"LPIPS has {', '.join(NETS)}."
+            f"The recipe {recipe.name} names the perceptual terms {', '.join(sorted(unknown))}; "
+            f"there are LPIPS's nets {', '.join(NETS)}, and ms-ssim."
         )
-    metrics = [LPIPS(net, find_backbone(net)) for net in recipe.perceptual]
+    metrics = {net: LPIPS(net, find_backbone(net)) for net in recipe.perceptual if net in NETS}
+    names = {term: metrics[term].name if term in metrics else term for term in recipe.perceptual}
     return PerceptualLoss(
-        {metric.name: metric.model for metric in metrics},
-        {metric.name: recipe.perceptual[metric.net] for metric in metrics},
-        {metric.name: metric.sha256 for metric in metrics},
+        {name: metrics[term].model if term in metrics else StructuralLoss() for term, name in names.items()},
+        {name: recipe.perceptual[term] for term, name in names.items()},
+        {metric.name: metric.sha256 for metric in metrics.values()},
     )
 
 

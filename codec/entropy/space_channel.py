@@ -151,13 +151,13 @@ class SpaceChannelModel(nn.Module):
             known = torch.cat(contexts, 1)
             current = flat.new_zeros(batch, channels, height * width)
             for stage, positions in enumerate(_positions(height, width, number, flat.device)):
-                seen = known[:, :, positions]
+                seen = known.index_select(2, positions)
                 if number > 1:
                     around = current.view(batch, channels, height, width)
                     spatial = flat.new_zeros(batch, 2 * channels, len(positions))
                     if stage:
                         predict: nn.Module = self.spatial_contexts[i][stage - 1]  # type: ignore[index]
-                        spatial = self._see(predict, around, context).flatten(2)[:, :, positions]
+                        spatial = self._see(predict, around, context).flatten(2).index_select(2, positions)
                     seen = torch.cat([seen, spatial], 1)
                 if not len(positions):
                     continue

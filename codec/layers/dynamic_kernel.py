@@ -38,7 +38,7 @@ def dynamic_kernel(features: Tensor, offsets: Tensor, modulation: Tensor) -> Ten
             return fused
         except Exception:  # no compiler on this machine: whatever kind of error that is
             _without_compiler.append(True)
-    if features.device.type == "cpu" and torch.is_grad_enabled():
+    if torch.is_grad_enabled():
         for kernel in training_kernels:
             if (found := kernel(features, offsets, modulation)) is not None:
                 return found
@@ -70,8 +70,8 @@ def dynamic_kernel_gathered(features: Tensor, offsets: Tensor, modulation: Tenso
 
 
 training_kernels: list[Callable[[Tensor, Tensor, Tensor], Tensor | None]] = []
-"""Faster forms for gradients on a processor, which give None where they can't be used. Training adds its own;
-decoding doesn't depend on any."""
+"""Faster forms where gradients are wanted, which give None where they can't be used. Training adds its own; decoding
+doesn't depend on any."""
 
 _without_compiler: list[bool] = []
 

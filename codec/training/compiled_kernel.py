@@ -52,6 +52,8 @@ def load_library(channels: int, dtype: torch.dtype) -> ctypes.CDLL | None:
 
 def compiled_kernel(features: Tensor, offsets: Tensor, modulation: Tensor) -> Tensor | None:
     """:func:`codec.layers.dynamic_kernel.dynamic_kernel`, or None where the library isn't available."""
+    if features.device.type != "cpu":
+        return None
     if load_library(features.shape[1] // modulation.shape[1], features.dtype) is None:
         return None
     return _CompiledKernel.apply(features, offsets, modulation)  # type: ignore[no-any-return]

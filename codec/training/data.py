@@ -81,7 +81,8 @@ class Photos:
                     self.photos.append(Photo(path, halved))
                     areas.append(sides[0] * sides[1])
         if not self.photos:
-            raise CodecError(f"{folder}: holds no images of at least {crop} pixels a side to train on.")
+            reason = f" ({self.left_out[0]})" if self.left_out else ""
+            raise CodecError(f"{folder}: holds no images of at least {crop} pixels a side to train on.{reason}")
         self.fingerprint = digest.hexdigest()
         """SHA-256 of the names and sizes of all files that are trained on."""
         chances = np.ones(len(areas)) if uniform else np.sqrt(areas)
@@ -143,12 +144,13 @@ class Ahead:
     Args:
         make: of a step.
         end: the step at which there is no more to make.
+        threads: that make them.
         ahead: steps that are made before they are asked for.
     """
 
-    def __init__(self, make: Callable[[int], Tensor], end: int, ahead: int = 4) -> None:
+    def __init__(self, make: Callable[[int], Tensor], end: int, threads: int = 2, ahead: int = 4) -> None:
         self._make, self._end, self._ahead = make, end, ahead
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="photos")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="photos")
         self._made: dict[int, Future[Tensor]] = {}
 
     def get(self, step: int) -> Tensor:
@@ -167,7 +169,8 @@ class Ahead:
 def _read_size(path: Path) -> tuple[int, int]:
     """Width and height as :func:`read_image` gives them, without decoding."""
     register_formats()
-    with Image.open(path, formats=FORMATS) as image:
+    Image.init()
+    with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
         width, height = image.size
         # getexif() would decode a PNG that has none
         tags = image.getexif() if "exif" in image.info else getattr(image, "tag_v2", {})

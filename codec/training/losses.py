@@ -21,7 +21,7 @@ class PerceptualLoss(nn.Module):
         nets: by the names of the metrics that they are; each takes two batches (B, 3, H, W), -1 to 1, and gives B
             distances.
         weights: of each net.
-        sha256: of each net's weights, for the run's notes.
+        sha256: of the weights of each net that has some, for the run's notes.
     """
 
     def __init__(
@@ -30,7 +30,9 @@ class PerceptualLoss(nn.Module):
         super().__init__()
         self.nets = nn.ModuleList(nets.values())
         self.weights = [weights[name] for name in nets]
-        self.notes = {name: {"weight": weights[name], "sha256": sha256[name]} for name in nets}
+        self.notes = {
+            name: {"weight": weights[name]} | ({"sha256": sha256[name]} if name in sha256 else {}) for name in nets
+        }
         """Which metrics a network was trained by, and how much each counted."""
 
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
@@ -39,6 +41,38 @@ class PerceptualLoss(nn.Module):
         for net, weight in zip(self.nets, self.weights, strict=True):
             total = total + weight * net(one, other).float().flatten()
         return total
+
+
+class StructuralLoss(nn.Module):
+    """1 - SSIM (Wang et al. 2004), the mean of four scales, each half as large as the one before.
+
+    MS-SSIM's product over five scales needs larger crops. The metric ``ms-ssim`` flatters what is trained by it.
+    """
+
+    scales = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        distance = torch.arange(11) - 5.0
+        window = torch.exp(-distance.square() / (2 * 1.5**2))
+        self.register_buffer("window", (window / window.sum()).repeat(3, 1, 1, 1))
+        self.window: Tensor
+
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        """Of two batches (B, 3, H, W), -1 to 1, the distances (B,), 0 (equal) to 1."""
+        from pytorch_msssim import ssim
+
+        values = []
+        with torch.autocast(one.device.type, enabled=False):  # variances are differences of nearly equal numbers
+            one, other = one.float(), other.float()
+            for scale in range(self.scales):
+                if scale:
+                    one, other = functional.avg_pool2d(one, 2), functional.avg_pool2d(other, 2)
+                # means and variances enter the ratio of SSIM from 0 to 1, not from -1
+                values.append(
+                    ssim(one / 2 + 0.5, other / 2 + 0.5, data_range=1.0, size_average=False, win=self.window)
+                )
+        return 1 - torch.stack(values).mean(0)
 
 
 class RatePrice(nn.Module):

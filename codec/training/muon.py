@@ -27,39 +27,51 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move each parameter that has a gradient."""
+        """Move each parameter that has a gradient; those of one shape together."""
         for group in self.param_groups:
-            momentum = group["momentum"]
+            alike: dict[torch.Size, list[nn.Parameter]] = {}
             for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["mean"] = torch.zeros_like(parameter)
-                mean, gradient = state["mean"], parameter.grad
-                if self.found_inf is not None:
-                    gradient = gradient.where(self.found_inf == 0, mean)
-                mean.lerp_(gradient, 1 - momentum)
-                step = orthogonal(gradient.lerp(mean, momentum).flatten(1))
-                if self.found_inf is not None:
-                    step = step * (1 - self.found_inf)
-                size = 0.2 * max(step.shape) ** 0.5
-                parameter.add_(step.reshape(parameter.shape).to(parameter.dtype), alpha=-group["lr"] * size)
+                if parameter.grad is not None:
+                    alike.setdefault(parameter.flatten(1).shape, []).append(parameter)
+            for parameters in alike.values():
+                self._move(parameters, group["lr"], group["momentum"])
+
+    def _move(self, parameters: list[nn.Parameter], rate: float | Tensor, momentum: float) -> None:
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["mean"] = torch.zeros_like(parameter)
+        kept = [self.state[parameter]["mean"] for parameter in parameters]
+        gradients, means = torch.stack([_gradient(p) for p in parameters]), torch.stack([m.flatten(1) for m in kept])
+        if self.found_inf is not None:
+            gradients = gradients.where(self.found_inf == 0, means)
+        means.lerp_(gradients, 1 - momentum)
+        steps = orthogonal(gradients.lerp_(means, momentum)).float()
+        if self.found_inf is not None:
+            steps *= 1 - self.found_inf
+        size = 0.2 * max(steps.shape[1:]) ** 0.5
+        torch._foreach_copy_(kept, [m.view(p.shape) for m, p in zip(means, parameters, strict=True)])
+        steps *= -size * rate
+        torch._foreach_add_(parameters, [s.reshape(p.shape) for s, p in zip(steps, parameters, strict=True)])
 
 
-def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """A matrix with the singular vectors of one (R, C) and singular values of about one, 0.7 to 1.2.
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad.flatten(1)
+
+
+def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
+    """Matrices with the singular vectors of those given, (N, R, C), and singular values of about one, 0.7 to 1.2.
 
     Newton and Schulz's iteration with the published quintic polynomial, which is steep near zero.
     """
-    tall = len(matrix) > matrix.shape[1]
-    current = (matrix.T if tall else matrix).bfloat16()
-    current = current / current.norm().clamp_min(1e-7)
+    tall = matrices.shape[1] > matrices.shape[2]
+    current = (matrices.mT if tall else matrices).bfloat16()
+    current = current / current.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
     for _ in range(iterations):
-        square = current @ current.T
-        current = 3.4445 * current + (-4.7750 * square + 2.0315 * square @ square) @ current
-    result: Tensor = current.T if tall else current
-    return result
+        square = current @ current.mT
+        factor = torch.baddbmm(square, square, square, beta=-4.7750, alpha=2.0315)
+        current = torch.baddbmm(current, factor, current, beta=3.4445)
+    return current.mT if tall else current
 
 
 def mixes_channels(module: nn.Module, parameter: Tensor) -> bool:

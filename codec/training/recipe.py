@@ -77,6 +77,10 @@ class Optimizer:
     """``adam``, ``adamw``, or ``muon``: Muon for the weights of convolutions, Adam for the rest."""
     gain_factor: float = 10.0
     """Learning rate of the gains, over that of the weights."""
+    discriminator: str = "adam"
+    """How the discriminator's weights move."""
+    discriminator_factor: float = 1.0
+    """Its learning rate, over that of the weights."""
     clip: float = 1.0
     """The largest norm that a gradient keeps; 0 for any."""
     average: float = 0.999
@@ -124,7 +128,8 @@ class Recipe:
     data: Data = field(default_factory=Data)
     loss: Loss = field(default_factory=Loss)
     perceptual: dict[str, float] = field(default_factory=lambda: {"alex": 1.0})
-    """Weights of the LPIPS nets whose sum is the term ``lpips`` of the loss; in these a bank flatters itself."""
+    """Weights of the distances whose sum is the term ``lpips`` of the loss: LPIPS's nets (``alex``, ``squeeze``,
+    ``vgg``) and ``ms-ssim``. By these metrics a bank flatters itself."""
     rate: Rate = field(default_factory=Rate)
     optimizer: Optimizer = field(default_factory=Optimizer)
 
@@ -143,7 +148,8 @@ class Recipe:
             raise RecipeError(f"The recipe {self.name} must name its levels' targets rising.")
         if self.level is not None and not 0 <= self.level < len(self.rate.targets):
             raise RecipeError(f"The recipe {self.name} has no level {self.level}.")
-        if self.optimizer.name not in ("adam", "adamw", "muon") or self.optimizer.precision not in (
+        kinds = {self.optimizer.name, self.optimizer.discriminator}
+        if not kinds <= {"adam", "adamw", "muon"} or self.optimizer.precision not in (
             "float32",
             "bfloat16",
         ):

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from codec.training.recipe import Stage
 
@@ -18,16 +18,20 @@ def learning_rate(stage: Stage, number: int) -> float:
     return rise * stage.learning_rate * 0.1 ** sum(done >= drop for drop in stage.drops)
 
 
+def averaging(keep: float, step: int) -> float:
+    """What stays of the average of weights at a step: ``keep``, but less in the first ones."""
+    return min(keep, (1 + step) / (10 + step))
+
+
 @torch.no_grad()
-def move_average(average: nn.Module, network: nn.Module, keep: float, step: int) -> None:
-    """Move averaged weights towards a network's, faster in the first steps.
+def move_average(average: nn.Module, network: nn.Module, keep: Tensor) -> None:
+    """Move averaged weights towards a network's.
 
     Args:
         average: whose weights are moved.
         network: of the same shape.
-        keep: what stays of the average in a step, later on; 0 for the network's own weights.
-        step: from 0.
+        keep: what stays of the average, a scalar; 0 for the network's own weights.
     """
-    keep = min(keep, (1 + step) / (10 + step))
-    for mean, value in zip(average.parameters(), network.parameters(), strict=True):
-        mean.lerp_(value, 1 - keep)
+    means, values = [*average.parameters()], [*network.parameters()]
+    torch._foreach_mul_(means, keep)
+    torch._foreach_add_(means, torch._foreach_mul([value.detach() for value in values], 1 - keep))

@@ -4,9 +4,11 @@ import contextlib
 import copy
 import csv
 import dataclasses
+import functools
 import importlib.util
 import json
 import math
+import os
 import platform
 import signal
 import threading
@@ -28,14 +30,15 @@ from codec.image import read_image
 from codec.learned import LearnedCodec
 from codec.network import CompressionNetwork, Gains, Output
 from codec.tensors import to_tensor
-from codec.training import compiled_kernel
+from codec.training import compiled_kernel, triton_kernel
 from codec.training.data import Ahead, Photos
 from codec.training.discriminator import Discriminator
+from codec.training.gpu_graph import Recorded
 from codec.training.losses import PerceptualLoss, RatePrice, bits_per_pixel, discriminator_loss, generator_loss
 from codec.training.muon import Muon, mixes_channels
 from codec.training.processes import Processes
 from codec.training.recipe import Recipe, Stage
-from codec.training.schedule import learning_rate, move_average
+from codec.training.schedule import averaging, learning_rate, move_average
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -102,6 +105,7 @@ class Trainer:
         processes: Processes | None = None,
     ) -> None:
         compiled_kernel.install()
+        triton_kernel.install()
         self.recipe, self.folder = recipe, folder
         self.processes = processes or Processes.joined()
         self.device = self.processes.device
@@ -121,8 +125,10 @@ class Trainer:
         weights = recipe.rate.weights or [1.0] * len(recipe.rate.targets)
         self.level_weights = torch.tensor(weights, device=self.device)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.optimizers = self._optimizers(self.network)
-        self.discriminator_optimizers = self._optimizers(self.discriminator)
+        self.optimizers = self._optimizers(self.network, recipe.optimizer.name)
+        self.discriminator_optimizers = self._optimizers(
+            self.discriminator, recipe.optimizer.discriminator, recipe.optimizer.discriminator_factor
+        )
         self.step = 0
         self.seconds = self.core_seconds = 0.0
         self.core_hours_before = 0.0
@@ -132,6 +138,10 @@ class Trainer:
         self._board: SummaryWriter | None = None
         self._skipped = torch.zeros(2, dtype=torch.int64, device=self.device)
         """Steps in a row without finite gradients, of network and discriminator."""
+        self._bad = [torch.zeros((), device=self.device) for _ in range(2)]
+        """Whether the last gradients weren't finite, of the same."""
+        self._moves: dict[Stage, Callable[..., Tensor]] = {}
+        """What moves the weights, in each stage."""
         self._ahead: Ahead | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -142,8 +152,7 @@ class Trainer:
         if not self.processes.rank:
             self._write_notes()
 
-    def _optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
-        kind = self.recipe.optimizer.name
+    def _optimizers(self, module: nn.Module, kind: str, factor: float = 1.0) -> list[torch.optim.Optimizer]:
         gains, matrices, others = list[nn.Parameter](), list[nn.Parameter](), list[nn.Parameter]()
         for part in module.modules():
             for parameter in part.parameters(recurse=False):
@@ -154,13 +163,16 @@ class Trainer:
                 else:
                     others.append(parameter)
         groups = [
-            {"params": others, "factor": 1.0},
+            {"params": others, "factor": factor},
             {"params": gains, "factor": self.recipe.optimizer.gain_factor},
         ]
         adam = torch.optim.AdamW if kind == "adamw" else torch.optim.Adam
-        optimizers: list[torch.optim.Optimizer] = [adam([group for group in groups if group["params"]], fused=True)]
+        groups = [group for group in groups if group["params"]]
+        optimizers: list[torch.optim.Optimizer] = [
+            adam(groups, torch.zeros(()), fused=True, capturable=self.device.type == "cuda")
+        ]
         if matrices:
-            optimizers.append(Muon([{"params": matrices, "factor": 1.0}]))
+            optimizers.append(Muon([{"params": matrices, "factor": factor}]))
         return optimizers
 
     def notes(self) -> dict[str, Any]:
@@ -200,7 +212,7 @@ class Trainer:
         Raises:
             TrainingError: the loss stays infinite; the last saved state is from before.
         """
-        self._ahead = Ahead(self._crops, self.recipe.steps)
+        self._ahead = Ahead(self._crops, self.recipe.steps, *self._background())
         with contextlib.closing(self._ahead), _interrupts_noted() as interrupts, self._tensorboard():
             limits = stop_after_seconds, stop_at_core_seconds
             return self._run(report, report_every, save_every_seconds, limits, interrupts)
@@ -260,6 +272,11 @@ class Trainer:
             save()
         return self.step >= self.recipe.steps
 
+    def _background(self) -> tuple[int, int]:
+        """Threads that decode crops, and the steps that they are ahead."""
+        threads = min(8, os.cpu_count() or 1) if self.device.type == "cuda" else 2
+        return threads, 2 * threads
+
     def _crops(self, step: int) -> Tensor:
         stage, _ = self.recipe.stage_at(step)
         data = self.recipe.data
@@ -269,15 +286,10 @@ class Trainer:
 
     def _train_step(self, stage: Stage, number: int) -> Tensor:
         """Move the weights once. Gives :data:`_TERMS`, still on the device."""
-        recipe, weights = self.recipe, stage.loss or self.recipe.loss
+        recipe = self.recipe
         torch.manual_seed(recipe.seed * 1_000_003 + self.step)
-        rate = learning_rate(stage, number)
-        for optimizer in (*self.optimizers, *self.discriminator_optimizers):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["factor"]
         assert self._ahead
-        crops = self._ahead.get(self.step)
-        image = crops.to(self.device, non_blocking=True).float() / 255
+        crops = self._ahead.get(self.step).to(self.device, non_blocking=True)
         size = stage.batch or recipe.data.batch
         level = torch.randint(len(recipe.rate.targets), (size,))
         if recipe.level is not None:
@@ -286,6 +298,36 @@ class Trainer:
         if self.processes.rank:
             torch.manual_seed((self.processes.rank << 40) + recipe.seed * 1_000_003 + self.step)  # noise of its own
         self.network.train()
+        # filled on the device: a copy from the host would wait
+        numbers = learning_rate(stage, number), averaging(recipe.optimizer.average, self.step)
+        rate, keep = (torch.full((), value, device=self.device) for value in numbers)
+        if stage not in self._moves:
+            move = functools.partial(self._move, stage)
+            recorded = self.device.type == "cuda" and self.processes.count == 1
+            self._moves[stage] = Recorded(move) if recorded else move
+        return self.processes.gather(self._moves[stage](crops, level, rate, keep)[None]).mean(0)
+
+    def _move(self, stage: Stage, crops: Tensor, level: Tensor, rate: Tensor, keep: Tensor) -> Tensor:
+        """Move all weights by the gradients at crops (B, 3, h, w), uint8. Nothing here waits for the device.
+
+        Gives :data:`_TERMS`.
+        """
+        terms = self._find_gradients(stage, crops, level)
+        optimizers = self.optimizers + self.discriminator_optimizers * stage.adversarial
+        for optimizer in optimizers:
+            optimizer.found_inf = self._bad[optimizer in self.discriminator_optimizers]  # type: ignore[attr-defined]
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["factor"]
+            optimizer.step()
+        move_average(self.average, self.network, keep)
+        return terms
+
+    def _find_gradients(self, stage: Stage, crops: Tensor, level: Tensor) -> Tensor:
+        """Find the gradients of the network, and of the discriminator where it takes part."""
+        weights = stage.loss or self.recipe.loss
+        image = crops.float() / 255
+        self.network.zero_grad(set_to_none=True)
+        self.discriminator.zero_grad(set_to_none=True)
         with self._mixed_precision():
             output: Output = self.network(image, level)
         decoded = output.x_hat.float()
@@ -308,30 +350,25 @@ class Trainer:
             gan = generator_loss(self.discriminator(image, condition), self.discriminator(decoded, condition))
             self.discriminator.requires_grad_(True)
             loss = loss + weights.gan * gan
-        self._apply(loss, self.network, self.optimizers)
-        move_average(self.average, self.network, self.recipe.optimizer.average, self.step)
+        self._backward(loss, self.network)
         if stage.adversarial:
             real = self.discriminator(image, condition)
             fake = self.discriminator(decoded.detach(), condition)
-            self._apply(discriminator_loss(real, fake), self.discriminator, self.discriminator_optimizers)
-        terms = torch.stack([value.detach() for value in (loss, actual.mean(), mse.mean(), lpips.mean(), gan)])
-        return self.processes.gather(terms[None]).mean(0)
+            self._backward(discriminator_loss(real, fake), self.discriminator)
+        return torch.stack([value.detach() for value in (loss, actual.mean(), mse.mean(), lpips.mean(), gan)])
 
     def _mixed_precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.optimizer.precision == "bfloat16")
 
-    def _apply(self, loss: Tensor, module: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
-        """One step down the gradient; left out, by the optimizers themselves, where that isn't finite."""
-        module.zero_grad(set_to_none=True)
+    def _backward(self, loss: Tensor, module: nn.Module) -> None:
+        """Find a module's gradients and clip them; where they aren't finite, the optimizers leave the step out."""
         loss.backward()  # type: ignore[no-untyped-call]
         self.processes.average_gradients(module)
         norm = nn.utils.clip_grad_norm_(module.parameters(), self.recipe.optimizer.clip or math.inf)
+        which = int(module is self.discriminator)
         bad = norm.isfinite().logical_not()
-        skipped = self._skipped[int(module is self.discriminator)]
-        skipped.add_(1).mul_(bad)
-        for optimizer in optimizers:
-            optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
-            optimizer.step()
+        self._bad[which].copy_(bad)
+        self._skipped[which].add_(1).mul_(bad)
 
     def _check_finite(self) -> None:
         """Waits for the device, so it is called now and then."""
@@ -414,6 +451,9 @@ class Trainer:
             (*self.optimizers, *self.discriminator_optimizers), state["optimizers"], strict=True
         ):
             optimizer.load_state_dict(kept)
+            for group in optimizer.param_groups:
+                if "capturable" in group:
+                    group["capturable"] = self.device.type == "cuda"
         self.price.rates.copy_(state["price"]["rates"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.core_seconds, self.core_hours_before = state["core_seconds"], state["core_hours_before"]

@@ -10,7 +10,7 @@ def test_steps_turn_like_the_gradient_with_singular_values_near_one(shape: tuple
     torch.manual_seed(0)
     left, values, right = torch.linalg.svd(torch.randn(shape), full_matrices=False)
     gradient = left @ torch.diag(torch.linspace(1, 0.1, len(values))) @ right
-    step = orthogonal(gradient).float()
+    step = orthogonal(gradient[None])[0].float()
     assert step.shape == shape
     assert torch.linalg.svdvals(step) == pytest.approx(torch.ones(len(values)), abs=0.4)
     inner = torch.diag(left.T @ step @ right.T)
