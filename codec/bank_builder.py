@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from codec.configurations import find_configuration
 from codec.entropy.tables import FrequencyTable, gaussian_tables, make_tables, pack_tables
 from codec.families import to_json
 from codec.files import write_file
-from codec.network import CompressionNetwork
+from codec.network import CompressionNetwork, Gains
 from codec.registry import is_taken
 from codec.weights import write_tensors
 
@@ -150,6 +151,35 @@ def check_bank(bank: Bank) -> list[str]:
     except Exception as error:  # whatever a stranger's weights lead to
         faults.append(f"{bank.folder}: fails with {type(error).__name__} ({error}).")
     return faults
+
+
+@torch.no_grad()
+def respace_levels(network: CompressionNetwork, places: Sequence[float]) -> CompressionNetwork:
+    """A network whose levels lie at other places among those of one with several levels.
+
+    Between two levels the gains' logarithms are interpolated, beyond the outermost ones they go on in a straight line.
+    Rates and quality follow smoothly, so that levels can be moved to where rates are wanted without training.
+
+    Args:
+        network: of at least two levels.
+        places: one for each new level, rising, in the old levels' numbers: 0.5 lies between the first two, -1 as far
+            below the first as the second is above it.
+
+    Raises:
+        BankError: the network has one level, or the places don't rise.
+    """
+    old = network.config.levels
+    if old < 2 or len(places) < 2 or any(low >= high for low, high in itertools.pairwise(places)):
+        raise BankError("Levels can be moved where a network has several, to two or more places that rise.")
+    respaced = CompressionNetwork(dataclasses.replace(network.config, levels=len(places)))
+    at = torch.tensor(places, dtype=torch.float32)
+    low = at.floor().long().clamp(0, old - 2)
+    state = network.state_dict()
+    for name, module in network.named_modules():
+        if isinstance(module, Gains):
+            state[f"{name}.log"] = torch.lerp(module.log[low], module.log[low + 1], (at - low)[:, None])
+    respaced.load_state_dict(state)
+    return respaced
 
 
 def untrained_network(configuration: str, levels: int) -> CompressionNetwork:

@@ -47,12 +47,20 @@ def create(
         ),
     ] = None,
     levels: Annotated[int, typer.Option(min=1, help="Of an untrained bank.")] = 4,
+    levels_at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACES",
+            help="Move the levels of weights that have several, e.g. `-2,-1,0,1.5,3`: in their numbers, beyond the "
+            "outermost ones, too.",
+        ),
+    ] = None,
     label: Annotated[list[str] | None, typer.Option(help="Each level's, fewest bytes first.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Keep 32 bits a weight, not 16.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make a bank from weights."""
-    from codec.bank_builder import create_bank, untrained_network
+    from codec.bank_builder import create_bank, respace_levels, untrained_network
     from codec.base import CodecError
     from codec.checkpoints import read_network
 
@@ -64,6 +72,12 @@ def create(
     else:
         read = [read_network(source) for source in weights or []]
         networks, notes = [network for network, _ in read], dict(read[0][1])
+    if levels_at:
+        try:
+            places = [float(place) for place in levels_at.split(",")]
+        except ValueError:
+            raise CodecError(f"--levels-at {levels_at}: give numbers with commas between.") from None
+        networks, notes["levels_at"] = [respace_levels(network, places) for network in networks], places
     if own:
         networks *= networks[0].config.levels if len(networks) == 1 else 1
     for one in own or []:

@@ -44,7 +44,7 @@ class PerceptualLoss(nn.Module):
 
 
 class StructuralLoss(nn.Module):
-    """1 - SSIM (Wang et al. 2004), the mean of four scales, each half as large as the one before.
+    """1 - SSIM (Wang et al. 2004), the mean of up to four scales, each half as large as the one before.
 
     MS-SSIM's product over five scales needs larger crops. The metric ``ms-ssim`` flatters what is trained by it.
     """
@@ -59,19 +59,15 @@ class StructuralLoss(nn.Module):
         self.window: Tensor
 
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
-        """Of two batches (B, 3, H, W), -1 to 1, the distances (B,), 0 (equal) to 1."""
+        """Of two batches (B, 3, H, W) of at least 11 pixels a side, -1 to 1, the distances (B,), 0 (equal) to 1."""
         from pytorch_msssim import ssim
 
         values = []
         with torch.autocast(one.device.type, enabled=False):  # variances are differences of nearly equal numbers
-            one, other = one.float(), other.float()
-            for scale in range(self.scales):
-                if scale:
-                    one, other = functional.avg_pool2d(one, 2), functional.avg_pool2d(other, 2)
-                # means and variances enter the ratio of SSIM from 0 to 1, not from -1
-                values.append(
-                    ssim(one / 2 + 0.5, other / 2 + 0.5, data_range=1.0, size_average=False, win=self.window)
-                )
+            one, other = one.float() / 2 + 0.5, other.float() / 2 + 0.5  # the ratio of means is made for 0 to 1
+            while len(values) < self.scales and min(one.shape[2:]) >= self.window.shape[-1]:
+                values.append(ssim(one, other, data_range=1.0, size_average=False, win=self.window))
+                one, other = functional.avg_pool2d(one, 2), functional.avg_pool2d(other, 2)
         return 1 - torch.stack(values).mean(0)
 
 
