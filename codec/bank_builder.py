@@ -157,7 +157,7 @@ def check_bank(bank: Bank) -> list[str]:
 def respace_levels(network: CompressionNetwork, places: Sequence[float]) -> CompressionNetwork:
     """A network whose levels lie at other places among those of one with several levels.
 
-    Between two levels the gains' logarithms are interpolated, beyond the outermost ones they go on in a straight line.
+    Between two levels the gains' logarithms are interpolated; beyond the outermost ones they go on in a line.
     Rates and quality follow smoothly, so that levels can be moved to where rates are wanted without training.
 
     Args:

@@ -2,10 +2,12 @@ import math
 
 import pytest
 import torch
+from pytorch_msssim import ssim
+from torch import nn
 
 from codec.network import Likelihoods
 from codec.training.discriminator import Discriminator
-from codec.training.losses import RatePrice, bits_per_pixel, discriminator_loss, generator_loss
+from codec.training.losses import RatePrice, StructuralLoss, bits_per_pixel, discriminator_loss, generator_loss
 
 
 def test_bits_are_minus_binary_logarithms_a_pixel() -> None:
@@ -59,3 +61,20 @@ def test_the_discriminator_sees_the_image_and_its_latents() -> None:
     assert outputs.shape[2] > 4  # patches, not images
     assert not torch.equal(outputs, judge(image, -latents))
     assert not torch.equal(outputs, judge(1 - image, latents))
+
+
+@pytest.mark.parametrize("side", [16, 64, 200])
+def test_structural_loss_is_the_packages_ssim_and_grows_with_noise(side: int) -> None:
+    torch.manual_seed(0)
+    image = nn.functional.avg_pool2d(torch.rand(2, 3, side, side), 5, 1, 2)
+    loss = StructuralLoss()
+    assert loss(2 * image - 1, 2 * image - 1).abs().max() < 1e-6
+    little, much = (image + size * torch.randn_like(image) for size in (0.02, 0.1))
+    near, far = (loss(2 * one - 1, 2 * image - 1) for one in (little, much))
+    assert near.shape == (2,)
+    assert (far > near).all()
+    if side == 16:  # one scale
+        expected = 1 - ssim(much, image, data_range=1.0, size_average=False)
+        torch.testing.assert_close(far, expected)
+    with torch.autocast("cpu", torch.bfloat16):  # keeps float32 where mixed precision is on
+        torch.testing.assert_close(loss(2 * much - 1, 2 * image - 1), far)

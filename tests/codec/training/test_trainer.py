@@ -299,14 +299,17 @@ def test_a_bank_says_which_nets_it_was_trained_by(photos: Path, tmp_path: Path) 
     path = tmp_path / "mine.toml"
     text = (Path(__file__).parents[3] / "codec/training/recipes/smoke.toml").read_text()
     path.write_text(
-        "perceptual = {alex = 0.25}\n" + text.replace("steps = 12", "steps = 1").replace("steps = 8", "steps = 1")
+        "perceptual = {alex = 0.25, ms-ssim = 0.5}\n"
+        + text.replace("steps = 12", "steps = 1").replace("steps = 8", "steps = 1")
     )
     ran = run("train", path, "--photos", photos, "--threads", 1, "-o", tmp_path / "run")
     assert ran.code == 0, ran.err
     notes = Bank.load(tmp_path / "run" / "bank").notes
     assert notes["perceptual"]["lpips-alex"]["weight"] == 0.25
     assert len(notes["perceptual"]["lpips-alex"]["sha256"]) == 64
+    assert notes["perceptual"]["ms-ssim"] == {"weight": 0.5}
+    assert Bank.load(tmp_path / "run" / "bank").training_metrics == {"lpips-alex", "ms-ssim", "psnr"}
     assert notes["core_hours"] > 0
     assert json.loads((tmp_path / "run" / NOTES).read_text()) == notes
     path.write_text("perceptual = {resnet = 1.0}\n" + text)
-    assert "names the perceptual nets resnet" in run("train", path, "--photos", photos, "-o", tmp_path / "other").err
+    assert "names the perceptual terms resnet" in run("train", path, "--photos", photos, "-o", tmp_path / "other").err
