@@ -15,9 +15,10 @@ from tests.conftest import run
 
 
 def test_the_shipped_bank_tells_what_trained_it() -> None:
-    assert training_metrics("po-dkic") == {"lpips-squeeze", "psnr"}
+    assert training_metrics("po-dkic") == {"lpips-alex", "lpips-squeeze", "ms-ssim", "psnr"}
+    assert training_metrics("dkic") == {"psnr"}
     assert flatters("psnr", "po-dkic")
-    assert not flatters("lpips-alex", "po-dkic")
+    assert not flatters("lpips-vgg", "po-dkic")
     assert not training_metrics("hevc")
     assert not training_metrics("not-on-this-machine")
     with_note = json.loads((bank_folder("po-dkic") / "manifest.json").read_text())
@@ -39,7 +40,7 @@ def trained(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     manifest = json.loads((bank / "manifest.json").read_text())
     manifest["name"] = "mine"
     manifest["notes"]["perceptual"] = {"ms-ssim": {"weight": 0.5, "sha256": ""}, "lpips-vgg": {"weight": 0.0}}
-    manifest["notes"]["recipe"]["loss"]["mse"] = manifest["notes"]["recipe"]["stages"][1]["loss"]["mse"] = 0
+    manifest["notes"]["recipe"]["loss"]["mse"] = 0
     (bank / "manifest.json").write_text(json.dumps(manifest))
     monkeypatch.setenv(SEARCH_PATH, str(tmp_path / "banks"))
     path = tmp_path / "run.db"

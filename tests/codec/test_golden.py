@@ -17,7 +17,8 @@ LATENTS: dict[str, str] = json.loads((GOLDEN / "latents.json").read_text())
 
 @pytest.fixture(scope="module")
 def released() -> LearnedCodec:
-    codec = get_codec("po-dkic")
+    """The bank that version 0.1.0 shipped."""
+    codec = get_codec(str(GOLDEN / "bank"))
     assert isinstance(codec, LearnedCodec)
     return codec
 

@@ -16,9 +16,9 @@ from tests.conftest import run
 
 def test_between_two_levels_of_a_bank_there_are_many(photo: RGBImage) -> None:
     learned = get_codec("po-dkic")
-    assert len(learned.between(4)) == 255
-    encode = learned.encoder_between(photo, 4)
-    streams = [learned.encode(photo, 4), *(encode(i) for i in range(31, 255, 32)), learned.encode(photo, 5)]
+    assert len(learned.between(8)) == 255
+    encode = learned.encoder_between(photo, 8)
+    streams = [learned.encode(photo, 8), *(encode(i) for i in range(31, 255, 32)), learned.encode(photo, 9)]
     sizes = [len(stream) for stream in streams]
     assert sizes == sorted(set(sizes))
     errors = [float(np.square(learned.decode(one).astype(float) - photo).mean()) for one in streams]
