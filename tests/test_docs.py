@@ -56,13 +56,14 @@ NOT_RUN = {
     "--keep-going": "wants a cluster and a bucket",
     "allocator submit run.db --target 0.15 --out again/ --wheelhouse wheels/": "no wheels are at hand",
     "allocator train dkic-compact --photos photos/ --out dkic/": "takes hours",
-    "allocator train po-dkic-compact --photos photos/ --out run/ --start dkic/weights.safetensors "
+    "allocator train po-dkic-compact --photos photos/ --out run/ --start po-dkic "
     "--metric-weights squeezenet1_1.pth": "takes hours",
-    "pip download --only-binary :all: --no-deps --python-version 3.12 --platform manylinux2014_x86_64 --dest wheels/ "
-    "constriction lpips pytorch-msssim pulp pillow-heif": "needs a network",
+    "pip download --only-binary :all: --no-deps --python-version 3.12 --platform manylinux2014_x86_64 "
+    "--platform manylinux_2_28_x86_64 --dest wheels/ constriction lpips pytorch-msssim platformdirs "
+    "psutil": "needs a network",
     "pip wheel --no-deps --wheel-dir wheels/ .": "needs a network",
     "pip install --no-index --no-deps wheels/*.whl": "needs those wheels",
-    "python -m allocator train dkic --photos photos/ --out run/ --hours 0.4": "wants a GPU",
+    "python -m allocator train dkic-compact-gpu --photos photos/ --out run/ --hours 0.2": "wants a GPU",
     "torchrun --standalone --nproc-per-node 4 -m allocator train po-dkic --photos photos/ --out run/": "wants 4 GPUs",
     "allocator complexity photos/ --codec webp --codec hevc": "starts a process a codec; test_complexity.py does",
 }

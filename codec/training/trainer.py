@@ -109,6 +109,9 @@ class Trainer:
         self.recipe, self.folder = recipe, folder
         self.processes = processes or Processes.joined()
         self.device = self.processes.device
+        if self.device.type == "cuda" and recipe.optimizer.precision == "bfloat16":
+            torch.set_float32_matmul_precision("high")
+            torch.backends.cudnn.benchmark = True
         for stage in recipe.stages:
             self.processes.share(stage.batch or recipe.data.batch)
         data = recipe.data
