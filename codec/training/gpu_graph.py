@@ -29,7 +29,7 @@ class Recorded:
     def __call__(self, *inputs: Tensor) -> Tensor:
         if self._graph is None and self._calls < _WARM_UP:
             self._calls += 1
-            stream = torch.cuda.Stream()
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 output = self._function(*inputs)

@@ -62,7 +62,7 @@ class StructuralLoss(nn.Module):
         """Of two batches (B, 3, H, W) of at least 11 pixels a side, -1 to 1, the distances (B,), 0 (equal) to 1."""
         from pytorch_msssim import ssim
 
-        values = []
+        values: list[Tensor] = []
         with torch.autocast(one.device.type, enabled=False):  # variances are differences of nearly equal numbers
             one, other = one.float() / 2 + 0.5, other.float() / 2 + 0.5  # the ratio of means is made for 0 to 1
             while len(values) < self.scales and min(one.shape[2:]) >= self.window.shape[-1]:

@@ -51,7 +51,8 @@ class Muon(torch.optim.Optimizer):
         size = 0.2 * max(steps.shape[1:]) ** 0.5
         torch._foreach_copy_(kept, [m.view(p.shape) for m, p in zip(means, parameters, strict=True)])
         steps *= -size * rate
-        torch._foreach_add_(parameters, [s.reshape(p.shape) for s, p in zip(steps, parameters, strict=True)])
+        moved: list[Tensor] = [parameter.detach() for parameter in parameters]
+        torch._foreach_add_(moved, [s.reshape(p.shape) for s, p in zip(steps, parameters, strict=True)])
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

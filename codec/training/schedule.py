@@ -32,6 +32,7 @@ def move_average(average: nn.Module, network: nn.Module, keep: Tensor) -> None:
         network: of the same shape.
         keep: what stays of the average, a scalar; 0 for the network's own weights.
     """
-    means, values = [*average.parameters()], [*network.parameters()]
+    means: list[Tensor] = [mean.detach() for mean in average.parameters()]
+    values: list[Tensor] = [value.detach() for value in network.parameters()]
     torch._foreach_mul_(means, keep)
-    torch._foreach_add_(means, torch._foreach_mul([value.detach() for value in values], 1 - keep))
+    torch._foreach_add_(means, list(torch._foreach_mul(values, 1 - keep)))

@@ -52,9 +52,11 @@ class _TritonKernel(torch.autograd.Function):
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         features, offsets, modulation = context.saved_tensors
         gradient = gradient.to(features.dtype).contiguous(memory_format=torch.channels_last)
-        found = [torch.zeros_like(features), torch.empty_like(offsets), torch.empty_like(modulation)]
-        _launch(triton_source.backward, [features, offsets, modulation], [gradient, *found], context.groups)
-        return (*found, None)
+        to_features, to_offsets = torch.zeros_like(features), torch.empty_like(offsets)
+        to_modulation = torch.empty_like(modulation)
+        others = [gradient, to_features, to_offsets, to_modulation]
+        _launch(triton_source.backward, [features, offsets, modulation], others, context.groups)
+        return to_features, to_offsets, to_modulation, None
 
 
 def _rows_joined(values: Tensor) -> Tensor:
