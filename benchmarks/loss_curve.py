@@ -1,8 +1,9 @@
 """How a training run goes on: its log as a picture, and what a doubling of its steps brings.
 
-    python benchmarks/loss_curve.py RUN/log.csv [--plot FILE.svg] [--last 0.5]
+    python benchmarks/loss_curve.py LOG.csv [LOG.csv ...] [--plot FILE.svg] [--last 0.5]
 
-The slope is fitted to the last part of the steps, over the logarithm of the step.
+Several logs are runs that began with each other's weights, drawn one behind the other. The slope is fitted to the
+last part of the last run's steps, over the logarithm of the step.
 """
 
 import argparse
@@ -20,24 +21,32 @@ TERMS = ("lpips", "mse")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("log", type=Path)
+    parser.add_argument("logs", type=Path, nargs="+")
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--last", type=float, default=0.5)
     arguments = parser.parse_args()
-    log = pd.read_csv(arguments.log)
+    runs = [pd.read_csv(path) for path in arguments.logs]
+    log = runs[-1]
     tail = log[log["step"] >= log["step"].max() * (1 - arguments.last)]
     print(f"steps {int(tail['step'].min()):,} to {int(tail['step'].max()):,}, at {tail['bpp'].mean():.3f} bpp:")
     for term in TERMS:
+        if not tail[term].any():
+            continue  # not in the loss
         slope, start = np.polyfit(np.log2(tail["step"]), tail[term], 1)
         now = start + slope * np.log2(tail["step"].max())
         print(f"{term}: {now:.5f} at the end, {slope:+.5f} for each doubling of the steps ({slope / now:+.1%})")
     if arguments.plot:
+        starts = np.cumsum([0, *(run["step"].max() for run in runs[:-1])])
+        log = pd.concat([run.assign(step=run["step"] + start) for run, start in zip(runs, starts, strict=True)])
         figure, axes = plt.subplots(1, 3, figsize=(10, 3), layout="constrained")
         for axis, term in zip(axes, (*TERMS, "bpp"), strict=True):
+            for start in starts[1:]:
+                axis.axvline(start, color="tab:red", linewidth=0.6)
             axis.plot(log["step"], log[term], linewidth=0.6, color="tab:gray")
             axis.plot(log["step"], log[term].rolling(10, min_periods=1).mean(), color="tab:blue")
             axis.set(title=f"{term}, training crops, mean over the levels", xlabel="step")
             axis.title.set_fontsize(9)
+            axis.set_ylim(0, float(log[term][log["step"] > log["step"].max() / 50].max()) * 1.05)
         figure.savefig(arguments.plot)
 
 
