@@ -7,27 +7,57 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console, RenderableType
     from rich.text import Text
 
+JOBS = {
+    "Start here": ("demo",),
+    "Measure": ("tables", "complexity"),
+    "Allocate": ("solve", "frontier"),
+    "Look": ("compare", "report", "plot"),
+    "Ship": ("optimize", "export", "submit", "verify"),
+    "Codecs and training": ("codecs", "encode", "decode", "bank", "train"),
+}
+"""The commands by what they are for, in the order of the help and of the documentation."""
+
+
+class _ByJob(TyperGroup):
+    """The commands under the headings of :data:`JOBS`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        names = [name for group in JOBS.values() for name in group]
+        return names + [name for name in super().list_commands(ctx) if name not in names]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        longest = max(len(name) for group in JOBS.values() for name in group)
+        limit = formatter.width - 6 - longest  # as without headings
+        for job, names in JOBS.items():
+            with formatter.section(job):
+                formatter.write_dl(
+                    [(name.ljust(longest), self.commands[name].get_short_help_str(limit)) for name in names]
+                )
+
+
 app = typer.Typer(
+    cls=_ByJob,
     help="Pick the codec and quality level of every image so that the set looks best within one byte budget.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-TableFile = Annotated[Path, typer.Argument(help="A table made by `tables build`.", show_default=False)]
+TableFile = Annotated[Path, typer.Argument(help="Table file made by `tables build`.", show_default=False)]
 Weights = Annotated[
     list[Path] | None,
     typer.Option(
         "--metric-weights",
         metavar="PATH",
-        help="Weights of metrics' networks (torchvision's squeezenet1_1, vgg16): files, or folders that hold them. "
-        "[env var: ALLOCATOR_METRIC_WEIGHTS]",
+        help="File with the weights of a metric's network (torchvision's squeezenet1_1 or vgg16), or a folder of "
+        "such files; repeatable. [env var: ALLOCATOR_METRIC_WEIGHTS]",
     ),
 ]
 
@@ -43,8 +73,8 @@ RuleOption = Annotated[
     RuleName,
     typer.Option(
         "--rule",
-        help="pooled: total bytes over all pixels, the challenge's rate. mean: the mean of the images' bits per "
-        "pixel, PO-DKIC's equation 6.",
+        help="How the rate of the set is counted. pooled: total bits over total pixels, as in the challenge. mean: "
+        "mean of the images' bits per pixel, as in PO-DKIC's equation 6.",
     ),
 ]
 
@@ -61,7 +91,7 @@ Trust = Annotated[
     typer.Option(
         "--trust",
         callback=_trusted,
-        help="Trust whoever made the file: import the modules and open the addresses that it names.",
+        help="Trust the author of the file: import the modules and open the addresses that the file names.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
@@ -81,10 +111,10 @@ def _print_version(value: bool) -> None:
 @app.callback()
 def main_options(
     debug: Annotated[
-        bool, typer.Option(DEBUG, help="Print the traceback of what ends a command; at any place.")
+        bool, typer.Option(DEBUG, help="Print the traceback of an error; allowed anywhere in the command.")
     ] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Options of all commands; `main` takes `--debug` out before commands see it."""

@@ -7,59 +7,72 @@ import typer
 
 from allocator.cli import completion
 from allocator.cli.app import Json, app, console, echo, emit, grid
+from allocator.cli.options import Threads
 
 if TYPE_CHECKING:
     from codec.bank import Bank
 
-banks = typer.Typer(help="Make and check the banks of learned codecs.", no_args_is_help=True)
+banks = typer.Typer(help="Make, inspect and check banks of learned codecs.", no_args_is_help=True)
 app.add_typer(banks, name="bank")
-codecs = typer.Typer(help="Look into learned codecs.", no_args_is_help=True)
+codecs = typer.Typer(help="Inspect learned codecs.", no_args_is_help=True)
 app.add_typer(codecs, name="codec", hidden=True)  # its earlier name
 
 BankName = Annotated[
     str,
     typer.Argument(
-        help="A bank's folder, or the name of a known bank.", show_default=False, autocompletion=completion.bank_names
+        help="Folder of a bank, or the name of a known bank.",
+        show_default=False,
+        autocompletion=completion.bank_names,
     ),
 ]
 
 
-@banks.command("create")
+@banks.command("create", epilog="Example: `allocator bank create weights.safetensors --name mine --out mine/`")
 def create(
-    out: Annotated[Path, typer.Option("--out", "-o", help="The bank's folder; replaced if it's there.")],
-    name: Annotated[str, typer.Option(help="The codec's name on the command line and in tables.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new bank; an existing bank is replaced.")],
+    name: Annotated[str, typer.Option(help="Name of the codec on the command line and in tables.")],
     weights: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Weights as training saves them (or a bank, for what its levels share): one whose gains are the "
-            "levels, or one a level, fewest bytes first.",
+            help="Weights saved by `train`: one file that holds all levels, or one file per level, fewest bytes "
+            "first. A bank stands for the weights that its levels share.",
             show_default=False,
         ),
     ] = None,
     own: Annotated[
         list[str] | None,
-        typer.Option(metavar="LEVEL=WEIGHTS", help="Weights of a level's own, beside those that the others share."),
+        typer.Option(
+            metavar="LEVEL=WEIGHTS",
+            help="Separate weights for one level, numbered from 0; the others keep the shared ones. Repeatable.",
+        ),
     ] = None,
     untrained: Annotated[
         str | None,
         typer.Option(
-            metavar="CONFIGURATION", help="Random weights instead: `reference`, `compact`, `llic-elic`, ..."
+            metavar="CONFIGURATION",
+            help="Use random weights of this configuration (`reference`, `compact`, `llic-elic`, ...) in place of "
+            "WEIGHTS.",
         ),
     ] = None,
-    levels: Annotated[int, typer.Option(min=1, help="Of an untrained bank.")] = 4,
+    levels: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Number of levels of a bank with --untrained weights.")
+    ] = 4,
     levels_at: Annotated[
         str | None,
         typer.Option(
             metavar="PLACES",
-            help="Move the levels of weights that have several, e.g. `-2,-1,0,1.5,3`: in their numbers, beyond the "
-            "outermost ones, too.",
+            help="Replace the levels of the weights by levels at these places, such as `-2,-1,0,1.5,3`: a fraction "
+            "lies between two level numbers, and a place outside them is extrapolated.",
         ),
     ] = None,
-    label: Annotated[list[str] | None, typer.Option(help="Each level's, fewest bytes first.")] = None,
-    full: Annotated[bool, typer.Option("--full", help="Keep 32 bits a weight, not 16.")] = False,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="Label of a level; repeat it for every level, fewest bytes first. Default: g0, g1, ..."),
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Store weights in 32 bits. Default: 16 bits.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a bank from weights."""
+    """Make a bank from a network's weights."""
     from codec.bank_builder import create_bank, respace_levels, untrained_network
     from codec.base import CodecError
     from codec.checkpoints import read_network
@@ -90,9 +103,9 @@ def create(
     emit(_record(bank), line, as_json=as_json)
 
 
-@banks.command("show")
+@banks.command("show", epilog="Example: `allocator bank show po-dkic`")
 def show(bank: BankName, as_json: Json = False) -> None:
-    """Print what a bank holds."""
+    """Print the levels, configuration and notes of a bank."""
     import json
 
     from codec.families import to_json
@@ -109,9 +122,9 @@ def show(bank: BankName, as_json: Json = False) -> None:
     emit(_record(found), head, grid(["level", "label", "weights", "gain"], rows), *lines, as_json=as_json)
 
 
-@banks.command("check")
+@banks.command("check", epilog="Example: `allocator bank check po-dkic`")
 def check(bank: BankName, as_json: Json = False) -> None:
-    """Check every file of a bank by its SHA-256, and code an image at every level."""
+    """Check the SHA-256 of all files, and code an image at all levels."""
     from codec.bank_builder import check_bank
 
     found = _bank(bank)
@@ -125,22 +138,22 @@ def check(bank: BankName, as_json: Json = False) -> None:
 
 
 @codecs.command("profile")
-@banks.command("profile")
+@banks.command("profile", epilog="Example: `allocator bank profile po-dkic --width 1920 --height 1080`")
 def profile(
     bank: Annotated[
         str,
         typer.Argument(
-            help="A bank, or a configuration with random weights.",
+            help="Folder or name of a bank, or a configuration, which gets random weights.",
             show_default=False,
             autocompletion=completion.bank_names,
         ),
     ],
-    width: Annotated[int, typer.Option(min=1)] = 768,
-    height: Annotated[int, typer.Option(min=1)] = 512,
-    threads: Annotated[int | None, typer.Option(min=1, help="By default torch's.")] = None,
+    width: Annotated[int, typer.Option(metavar="PIXELS", min=1, help="Width of the image.")] = 768,
+    height: Annotated[int, typer.Option(metavar="PIXELS", min=1, help="Height of the image.")] = 512,
+    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Print parameters, multiply-adds per pixel and time of each part of a learned codec."""
+    """Print parameters, multiply-adds and time of each part."""
     import torch
 
     from codec.bank_builder import untrained_network

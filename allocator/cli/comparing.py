@@ -9,7 +9,7 @@ import typer
 from allocator.cli import completion
 from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, echo, emit, note
 from allocator.cli.formats import FormatName, best_of, format_table
-from allocator.cli.options import codec_option, metric_option
+from allocator.cli.options import ALL_METRICS, ANCHOR, TARGETS, Threads, codec_option, metric_option, objective_option
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,47 +18,47 @@ if TYPE_CHECKING:
 
 With = Annotated[
     list[Path] | None,
-    typer.Option("--with", metavar="FILE", help="Published curves: CompressAI's results (.json), or points (.csv)."),
+    typer.Option(
+        "--with",
+        metavar="FILE",
+        help="File of published curves to add: CompressAI's results (.json) or points (.csv); repeatable.",
+    ),
 ]
 Decibels = Annotated[bool, typer.Option("--ms-ssim-db", help="Print MS-SSIM in decibels, -10 log10(1 - MS-SSIM).")]
 
 
-@app.command()
+@app.command(epilog="Example: `allocator compare run.db --anchor hevc --target 0.15`")
 def compare(
     table: TableFile,
     anchor: Annotated[
         str,
-        typer.Option(
-            metavar="CODEC", help="That the others are compared with.", autocompletion=completion.codec_names
-        ),
+        typer.Option(metavar="CODEC", help=ANCHOR, autocompletion=completion.codec_names),
     ] = "hevc",
     metric: Annotated[
         list[str] | None,
-        metric_option("By default all that are measured.", "NAME,..."),
+        metric_option(ALL_METRICS, "NAME,..."),
     ] = None,
     objective: Annotated[
         list[str] | None,
-        typer.Option(metavar="METRIC[:WEIGHT]", help="Allocated by; by default the table's first metric."),
+        objective_option(),
     ] = None,
-    target: Annotated[
-        list[str] | None, typer.Option("--target", "-t", metavar="BPP", help="By default 0.075, 0.15 and 0.3.")
-    ] = None,
+    target: Annotated[list[str] | None, typer.Option("--target", "-t", metavar="BPP", help=TARGETS)] = None,
     codec: Annotated[
         list[str] | None,
-        codec_option("These and the anchor only."),
+        codec_option("Codec to compare with the anchor; repeatable. Default: all codecs of the table."),
     ] = None,
     published: With = None,
     papers: Annotated[
         bool,
-        typer.Option("--papers", help="Add the methods of the papers' tables 1, blank where they aren't measured."),
+        typer.Option("--papers", help="Add rows for the methods of the papers' tables 1, blank where unmeasured."),
     ] = False,
-    per_image: Annotated[bool, typer.Option("--per-image", help="Print each image's own BD-rates, too.")] = False,
+    per_image: Annotated[bool, typer.Option("--per-image", help="Also print the BD-rates of each image.")] = False,
     ms_ssim_db: Decibels = False,
     rule: RuleOption = RuleName.pooled,
-    format_: Annotated[FormatName, typer.Option("--format", help="Of all tables.")] = FormatName.text,
+    format_: Annotated[FormatName, typer.Option("--format", help="Format of the printed tables.")] = FormatName.text,
     as_json: Json = False,
 ) -> None:
-    """Print every codec at the target rates, and its BD-rate and BD-metric against an anchor."""
+    """Compare codecs at target rates, and by BD-rate to an anchor."""
     import pandas as pd
 
     from allocator.allocation import parse_target
@@ -217,19 +217,24 @@ def read_curves(
     return points, higher, curves
 
 
-@app.command()
+@app.command(epilog="Example: `allocator complexity photos/ --codec hevc --codec webp`")
 def complexity(
-    images: Annotated[list[str], typer.Argument(help="Image files and folders.", show_default=False)],
+    images: Annotated[list[str], typer.Argument(help="Image files and folders of images.", show_default=False)],
     codec: Annotated[
         list[str] | None,
-        codec_option("By default all that are known."),
+        codec_option("Codec to measure; repeatable. Default: all known codecs."),
     ] = None,
-    level: Annotated[int | None, typer.Option("--level", "-l", min=0, help="By default each one's middle.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="By default torch's.")] = None,
-    format_: Annotated[FormatName, typer.Option("--format")] = FormatName.text,
+    level: Annotated[
+        int | None,
+        typer.Option(
+            "--level", "-l", metavar="LEVEL", min=0, help="Level number from 0. Default: each codec's middle level."
+        ),
+    ] = None,
+    threads: Threads = None,
+    format_: Annotated[FormatName, typer.Option("--format", help="Format of the printed table.")] = FormatName.text,
     as_json: Json = False,
 ) -> None:
-    """Print what codecs cost: parameters, multiply-adds, encoding and decoding time, peak memory."""
+    """Measure what codecs cost: operations, time and memory."""
     from dataclasses import asdict
 
     import pandas as pd

@@ -17,18 +17,23 @@ SIDE = 448
 TARGETS = ("0.075", "0.15", "0.3")
 
 
-@app.command()
+@app.command(epilog="Example: `allocator demo --out demo/`")
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write.")] = Path("allocator-demo"),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the photos, the table and the submissions.")
+    ] = Path("allocator-demo"),
     codec: Annotated[
         list[str] | None,
-        codec_option("By default po-dkic and hevc."),
+        codec_option("Codec to allocate among; repeatable. Default: po-dkic and hevc."),
     ] = None,
     jobs: Jobs = None,
     metric_weights: Weights = None,
     as_json: Json = False,
 ) -> None:
-    """Run the whole job on photos that come with this package, made small."""
+    """Run the whole job on small copies of the shipped photos.
+
+    The demo measures them, allocates at three rates, and writes and verifies a submission for each.
+    """
     import functools
 
     from allocator.allocation import allocate, make_budget, read_points

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from allocator.cli.app import Json, app, echo, emit, note
-from allocator.cli.options import Images, Jobs, codec_option, metric_option
+from allocator.cli.options import FLOOR, WEIGHTS, Images, Jobs, codec_option, metric_option
 from allocator.cli.solving import SolveOptions, takes_problem
 from allocator.cli.tables import ColourName, build_with_progress
 from allocator.cli.waiting import waiting
@@ -18,14 +18,17 @@ if TYPE_CHECKING:
     from allocator.tables import Table
 
 
-@app.command()
+@app.command(epilog="Example: `allocator export run.db --budget 2MB --out site/`")
 @takes_problem
 def export(
     options: SolveOptions,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The files' folder.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files.")],
     as_json: Json = False,
 ) -> None:
-    """Solve, and write the chosen bitstreams as ordinary files, with a list of them in manifest.csv."""
+    """Solve, and write the chosen bitstreams as ordinary files.
+
+    The file manifest.csv in the same folder lists them.
+    """
     from allocator.errors import AllocatorError
     from allocator.summary import Summary
     from allocator.tables import Table
@@ -48,48 +51,58 @@ def export(
     )
 
 
-@app.command()
+@app.command(epilog="Example: `allocator optimize photos/ --budget 2MB --out site/`")
 def optimize(
     images: Images,
     budget: Annotated[
         str,
-        typer.Option("--budget", metavar="SIZE", help="For all files: bytes, 2MB, 1.5MiB, or 30% of the originals."),
+        typer.Option(
+            "--budget",
+            metavar="SIZE",
+            help="Budget for all files together: bytes (200000), a size (2MB, 1.5MiB) or a share of the "
+            "originals (30%).",
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The files' folder.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files.")],
     codec: Annotated[
         list[str] | None,
-        codec_option("By default avif and webp."),
+        codec_option("Codec to use; repeatable. Default: avif and webp."),
     ] = None,
     metric: Annotated[
         list[str] | None,
-        metric_option("The first is made best; by default ssimulacra2."),
+        metric_option("Metric to measure; repeatable, and the first is optimised. Default: ssimulacra2."),
     ] = None,
     floor: Annotated[
         list[str] | None,
-        typer.Option(
-            "--floor", metavar="[IMAGES:]METRIC=VALUE", help="No image, or none that is called so, may be worse."
-        ),
+        typer.Option("--floor", metavar="[IMAGES:]METRIC=VALUE", help=FLOOR),
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A CSV file of images and how much each counts: page views, say."),
+        typer.Option(metavar="FILE", help=WEIGHTS),
     ] = None,
     colour: Annotated[
-        ColourName, typer.Option(help="Of colour profiles: srgb converts pixels, profile embeds it.")
+        ColourName,
+        typer.Option(
+            help="How colour profiles are handled. srgb: pixels are converted to sRGB. profile: the profile is "
+            "embedded."
+        ),
     ] = ColourName.srgb,
     no_original: Annotated[
-        bool, typer.Option("--no-original", help="Encode every image: don't keep original files.")
+        bool, typer.Option("--no-original", help="Encode every image. Default: an original file is a candidate, too.")
     ] = False,
     table: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where measurements are kept; by default beside the folder.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Table that keeps the measurements. Default: the output folder's name with .db."
+        ),
     ] = None,
     jobs: Jobs = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Measure and solve, but write no files; what is measured is kept.")
+        bool, typer.Option("--dry-run", help="Measure and solve without writing files; the measurements are kept.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Make the files of many images look best within one budget: measure what it takes, solve, export."""
+    """Encode many images within one budget: measure, solve, export."""
     from allocator.advice import suggest_floor
     from allocator.allocation import allocate, make_budget, read_points
     from allocator.constraints import Constraints, Floor
@@ -153,7 +166,7 @@ def optimize(
             )
             done = None if dry_run else _write(opened, allocation, out)
     except KeyboardInterrupt:
-        echo(f"Interrupted. All that was measured is kept in {place}; run the same command again to go on.", err=True)
+        echo(f"Interrupted. The measurements are kept in {place}; the same command resumes the work.", err=True)
         raise typer.Exit(130) from None
     for one in built.notes:
         note(one)

@@ -12,9 +12,9 @@ _MOST_BYTES = 1 << 32
 """Of a bitstream."""
 
 
-@app.command("codecs")
+@app.command("codecs", epilog="Example: `allocator codecs --json`")
 def list_codecs(as_json: Json = False) -> None:
-    """List the codecs and their levels."""
+    """List all codecs and their levels."""
     import codec
     from codec.base import foreign_errors
 
@@ -35,16 +35,25 @@ def list_codecs(as_json: Json = False) -> None:
     emit({"codecs": found}, text, as_json=as_json)
 
 
-@app.command()
+@app.command(epilog="Example: `allocator encode photo.png --codec avif --bpp 0.3`")
 def encode(
-    image: Annotated[Path, typer.Argument(help="An image file.", show_default=False)],
-    codec: Annotated[str, codec_option()],
-    level: Annotated[int | None, typer.Option("--level", "-l", help="From 0, fewest bytes first.")] = None,
-    bpp: Annotated[str | None, typer.Option(metavar="BPP", help="The best level of at most this rate.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="By default in this folder.")] = None,
+    image: Annotated[Path, typer.Argument(help="Image file.", show_default=False)],
+    codec: Annotated[str, codec_option("Codec to encode with.")],
+    level: Annotated[
+        int | None, typer.Option("--level", "-l", metavar="LEVEL", help="Level number from 0, fewest bytes first.")
+    ] = None,
+    bpp: Annotated[
+        str | None, typer.Option(metavar="BPP", help="Take the best level of at most this rate, in bits per pixel.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Bitstream file. Default: the image's name with the codec's ending, in this folder."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Encode one image to a bitstream."""
+    """Encode one image as a bitstream, at a level or a rate."""
     from codec import CodecError, get_codec, read_image
     from codec.base import foreign_errors
     from codec.files import write_file
@@ -80,17 +89,20 @@ def encode(
     emit(result, f"{target}: {codec} {setting}, {len(data):,} bytes, {rate:.4f} bpp", as_json=as_json)
 
 
-@app.command()
+@app.command(epilog="Example: `allocator decode photo.png.avif --out photo.png`")
 def decode(
-    bitstream: Annotated[Path, typer.Argument(help="A file made by `encode`.", show_default=False)],
+    bitstream: Annotated[Path, typer.Argument(help="Bitstream file made by `encode`.", show_default=False)],
     codec: Annotated[
         str | None,
-        codec_option("By default told by the file's ending."),
+        codec_option("Codec to decode with. Default: the codec of the file's ending."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="A PNG; by default in this folder.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="PNG file. Default: the bitstream's name with .png, in this folder."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Decode a bitstream to a PNG file."""
+    """Decode one bitstream to a PNG file."""
     from codec import CodecError, codec_for_file, get_codec, write_png
     from codec.base import foreign_errors
     from codec.files import read_file

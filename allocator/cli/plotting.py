@@ -8,45 +8,53 @@ import typer
 from allocator.cli import completion
 from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, codec_names, emit, note
 from allocator.cli.comparing import Decibels, With, read_curves
-from allocator.cli.options import codec_option, metric_option, objective_option
+from allocator.cli.options import ALL_METRICS, ANCHOR, TARGETS, codec_option, metric_option, objective_option
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from allocator.plot import Drawn, Look
 
-plots = typer.Typer(help="Draw a table's curves as figures for papers.", no_args_is_help=True)
+plots = typer.Typer(help="Draw frontiers, rate-quality curves and BD-rates for papers.", no_args_is_help=True)
 app.add_typer(plots, name="plot")
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="The figure; ends with .pdf, .svg or .png.")]
+Out = Annotated[
+    Path, typer.Option("--out", "-o", help="Figure file; its ending sets the format: .pdf, .svg or .png.")
+]
 Columns = Annotated[
     int,
-    typer.Option("--columns", min=1, max=2, help="Of a journal's page that it is as wide as: 3.5 or 7.16 inches."),
+    typer.Option(
+        "--columns", metavar="N", min=1, max=2, help="Width in columns of a journal page: 1 (3.5 inches) or 2 (7.16)."
+    ),
 ]
-Serif = Annotated[bool, typer.Option("--serif", help="Serif letters, to go with Times.")]
-FontSize = Annotated[float, typer.Option("--font-size", min=4, max=24, help="Points.")]
-LeastRate = Annotated[float | None, typer.Option("--least-bpp", min=1e-6, help="Where the axis of rates begins.")]
-MostRate = Annotated[float | None, typer.Option("--most-bpp", min=1e-6, help="Where it ends.")]
+Serif = Annotated[bool, typer.Option("--serif", help="Use a serif font, which matches Times. Default: sans serif.")]
+FontSize = Annotated[float, typer.Option("--font-size", metavar="POINTS", min=4, max=24, help="Font size in points.")]
+LeastRate = Annotated[
+    float | None,
+    typer.Option("--least-bpp", metavar="BPP", min=1e-6, help="Left end of the rate axis. Default: automatic."),
+]
+MostRate = Annotated[
+    float | None,
+    typer.Option("--most-bpp", metavar="BPP", min=1e-6, help="Right end of the rate axis. Default: automatic."),
+]
 OnlyCodecs = Annotated[
     list[str] | None,
-    codec_option("Draw these codecs only."),
+    codec_option("Codec to draw; repeatable. Default: all codecs of the table."),
 ]
 Metrics = Annotated[
     list[str] | None,
-    metric_option("By default all that are measured.", "NAME,..."),
+    metric_option(ALL_METRICS, "NAME,..."),
 ]
 
 
-@plots.command("frontier")
+@plots.command("frontier", epilog="Example: `allocator plot frontier run.db --target 0.15 --out frontier.pdf`")
 def frontier(
     table: TableFile,
     out: Out,
-    target: Annotated[
-        list[str] | None, typer.Option("--target", "-t", metavar="BPP", help="By default 0.075, 0.15 and 0.3.")
-    ] = None,
+    target: Annotated[list[str] | None, typer.Option("--target", "-t", metavar="BPP", help=TARGETS)] = None,
     objective: Annotated[
         list[str] | None,
-        objective_option("As in `solve`."),
+        objective_option(),
     ] = None,
     codec: OnlyCodecs = None,
     rule: RuleOption = RuleName.pooled,
@@ -57,7 +65,10 @@ def frontier(
     font_size: FontSize = 8.0,
     as_json: Json = False,
 ) -> None:
-    """Draw what the set reaches at every rate: chosen by image, by each codec alone, by one level, at equal rates."""
+    """Draw the quality that the set reaches at every rate.
+
+    The figure compares levels chosen by image, each codec alone, the best single level and equal rates.
+    """
     from allocator.allocation import parse_target
     from allocator.objective import find_objective
     from allocator.plot import check_ending, plot_frontier
@@ -71,7 +82,7 @@ def frontier(
     _tell("frontier", out, plot_frontier(out, points, goal, targets, look, rule.value), as_json)
 
 
-@plots.command("curves")
+@plots.command("curves", epilog="Example: `allocator plot curves run.db --metric psnr --out curves.pdf`")
 def curves(
     table: TableFile,
     out: Out,
@@ -79,7 +90,8 @@ def curves(
     image: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="Its own curves, as `tables export` names it; by default all images' means."
+            metavar="NAME",
+            help="Name of an image, whose own curves are drawn; repeatable. Default: means over all images.",
         ),
     ] = None,
     codec: OnlyCodecs = None,
@@ -93,7 +105,10 @@ def curves(
     font_size: FontSize = 8.0,
     as_json: Json = False,
 ) -> None:
-    """Draw each codec's levels, rate and quality, a panel for each metric and image."""
+    """Draw rate against quality at each codec's levels.
+
+    Each metric and image has a panel.
+    """
     from allocator.plot import check_ending, plot_curves
 
     check_ending(out)
@@ -103,15 +118,13 @@ def curves(
     _tell("curves", out, drawn, as_json)
 
 
-@plots.command("bd")
+@plots.command("bd", epilog="Example: `allocator plot bd run.db --anchor hevc --out bd.svg`")
 def bd(
     table: TableFile,
     out: Out,
     anchor: Annotated[
         str,
-        typer.Option(
-            metavar="CODEC", help="That the others are compared with.", autocompletion=completion.codec_names
-        ),
+        typer.Option(metavar="CODEC", help=ANCHOR, autocompletion=completion.codec_names),
     ] = "hevc",
     metric: Metrics = None,
     codec: OnlyCodecs = None,
@@ -121,7 +134,10 @@ def bd(
     font_size: FontSize = 8.0,
     as_json: Json = False,
 ) -> None:
-    """Draw every codec's BD-rate against an anchor as bars, a panel for each metric."""
+    """Draw each codec's BD-rate against an anchor as bars.
+
+    Each metric has a panel.
+    """
     from allocator.plot import check_ending, plot_bd
 
     check_ending(out)

@@ -9,19 +9,28 @@ from allocator.cli.app import Json, Trust, Weights, app, console, emit, use_weig
 from allocator.cli.solving import SolveOptions, takes_problem
 
 
-@app.command()
+@app.command(epilog="Example: `allocator report run.db --target 0.15 --out report.html`")
 @takes_problem
 def report(
     options: SolveOptions,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page, one HTML file.")],
-    title: Annotated[str | None, typer.Option(help="By default the table's name.")] = None,
-    pictures: Annotated[int, typer.Option(min=0, help="Show so many images; all stand in the curves.")] = 40,
-    side: Annotated[int, typer.Option(min=64, help="Pixels of a picture's longer side, at most.")] = 1024,
+    out: Annotated[Path, typer.Option("--out", "-o", help="HTML file of the report.")],
+    title: Annotated[str | None, typer.Option(help="Title of the page. Default: made of the table's name.")] = None,
+    pictures: Annotated[
+        int,
+        typer.Option(metavar="N", min=0, help="Number of images to show; the curves always use all images."),
+    ] = 40,
+    side: Annotated[
+        int,
+        typer.Option(metavar="PIXELS", min=64, help="Longest side of a shown image; larger ones are scaled down."),
+    ] = 1024,
     metric_weights: Weights = None,
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Solve, and write a page that opens from disk: curves, a table, each image beside what became of it."""
+    """Solve, and write a stand-alone page that compares the images.
+
+    The page opens from disk. It shows curves, a table, and each image next to its decoded version.
+    """
     from rich.progress import Progress
 
     from allocator.report import make_report

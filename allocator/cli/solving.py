@@ -12,7 +12,7 @@ import typer
 
 from allocator.cli import completion
 from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, codec_names, emit, write_frame
-from allocator.cli.options import codec_option, objective_option
+from allocator.cli.options import FLOOR, ONLY_CODECS, WEIGHTS, codec_option, objective_option
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -40,61 +40,90 @@ class SolveOptions:
 
     table: TableFile
     target: Annotated[
-        list[str] | None, option("--target", "-t", metavar="BPP", help="Bits per pixel over the whole set.")
+        list[str] | None,
+        option("--target", "-t", metavar="BPP", help="Target rate of the whole set in bits per pixel; repeatable."),
     ] = None
     budget: Annotated[
         str | None,
-        option("--budget", metavar="SIZE", help="Instead of a target: bytes, 2MB, 1.5MiB, or 30% of the originals."),
+        option(
+            "--budget",
+            metavar="SIZE",
+            help="Budget in place of a target: bytes (200000), a size (2MB, 1.5MiB) or a share of the "
+            "originals (30%).",
+        ),
     ] = None
     rule: RuleOption = RuleName.pooled
     objective: Annotated[
         list[str] | None,
-        objective_option("What to optimise, several for a mixture; by default the table's first metric."),
+        objective_option(),
     ] = None
     aggregate: Annotated[
         str,
         option(
             "--aggregate",
             metavar="HOW",
-            help="Over the images: mean, pixels (weighted by size), worst, or the p of a p-norm between.",
+            help="How the images' values are combined: mean, pixels (mean weighted by size), worst (the worst "
+            "image), or a number p (p-norm).",
         ),
     ] = "mean"
     weights: Annotated[
         Path | None,
-        option("--weights", metavar="FILE", help="A CSV file of images and how much each counts: page views, say."),
+        option("--weights", metavar="FILE", help=WEIGHTS),
     ] = None
     codec: Annotated[
         list[str] | None,
-        codec_option("Use these codecs only."),
+        codec_option(ONLY_CODECS),
     ] = None
     floor: Annotated[
         list[str] | None,
         option(
             "--floor",
             metavar="[IMAGES:]METRIC=VALUE",
-            help="No image, or none that is called so ('hero/*:psnr=35'), may be worse than this.",
+            help=FLOOR,
         ),
     ] = None
-    least_bpp: Annotated[float | None, option("--least-bpp", help="No image may get less.")] = None
-    most_bpp: Annotated[float | None, option("--most-bpp", help="No image may get more.")] = None
+    least_bpp: Annotated[
+        float | None,
+        option("--least-bpp", metavar="BPP", help="Lowest rate of any image, in bits per pixel. Default: no limit."),
+    ] = None
+    most_bpp: Annotated[
+        float | None,
+        option("--most-bpp", metavar="BPP", help="Highest rate of any image, in bits per pixel. Default: no limit."),
+    ] = None
     forbid: Annotated[
         list[str] | None,
-        option("--forbid", metavar="[IMAGE=]CODEC[:SETTING]", help="Levels not to be chosen."),
+        option(
+            "--forbid",
+            metavar="[IMAGE=]CODEC[:SETTING]",
+            help="Level, or all levels of a codec, that the image (default: every image) may not use; repeatable.",
+        ),
     ] = None
     force: Annotated[
         list[str] | None,
-        option("--force", metavar="[IMAGE=]CODEC[:SETTING]", help="Levels to choose among."),
+        option(
+            "--force",
+            metavar="[IMAGE=]CODEC[:SETTING]",
+            help="Level, or all levels of a codec, to which the image (default: every image) is limited; repeatable.",
+        ),
     ] = None
     decode_seconds: Annotated[
-        float | None, option("--decode-seconds", help="A second budget: total decoding time.")
+        float | None,
+        option(
+            "--decode-seconds",
+            metavar="SECONDS",
+            help="Limit on the total decoding time of all images. Default: none.",
+        ),
     ] = None
-    max_codecs: Annotated[int | None, option("--max-codecs", help="So many different codecs at most.")] = None
+    max_codecs: Annotated[
+        int | None,
+        option("--max-codecs", metavar="N", help="Limit on the number of different codecs. Default: none."),
+    ] = None
     method: Annotated[
         MethodName,
         option(
             "--method",
-            help="exact: by bounds, and PuLP solves what they leave over. pulp: PuLP solves the whole integer "
-            "program of PO-DKIC's equation 6, and its choice is compared with the exact one.",
+            help="How the integer program is solved. exact: bounds settle most images, and PuLP solves the rest. "
+            "pulp: PuLP solves the whole program of PO-DKIC's equation 6 and compares the result with the exact one.",
         ),
     ] = MethodName.exact
     solver: Annotated[
@@ -102,13 +131,18 @@ class SolveOptions:
         option(
             "--solver",
             metavar="NAME",
-            help="PuLP's: cbc, highs, or its own name of another that is installed.",
+            help="Solver that PuLP calls: cbc, highs, or PuLP's name of another installed solver.",
             autocompletion=completion.solver_names,
         ),
     ] = "cbc"
     time_limit: Annotated[
         float,
-        option("--time-limit", metavar="SECONDS", min=0, help="For that core; then the best found and its gap."),
+        option(
+            "--time-limit",
+            metavar="SECONDS",
+            min=0,
+            help="Time limit of the PuLP solver; after it, the best allocation found and its gap are printed.",
+        ),
     ] = 60.0
 
     def read(self) -> "Problem":
@@ -157,15 +191,19 @@ def takes_problem(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-@app.command()
+@app.command(epilog="Example: `allocator solve run.db --target 0.15 --out allocation.csv`")
 @takes_problem
 def solve(
     options: SolveOptions,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The choices, as .csv or .parquet.")] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Say for each image why it got its level.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File for the chosen levels: .csv or .parquet. Default: none.")
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Explain for each image why its level was chosen.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Pick one level for each image: the best objective within the budget, proven optimal."""
+    """Pick one level per image: the proven best within a budget."""
     from allocator.summary import Summary
 
     found = options.allocations()
@@ -187,28 +225,41 @@ def solve(
     emit({"table": options.table, "allocations": records, "out": out}, *lines, as_json=as_json)
 
 
-@app.command()
+@app.command(epilog="Example: `allocator frontier run.db --target 0.15 --out frontier.csv`")
 def frontier(
     table: TableFile,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The curve, as .csv or .parquet.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File for the curve: .csv or .parquet. Default: none.")
+    ] = None,
     target: Annotated[
-        list[str] | None, typer.Option("--target", "-t", metavar="BPP", help="Rates to look at closely.")
+        list[str] | None,
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="BPP",
+            help="Rate in bits per pixel at which the next changes are listed; repeatable.",
+        ),
     ] = None,
     objective: Annotated[
         list[str] | None,
-        objective_option("As in `solve`."),
+        objective_option(),
     ] = None,
     codec: Annotated[
         list[str] | None,
-        codec_option("Use these codecs only."),
+        codec_option(ONLY_CODECS),
     ] = None,
     rule: RuleOption = RuleName.pooled,
-    budgets: Annotated[int, typer.Option("--budgets", min=2, help="Points of the curve, evenly in log-rate.")] = 300,
+    budgets: Annotated[
+        int,
+        typer.Option(
+            "--budgets", metavar="N", min=2, help="Number of points of the curve, evenly spaced in log-rate."
+        ),
+    ] = 300,
     as_json: Json = False,
 ) -> None:
-    """Compute the set's whole curve of rate and quality in one sweep, and what changes first at each target.
+    """Compute the whole rate-quality curve of the set in one sweep.
 
-    `allocator plot frontier` draws it.
+    At each --target it also lists the images that change first. `allocator plot frontier` draws the curve.
     """
     from allocator.allocation import parse_target, read_points
     from allocator.curve import Curve

@@ -35,43 +35,54 @@ class CountName(StrEnum):
     archive = "archive"
 
 
-@app.command()
+@app.command(epilog="Example: `allocator submit run.db --edition 2025 --out entries/`")
 @takes_problem
 def submit(
     options: SolveOptions,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The submission's folder.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the submission.")],
     edition: Annotated[
         str | None,
         typer.Option(
             metavar="YEAR|FILE",
             autocompletion=completion.edition_names,
-            help="The rules: 2020 to 2025, 2021-validation, 2021-test, or a TOML file. Without a target, there is an "
-            "entry for each of its rates.",
+            help="Rules of the challenge to follow: 2020 to 2025, 2021-validation, 2021-test, or a TOML file. "
+            "Without --target, one entry is written for each rate of the edition.",
         ),
     ] = None,
     count: Annotated[
-        CountName | None, typer.Option(help="What counts: the bitstreams, or the whole data archive.")
+        CountName | None,
+        typer.Option(
+            help="What counts against the budget: the bitstreams, or the whole data archive. Default: as the edition "
+            "says."
+        ),
     ] = None,
     fill: Annotated[
-        bool, typer.Option("--fill", help="Spend what is left of the budget on finer steps between levels.")
+        bool, typer.Option("--fill", help="Spend the rest of the budget on finer settings between levels.")
     ] = False,
     decoder: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Pack data for this decoder, which stays as it is.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Existing decoder archive to pack the data for; it is not changed."),
     ] = None,
-    no_decoder: Annotated[bool, typer.Option("--no-decoder", help="Pack the data only.")] = False,
+    no_decoder: Annotated[bool, typer.Option("--no-decoder", help="Write the data archive only.")] = False,
     python: Annotated[
         list[str] | None,
-        typer.Option(metavar="VERSION", help="That the decoder is to run under; by default 3.10 to 3.13."),
+        typer.Option(
+            metavar="VERSION", help="Python version the decoder must support; repeatable. Default: 3.10 to 3.13."
+        ),
     ] = None,
     wheelhouse: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Wheels for it, in place of the package registry.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder with the decoder's wheels. Default: the package registry."),
     ] = None,
-    machine: Annotated[str, typer.Option(help="The server's processor.")] = "x86_64",
+    machine: Annotated[str, typer.Option(help="Processor architecture of the server.")] = "x86_64",
     metric_weights: Weights = None,
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Solve, and write the chosen bitstreams and a decoder as a submission; of several rates, a folder each."""
+    """Solve, and write a submission: bitstreams and a decoder.
+
+    Several rates get one folder each, and share the decoder.
+    """
     import functools
 
     from allocator.summary import Summary
@@ -134,42 +145,66 @@ def submit(
     emit(result, as_json=as_json)
 
 
-@app.command()
+@app.command(epilog="Example: `allocator verify entries/`")
 def verify(
-    folder: Annotated[Path, typer.Argument(help="A submission's folder, or one of several.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of a submission, or of several submissions.", show_default=False)
+    ],
     as_devkit: Annotated[
         bool,
-        typer.Option("--as-devkit", help="Run in an environment made of the devkit's packages: gigabytes, once."),
+        typer.Option(
+            "--as-devkit",
+            help="Run in a virtual environment with the devkit's packages; the first run installs gigabytes.",
+        ),
     ] = False,
     python: Annotated[
-        str | None, typer.Option(metavar="COMMAND", help="That environment's Python; by default python3.12, if any.")
+        str | None,
+        typer.Option(
+            metavar="COMMAND",
+            help="Python of the --as-devkit environment. Default: python3.12 if installed, else this Python.",
+        ),
     ] = None,
     table: Annotated[
         Path | None,
-        typer.Option(help="That it was made from; by default the one that the manifest names.", metavar="TABLE"),
+        typer.Option(
+            help="Table the submission was made from. Default: the table the manifest names.", metavar="TABLE"
+        ),
     ] = None,
     images: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PATH", help="The target list: originals, folders or addresses of them, or names in a .txt."
+            metavar="PATH",
+            help="Target list, the images the submission must contain: files, folders, addresses, or a .txt file of "
+            "names; repeatable. Default: the manifest's images.",
         ),
     ] = None,
     edition: Annotated[
         str | None,
-        typer.Option(help="Whose rules are to be kept; by default those of the year that the manifest names."),
+        typer.Option(
+            metavar="YEAR|FILE", help="Edition whose rules are checked. Default: the edition the manifest names."
+        ),
     ] = None,
     codec: Annotated[
         list[str] | None,
-        typer.Option("--codec", "-c", metavar="NAME=MODEL", help="A model that the manifest names."),
+        typer.Option(
+            "--codec", "-c", metavar="NAME=MODEL", help="Specification of a model the manifest names; repeatable."
+        ),
     ] = None,
     perturb: Annotated[
-        bool, typer.Option("--perturb", help="Decode again as other machines might, and say which images differ.")
+        bool,
+        typer.Option(
+            "--perturb", help="Also decode under the conditions of other machines, and list images that differ."
+        ),
     ] = False,
     metric_weights: Weights = None,
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Decode a submission as the challenge's server does, and compare it with what was measured."""
+    """Decode a submission like the challenge server, and check it.
+
+    The decoder runs offline, with only the devkit's packages, within the server's limits. Bytes, pixels and metrics
+    are compared with the table.
+    """
     import functools
 
     from submissions.devkit import build_environment, cache, filter_environment, server_python

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from allocator.metrics import Metric
     from codec import Codec
 
-tables = typer.Typer(help="Measure images into tables, and look at tables.", no_args_is_help=True)
+tables = typer.Typer(help="Measure images into tables; show, export and merge tables.", no_args_is_help=True)
 app.add_typer(tables, name="tables")
 
 
@@ -44,49 +44,72 @@ class ColourName(StrEnum):
     profile = "profile"
 
 
-@tables.command("build")
+@tables.command("build", epilog="Example: `allocator tables build photos/ -c hevc -m lpips --out run.db`")
 def tables_build(
     images: Images,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The table; continued if it's there.")],
-    codec: Annotated[list[str] | None, codec_option()] = None,
-    metric: Annotated[list[str] | None, metric_option()] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Table file; an existing table is resumed.")],
+    codec: Annotated[list[str] | None, codec_option("Codec to measure; repeatable. Default: avif and hevc.")] = None,
+    metric: Annotated[list[str] | None, metric_option("Metric to measure; repeatable. Default: lpips.")] = None,
     jobs: Jobs = None,
     engine: Annotated[
-        EngineName, typer.Option(help="Processes of this machine, or Ray's actors.")
+        EngineName,
+        typer.Option(help="Where the work runs. local: processes of this machine. ray: actors of a Ray cluster."),
     ] = EngineName.local,
     address: Annotated[
         str | None,
-        typer.Option(help="Of the Ray cluster; `auto` on one of its nodes; by default this machine."),
+        typer.Option(help="Address of the Ray cluster; `auto` on one of its nodes. Default: this machine."),
     ] = None,
     gpus_per_worker: Annotated[
-        float, typer.Option(metavar="F", min=0, help="Share of a GPU for each of Ray's workers.")
+        float, typer.Option(metavar="SHARE", min=0, help="GPUs per Ray worker, such as 0.5.")
     ] = 0.0,
-    keep_going: Annotated[bool, typer.Option("--keep-going", help="Leave out what can't be measured.")] = False,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Leave out images that fail. Default: stop at the first one.")
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what is missing and, from a timed sample, what it will take.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print what is missing and an estimate, from a timed sample, of the time and space it takes.",
+        ),
     ] = False,
     colour: Annotated[
         ColourName,
         typer.Option(
-            help="Of colour profiles: raw ignores them, as the challenge does; for files to deploy srgb converts "
-            "pixels, profile embeds it."
+            help="How colour profiles are handled. raw: ignored, as in the challenge. srgb: pixels are converted to "
+            "sRGB. profile: the profile is embedded."
         ),
     ] = ColourName.raw,
-    no_bitstreams: Annotated[bool, typer.Option("--no-bitstreams", help="Don't keep them in the table.")] = False,
+    no_bitstreams: Annotated[
+        bool,
+        typer.Option(
+            "--no-bitstreams",
+            help="Don't keep bitstreams in the table, which makes it smaller; `submit` and `export` encode again.",
+        ),
+    ] = False,
     for_target: Annotated[
         list[str] | None,
-        typer.Option("--for-target", metavar="BPP", help="Measure only what an allocation at this rate needs."),
+        typer.Option(
+            "--for-target", metavar="BPP", help="Measure only what an allocation at this rate needs; repeatable."
+        ),
     ] = None,
     for_budget: Annotated[
-        list[str] | None, typer.Option("--for-budget", metavar="SIZE", help="The same for a budget.")
+        list[str] | None,
+        typer.Option(
+            "--for-budget",
+            metavar="SIZE",
+            help="Measure only what an allocation within this budget (bytes, 2MB, 30%) needs; repeatable.",
+        ),
     ] = None,
     assume: Annotated[
-        AssumptionName, typer.Option(help="Of each image's curve of cost over bytes, for --for-target.")
+        AssumptionName,
+        typer.Option(
+            help="Assumption about each image's curve of cost over bytes, for --for-target and --for-budget."
+        ),
     ] = AssumptionName.monotone,
     metric_weights: Weights = None,
     as_json: Json = False,
 ) -> None:
-    """Measure every image at every level of the codecs (avif and hevc, lpips unless told otherwise)."""
+    """Measure every image at every level of the codecs."""
     from allocator.api import CODECS, METRICS, needed_for
     from allocator.errors import AllocatorError
     from allocator.images import find_images
@@ -125,7 +148,7 @@ def tables_build(
             needed=needed,
         )
     except KeyboardInterrupt:
-        echo(f"Interrupted. All that was measured is kept in {out}; run the same command again to go on.", err=True)
+        echo(f"Interrupted. The measurements are kept in {out}; the same command resumes the build.", err=True)
         raise typer.Exit(130) from None
     lines = [
         f"{out}: {report.images} images, {report.points_measured:,} operating points measured, "
@@ -230,9 +253,9 @@ def build_with_progress(
         return build(out, images, codecs, metrics, report=show, **options)
 
 
-@tables.command("show")
+@tables.command("show", epilog="Example: `allocator tables show run.db`")
 def tables_show(table: TableFile, as_json: Json = False) -> None:
-    """Summarise a table: images, codecs, rates and mean metrics of each level."""
+    """Print the rates, times and mean metrics of each level."""
     from allocator.tables import Table
 
     with Table(table) as opened:
@@ -270,13 +293,15 @@ def tables_show(table: TableFile, as_json: Json = False) -> None:
     emit(result, summary, text, as_json=as_json)
 
 
-@tables.command("drop")
+@tables.command("drop", epilog="Example: `allocator tables drop run.db kodim01 kodim02`")
 def tables_drop(
     table: TableFile,
-    names: Annotated[list[str], typer.Argument(help="Images, as `tables export` names them.", show_default=False)],
+    names: Annotated[
+        list[str], typer.Argument(help="Names of images, as `tables export` writes them.", show_default=False)
+    ],
     as_json: Json = False,
 ) -> None:
-    """Take images out of the set, with all that was measured of them."""
+    """Remove images and their measurements from a table."""
     from allocator.errors import AllocatorError
     from allocator.tables import Table
 
@@ -288,13 +313,15 @@ def tables_drop(
     emit(result, f"{table}: {dropped} images taken out, {left} left.", as_json=as_json)
 
 
-@tables.command("export")
+@tables.command("export", epilog="Example: `allocator tables export run.db --out points.csv`")
 def tables_export(
     table: TableFile,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Ends with .csv or .parquet.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="File to write; its ending sets the format: .csv or .parquet.")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Write all operating points, one a row, as CSV or Parquet."""
+    """Write all operating points as CSV or Parquet, one per row."""
     from allocator.tables import Table
 
     with Table(table) as opened:
@@ -303,13 +330,16 @@ def tables_export(
     emit({"out": out, "points": len(frame)}, f"{out}: {len(frame):,} operating points", as_json=as_json)
 
 
-@tables.command("merge")
+@tables.command("merge", epilog="Example: `allocator tables merge a.db b.db --out run.db`")
 def tables_merge(
-    parts: Annotated[list[Path], typer.Argument(help="Tables built apart.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The new table.")],
+    parts: Annotated[list[Path], typer.Argument(help="Table files to join.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New table file; it must not exist.")],
     as_json: Json = False,
 ) -> None:
-    """Join tables into a new one; what several hold is taken from the first."""
+    """Join tables into a new one.
+
+    A point that several tables hold is taken from the first of them.
+    """
     import os
 
     from allocator.errors import AllocatorError

@@ -7,6 +7,7 @@ import typer
 
 from allocator.cli import completion
 from allocator.cli.app import Json, Weights, app, console, echo, emit, grid, use_weights
+from allocator.cli.options import Threads
 
 if TYPE_CHECKING:
     from codec.training.losses import PerceptualLoss
@@ -14,37 +15,50 @@ if TYPE_CHECKING:
     from codec.training.trainer import Report, Trainer
 
 
-@app.command()
+@app.command(epilog="Example: `allocator train dkic-compact --photos photos/ --out run/`")
 def train(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            help="A TOML file, or the name of a recipe that comes with this package.",
+            help="TOML file of a recipe, or the name of a shipped recipe.",
             show_default=False,
             autocompletion=completion.recipe_names,
         ),
     ] = None,
-    photos: Annotated[Path | None, typer.Option("--photos", help="The folder of training images.")] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder; gone on with if it's there.")] = Path(
+    photos: Annotated[Path | None, typer.Option("--photos", help="Folder of training images.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; an existing run is resumed.")] = Path(
         "allocator-run"
     ),
     start: Annotated[
         str | None,
         typer.Option(
-            metavar="WEIGHTS", help="Begin with a run's weights.safetensors, or with a bank (name or folder)."
+            metavar="WEIGHTS",
+            help="Weights to start from: weights.safetensors of a run, or a bank (name or folder). Default: random.",
         ),
     ] = None,
-    hours: Annotated[float | None, typer.Option(min=0.0, help="Stop, saved, after so long.")] = None,
+    hours: Annotated[
+        float | None, typer.Option(metavar="HOURS", min=0.0, help="Save and stop after this many hours.")
+    ] = None,
     core_hours: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Stop, saved, when the run has used this many processor hours in all."),
+        typer.Option(
+            metavar="HOURS", min=0.0, help="Save and stop when the run has used this many processor hours in total."
+        ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="By default torch's.")] = None,
-    smoke: Annotated[bool, typer.Option("--smoke", help="Try the whole way in under a minute.")] = False,
+    threads: Threads = None,
+    smoke: Annotated[
+        bool,
+        typer.Option(
+            "--smoke",
+            help="Test the whole training in under a minute, with the recipe `smoke` on the shipped photos.",
+        ),
+    ] = False,
     metric_weights: Weights = None,
     as_json: Json = False,
 ) -> None:
-    """Train a learned codec by a recipe and make a bank of it; the same command resumes a stopped run.
+    """Train a learned codec by a recipe, and make a bank of it.
+
+    The same command resumes a stopped run.
 
     A recipe whose levels have separate networks trains them one after the other, each in a folder of its own.
     On several GPUs: torchrun --standalone --nproc-per-node N -m allocator train ...

@@ -1,10 +1,16 @@
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import typer
 
+from allocator.cli import app
 from codec import get_codec, read_image
 from tests.conftest import run
 
@@ -92,6 +98,38 @@ def test_solve_prints_what_was_chosen_and_writes_it(table: Path, tmp_path: Path)
     pixels = int((chosen["width"] * chosen["height"])[:5].sum())
     for target, total in chosen.groupby("target")["bytes"].sum().items():
         assert total <= float(target) * pixels / 8
+
+
+def commands(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """A command and all below it that its help shows, each with the words that call it."""
+    yield path, command
+    for name, below in getattr(command, "commands", {}).items():
+        if not below.hidden:
+            yield from commands(below, *path, name)
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+def test_help_shows_every_command_once_under_a_job() -> None:
+    shown = re.findall(r"^  ([a-z]+) {2,}\S", run("--help").out.partition("\nStart here:\n")[2], re.MULTILINE)
+    assert sorted(shown) == sorted(path[0] for path in COMMANDS if len(path) == 1)
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help_is_complete(path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command does on a line that isn't cut off, each option in words, and an example that is understood."""
+    monkeypatch.setenv("COLUMNS", "80")
+    command = COMMANDS[path]
+    assert [option.name for option in command.params if not getattr(option, "help", None)] == []
+    said = run(*path, "--help").out
+    assert max(map(len, said.splitlines())) <= 80
+    if hasattr(command, "commands"):
+        assert "..." not in said.partition("--help")[2]
+        return
+    words = shlex.split(command.epilog.removeprefix("Example: `").removesuffix("`"))
+    assert words[: len(path) + 1] == ["allocator", *path]
+    command.make_context("allocator", words[len(path) + 1 :])
 
 
 def test_help_loads_nothing_heavy() -> None:

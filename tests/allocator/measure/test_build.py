@@ -305,7 +305,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(photos: Path, tmp_path: Path)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         _, err = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert f"All that was measured is kept in {path}; run the same command again to go on." in err
+    assert f"The measurements are kept in {path}; the same command resumes the build." in err
     assert "Traceback" not in err
     assert 0 < rows(path) < 60 * WEBP
 
