@@ -46,7 +46,7 @@ class LearnedCodec(Codec):
         return self.bank.training_metrics
 
     def __getstate__(self) -> dict[str, Any]:
-        of_this_machine = ("_device", "_networks", "_tables")
+        of_this_machine = ("device", "_networks", "_tables")
         return {key: value for key, value in self.__dict__.items() if key not in of_this_machine}
 
     def encode(self, image: RGBImage, level: int) -> bytes:
@@ -76,31 +76,47 @@ class LearnedCodec(Codec):
                 f"{self.name} can't encode {width}x{height} pixels; {MAX_PIXELS:,} are the most, with both sides "
                 f"padded to multiples of {CELL}."
             )
-        pixels = to_tensor(image).to(self._device)
+        pixels = to_tensor(image).to(self.device)
 
         @functools.cache
         def latents(weights: str) -> tuple[Tensor, Tensor]:
-            with _memory_named(width, height), torch.inference_mode():
+            with memory_named(width, height), torch.inference_mode():
                 return self._network(weights)[0].latents(pixels)
 
         if len({level.weights for level in self.bank.levels}) == 1:
             latents(self.bank.levels[0].weights)
 
         def encode(level: int, step: int) -> bytes:
-            setting = self.bank.levels[level]
-            _, coder = self._network(setting.weights)
-            with _memory_named(width, height):
-                payload = coder.encode(*latents(setting.weights), setting.gain + step / STEPS)
-            return pack(Stream(self._mark, level, step, width, height, payload))
+            y, z = latents(self.bank.levels[level].weights)
+            return self.encode_latents(y, z, level, width, height, step)
 
         return encode
+
+    def encode_latents(
+        self, latents: Tensor, hyper_latents: Tensor, level: int, width: int, height: int, step: int = 0
+    ) -> bytes:
+        """The bitstream of latents, wherever they come from.
+
+        Args:
+            latents: (1, M, h, w), not yet rounded, in the units of :meth:`codec.network.CompressionNetwork.latents`.
+            hyper_latents: (1, C, h', w'), likewise.
+            level: whose gain they are rounded with.
+            width: of the image.
+            height: of the image.
+            step: towards the next level, below :data:`codec.bitstream.STEPS`.
+        """
+        setting = self.bank.levels[level]
+        _, coder = self._network(setting.weights)
+        with memory_named(width, height):
+            payload = coder.encode(latents, hyper_latents, setting.gain + step / STEPS)
+        return pack(Stream(self._mark, level, step, width, height, payload))
 
     def decode(self, data: bytes) -> RGBImage:
         stream = unpack(data)
         latents, _ = self._latents(stream)
         setting, gain = self._setting(stream)
         network, _ = self._network(setting.weights)
-        with _memory_named(stream.width, stream.height), torch.inference_mode():
+        with memory_named(stream.width, stream.height), torch.inference_mode():
             level = torch.tensor([gain], device=latents.device)
             image = network.reconstruct(latents.float(), level, stream.height, stream.width)
             bytes_ = (image[0].clamp(0, 1) * 255).round().to(torch.uint8)
@@ -126,7 +142,7 @@ class LearnedCodec(Codec):
         least = sum(math.log2(TOTAL / max(t.frequencies)) for t in tables.tables) * math.prod(hyper_size)
         if 8 * len(stream.payload) + 64 < least:
             raise BitstreamError(f"is too short for its {stream.width}x{stream.height} pixels.")
-        with _memory_named(stream.width, stream.height):
+        with memory_named(stream.width, stream.height):
             return coder.decode(stream.payload, gain, size, hyper_size)
 
     def _setting(self, stream: Stream) -> tuple[Level, float]:
@@ -138,7 +154,7 @@ class LearnedCodec(Codec):
 
     @property
     def shares_cores(self) -> bool:
-        return self._device.type == "cpu"
+        return self.device.type == "cpu"
 
     def decode_memory(self, data: bytes) -> int:
         """The widest features, at half of the image's size, a dozen times over."""
@@ -150,7 +166,8 @@ class LearnedCodec(Codec):
         return int(self.bank.identity[:4], 16)
 
     @functools.cached_property
-    def _device(self) -> torch.device:
+    def device(self) -> torch.device:
+        """Where the networks run: a GPU if there is one."""
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     @functools.cached_property
@@ -159,7 +176,7 @@ class LearnedCodec(Codec):
 
     def _network(self, weights: str) -> tuple[CompressionNetwork, LatentCoder]:
         if weights not in self._networks:
-            network = self.bank.network(weights).to(self._device)
+            network = self.bank.network(weights).to(self.device)
             for transform in (network.analysis, network.synthesis):
                 transform.to(memory_format=torch.channels_last)  # what convolutions are fastest with
             hyper, latent = self._tables
@@ -178,7 +195,7 @@ def packed_bank(folder: Path, *, bank: str) -> LearnedCodec:
     return LearnedCodec(Bank.load(folder / bank))
 
 
-class _memory_named:
+class memory_named:
     """Turns torch's want of memory into one sentence."""
 
     def __init__(self, width: int, height: int) -> None:

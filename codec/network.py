@@ -256,7 +256,8 @@ class Output(NamedTuple):
     x_hat: Tensor
     """(B, 3, H, W), about 0 to 1."""
     likelihoods: Likelihoods
-    """In training of noisy latents: the differentiable stand-in, which counts about 0.1 bits a latent too many."""
+    """In training of noisy latents: the differentiable stand-in, which counts about 0.1 bits a latent too many. In
+    relaxed coding of latents that aren't rounded."""
     y_hat: Tensor
     """The decoded latents, (B, M, h, w)."""
     rounded: Likelihoods
@@ -296,14 +297,24 @@ class CompressionNetwork(nn.Module):
             level: (B,) int64; the first level if left out.
         """
         level = level if level is not None else torch.zeros(len(image), dtype=torch.int64, device=image.device)
-        y, z = (latents.float() for latents in self.latents(image))
+        return self.code(*self.latents(image), level, *image.shape[2:])
+
+    def code(self, y: Tensor, z: Tensor, level: Tensor, height: int, width: int, *, relaxed: bool = False) -> Output:
+        """The second half of :meth:`forward`: from latents and hyper-latents, as :meth:`latents` gives them.
+
+        Gradients pass straight through rounding in evaluation, too, so that encoders can search for better latents.
+        With ``relaxed`` the rate then sees values that aren't rounded: its gradient also pulls on those near zero.
+        """
+        y, z = y.float(), z.float()
         hyper_gain = self.priors.hyper_gains(level)
         z_hat = self._rounded(z * hyper_gain) / hyper_gain
-        z_seen = z + self._noise(z) / hyper_gain if self.training else z_hat
-        with torch.autocast(image.device.type, enabled=False):  # differences of probabilities
+        relaxed |= self.training
+        noise = self._noise if self.training else torch.zeros_like
+        z_seen = z + noise(z) / hyper_gain if relaxed else z_hat
+        with torch.autocast(y.device.type, enabled=False):  # differences of probabilities
             z_likelihood = self.hyper_prior.likelihood(z_seen, 1 / hyper_gain)
             with torch.no_grad():
-                z_rounded = self.hyper_prior.likelihood(z_hat, 1 / hyper_gain) if self.training else z_likelihood
+                z_rounded = self.hyper_prior.likelihood(z_hat, 1 / hyper_gain) if relaxed else z_likelihood
 
         gain, shift = self.priors.gains(level).flatten(2), self.priors.scale_shift(level).flatten(2)
         flat = y.flatten(2)
@@ -315,9 +326,9 @@ class CompressionNetwork(nn.Module):
             means, scales = means.float() * gain[:, channels], scales.float()
             residual = wanted - means
             rounded = self._rounded(residual)
-            seen = residual + self._noise(residual) if self.training else rounded
+            seen = residual + noise(residual) if relaxed else rounded
             likelihoods.append(_gaussian_likelihood(seen, scales + shift[:, channels]).flatten(1))
-            if self.training:
+            if relaxed:
                 with torch.no_grad():
                     of_rounded.append(_gaussian_likelihood(rounded, scales + shift[:, channels]).flatten(1))
             decoded: Tensor = (rounded + means) / gain[:, channels]
@@ -329,7 +340,7 @@ class CompressionNetwork(nn.Module):
 
         context = self.priors.context(z_hat, level, *y.shape[2:])
         y_hat = self.priors.space_channel(context, visit, refine)
-        x_hat = self.reconstruct(y_hat, level, *image.shape[2:])
+        x_hat = self.reconstruct(y_hat, level, height, width)
         seen = Likelihoods(torch.cat(likelihoods, 1), z_likelihood)
         return Output(x_hat, seen, y_hat, Likelihoods(torch.cat(of_rounded, 1), z_rounded) if of_rounded else seen)
 

@@ -103,6 +103,7 @@ TEXTS = {
         "lpips = 1.0": "lpips = 0.0",
     },
     "docs/how-to/objectives.md": {"--metric ms-ssim": "--metric psnr", "ms-ssim=0.8": "psnr=20"},
+    "docs/how-to/refinement.md": {"--refine 30": "--refine 1"},
     "docs/explanation/perception.md": {"po-dkic": "webp"},
     "docs/reference/tables.md": {"po-dkic": "webp"},
 }

@@ -1,13 +1,15 @@
 """Commands for codecs and single images."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from allocator.cli.app import Json, app, emit, grid
 from allocator.cli.options import codec_option
+from allocator.cli.waiting import waiting
 
+Distortion = Literal["mse", "lpips"]
 _MOST_BYTES = 1 << 32
 """Of a bitstream."""
 
@@ -45,6 +47,18 @@ def encode(
     bpp: Annotated[
         str | None, typer.Option(metavar="BPP", help="Take the best level of at most this rate, in bits per pixel.")
     ] = None,
+    refine: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="STEPS", help="Search for better latents in this many steps. Only for banks, with --level."
+        ),
+    ] = None,
+    distortion: Annotated[
+        Distortion | None,
+        typer.Option(
+            help="What --refine reduces beside bytes; lpips is LPIPS and MSE. Default: what the bank was trained for."
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -62,12 +76,21 @@ def encode(
     codec = coder.name
     if (level is None) == (bpp is None):
         raise CodecError("Give either --level or --bpp.")
+    if refine is not None and level is None:
+        raise CodecError("--refine needs --level.")
+    if distortion is not None and refine is None:
+        raise CodecError("--distortion needs --refine.")
     pixels = read_image(image)
     area = pixels.shape[0] * pixels.shape[1]
 
     def encoded(index: int) -> bytes:
         with foreign_errors(f"{image}: {codec} can't encode it at {coder.levels[index]}"):
-            return coder.encode(pixels, index)
+            if refine is None:
+                return coder.encode(pixels, index)
+            from allocator.refinement import refined
+
+            with waiting("refining", "steps") as report:
+                return refined(coder, pixels, index, refine, distortion, report)
 
     if bpp is not None:
         from allocator.allocation import parse_target

@@ -13,17 +13,18 @@ _SECONDS = 5.0
 class Lines:
     """Says on stderr how far work has come, but not too often."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str = "images") -> None:
+        self._unit = unit
         self._started = self._said = time.monotonic()
         self._phase, self._fraction = "", 0.0
 
-    def show(self, phase: str, fraction: float, images: str, current: str = "") -> None:
+    def show(self, phase: str, fraction: float, count: str, current: str = "") -> None:
         """Say so, if it's time.
 
         Args:
             phase: of the work.
             fraction: of that phase, 0 to 1.
-            images: how many are done: ``3/24``.
+            count: how many are done: ``3/24``.
             current: what was done last.
         """
         from codec.base import shown
@@ -37,7 +38,7 @@ class Lines:
         self._said = now
         left = (now - self._started) * (1 - fraction) / fraction if fraction else 0.0
         parts = [
-            f"{phase} {images} images, {100 * fraction:.0f} %",
+            f"{phase} {count} {self._unit}, {100 * fraction:.0f} %",
             f"about {left:.0f} s left" if left else "",
             shown(current),
         ]
@@ -45,13 +46,13 @@ class Lines:
 
 
 @contextlib.contextmanager
-def waiting(phase: str) -> Iterator[Callable[[int, int], None]]:
-    """Progress of work on images one after the other: gives what is to be called with those done and their number."""
+def waiting(phase: str, unit: str = "images") -> Iterator[Callable[[int, int], None]]:
+    """Progress of work on one image (or step) after the other: gives what is to be called with those done and all."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     out = console(stderr=True)
     if not out.is_terminal:
-        lines = Lines()
+        lines = Lines(unit)
         yield lambda done, total: lines.show(phase, done / total, f"{done}/{total}")
         return
     columns = TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), TimeRemainingColumn()

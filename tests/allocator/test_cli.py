@@ -51,6 +51,9 @@ def test_encode_at_a_rate_takes_the_best_level_that_fits(photos: Path, tmp_path:
     [
         (("encode", "IMAGE", "-c", "jpeg", "-l", 99), "jpeg has the levels 0 to 15, not 99"),
         (("encode", "IMAGE", "-c", "jpeg"), "Give either --level or --bpp"),
+        (("encode", "IMAGE", "-c", "jpeg", "-l", 1, "--refine", 5), "jpeg can't be refined: only the codecs of this"),
+        (("encode", "IMAGE", "-c", "dkic", "--bpp", 1, "--refine", 5), "--refine needs --level"),
+        (("encode", "IMAGE", "-c", "dkic", "-l", 1, "--distortion", "mse"), "--distortion needs --refine"),
         (("encode", "IMAGE", "-c", "jpg", "-l", 1), "No codec is called 'jpg'; did you mean 'jpeg'"),
         (("encode", "IMAGE", "-c", "jpeg", "-l", 1, "-o", "/dev/full"), "/dev/full: can't be written (No space left"),
         (("encode", "gone.png", "-c", "jpeg", "-l", 1), "gone.png: there is no such file"),

@@ -232,7 +232,7 @@ def test_a_gpu_decodes_to_the_same_latents(codec: LearnedCodec, bank: Bank, larg
     if not torch.cuda.is_available():
         pytest.skip("there is no GPU")
     on_cpu = LearnedCodec(bank)
-    on_cpu.__dict__["_device"] = torch.device("cpu")
+    on_cpu.__dict__["device"] = torch.device("cpu")
     for stream in (codec.encode(large, 1), on_cpu.encode(large, 1)):
         assert torch.equal(codec.decode_latents(stream).cpu(), on_cpu.decode_latents(stream))
 
