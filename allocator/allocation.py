@@ -179,7 +179,7 @@ def make_budget(
     pixels = int((sizes["width"] * sizes["height"]).sum())
     if total_bytes is not None:
         if rule == "mean":
-            raise AllocationError("A budget in bytes goes with the rule `pooled`; `mean` takes a target rate.")
+            raise AllocationError("A budget in bytes needs the rule `pooled`; the rule `mean` takes a target rate.")
         if not 0 < total_bytes <= _MOST_BYTES:
             raise AllocationError(f"A budget is a number of bytes above 0 and at most {_MOST_BYTES:,}.")
         return Budget(rule, Fraction(total_bytes), 8 * total_bytes / pixels, size)

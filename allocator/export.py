@@ -113,7 +113,7 @@ def export(
 def _file_name(member: Member, codec: Codec) -> str:
     suffix = PurePath(member.path).suffix if codec.name == ORIGINAL else codec.suffix
     if not is_safe_name(name := member.name + suffix):
-        raise AllocatorError(f"{member.name!r} is no name that every system can write.")
+        raise AllocatorError(f"{member.name!r} is not a valid file name on every system.")
     return name
 
 

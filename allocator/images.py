@@ -56,7 +56,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]], unreadable: list[str] |
         except UnicodeEncodeError:
             raise AllocatorError(f"{image.path!r}: its name or a folder's isn't valid UTF-8; rename it.") from None
         if not is_safe_name(image.name):
-            raise AllocatorError(f"{image.path}: {image.name!r} is no name that every system can write; rename it.")
+            raise AllocatorError(f"{image.path}: {image.name!r} is not a valid file name on every system; rename it.")
         if other := by_name.get(image.name):
             raise AllocatorError(
                 f"{other.path} and {image.path} would both be called {image.name!r}; rename one, "

@@ -251,7 +251,7 @@ def read_weights(table: Table, path: str | os.PathLike[str]) -> dict[str, float]
                 if not (math.isfinite(weight) and weight >= 0):
                     if number == 1:
                         continue
-                    raise ObjectiveError(f"{path}, line {number}: {value!r} is no weight; write IMAGE,NUMBER.")
+                    raise ObjectiveError(f"{path}, line {number}: {value!r} is not a weight; write IMAGE,NUMBER.")
                 if name in names:
                     found[names[name]] = weight
     except (OSError, UnicodeDecodeError, csv.Error) as error:

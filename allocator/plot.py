@@ -196,7 +196,7 @@ def plot_curves(
     """
     check_ending(path)
     if unknown := sorted(set(images) - set(points["image"])):
-        raise AllocatorError(f"The table holds no image called {unknown[0]!r}.")
+        raise AllocatorError(f"The table has no image called {unknown[0]!r}.")
     codecs = sorted(points["codec"].unique())
     order = [*(look.order or codecs), *(curve.codec for curve in published)]
     notes: list[str] = []

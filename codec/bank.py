@@ -104,7 +104,7 @@ class Bank:
         except BankError:
             raise
         except Exception as error:  # whatever damaged JSON leads to
-            raise BankError(f"{path}: is no bank's manifest, or a damaged one ({error}).") from error
+            raise BankError(f"{path}: is not a bank's manifest, or is damaged ({error}).") from error
         return bank
 
     def validate(self) -> None:

@@ -297,5 +297,5 @@ def read_static(path: str) -> bytes:
                 f"{path}: is linked with shared libraries, which a decoder doesn't bring; link it statically."
             )
     except (ValueError, struct.error):
-        raise CommandError(f"{path}: is no program for 64-bit Linux.") from None
+        raise CommandError(f"{path}: is not a program for 64-bit Linux.") from None
     return data

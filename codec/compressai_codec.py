@@ -85,7 +85,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise ModelError(f"{path}: there is no such checkpoint.") from None
     except Exception as error:  # of torch, about damaged files or such as hold code
-        raise ModelError(f"{path}: is no checkpoint that can be read without running its code.") from error
+        raise ModelError(f"{path}: is not a checkpoint that can be read without running its code.") from error
 
 
 def _with_todays_names(state: dict[str, Tensor]) -> dict[str, Tensor]:

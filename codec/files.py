@@ -15,13 +15,13 @@ def read_file(path: str | os.PathLike[str], most: int) -> bytes:
     """The content of a plain file of at most ``most`` bytes.
 
     Raises:
-        OSError: it can't be read, is larger, or is no plain file.
+        OSError: it can't be read, is larger, or is not a regular file.
     """
     without_waiting = getattr(os, "O_NONBLOCK", 0)  # for someone to write into a pipe
     with os.fdopen(os.open(path, os.O_RDONLY | without_waiting | getattr(os, "O_BINARY", 0)), "rb") as opened:
         status = os.fstat(opened.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "is no plain file", str(path))
+            raise OSError(errno.EINVAL, "is not a regular file", str(path))
         data = opened.read(status.st_size + 1) if status.st_size <= most else b""  # no more memory than it needs
         if status.st_size > most or len(data) > most:
             raise OSError(errno.EFBIG, f"is larger than {most:,} bytes", str(path))

@@ -100,7 +100,7 @@ def _opened(path: str | os.PathLike[str]) -> BinaryIO:
             raise ImageError(f"{path}: can't be fetched ({error}).") from error
     file = Path(path)
     if file.exists() and not file.is_file():
-        raise ImageError(f"{path}: is no file.")
+        raise ImageError(f"{path}: is not a file.")
     return file.open("rb")
 
 

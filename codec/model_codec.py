@@ -28,7 +28,7 @@ Strings = bytes | list["Strings"]
 
 
 class ModelError(CodecError):
-    """A model or its weights can't be had, or don't fit each other."""
+    """A model or its weights are unavailable, or don't fit each other."""
 
 
 class ModelCodec(Codec):
@@ -67,7 +67,7 @@ class ModelCodec(Codec):
         """The state of a level's model.
 
         Raises:
-            CodecError: it can't be had.
+            CodecError: it is unavailable.
         """
 
     def encode(self, image: RGBImage, level: int) -> bytes:
@@ -101,7 +101,7 @@ class ModelCodec(Codec):
             if width * height > MAX_PIXELS or not _is_shape(shape, max(width, height) + _PADDED_TO):
                 raise ValueError("sizes")
         except (IndexError, ValueError, RecursionError) as error:
-            raise BitstreamError("is no stream of such a model.") from error
+            raise BitstreamError("is not a bitstream of this model.") from error
         model = self.network(body[2])
         try:
             with torch.inference_mode():
@@ -115,7 +115,7 @@ class ModelCodec(Codec):
         """The model of a level.
 
         Raises:
-            ModelError: its weights can't be had, or don't fit.
+            ModelError: its weights are unavailable, or don't fit.
         """
         if level not in self._models:
             self._models[level] = _with_weights(self.model_class, self.read_weights(level), self.name)

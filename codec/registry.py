@@ -131,7 +131,7 @@ def _find_codec(name: str) -> Codec:
 def _check(codec: Codec) -> None:
     texts = (codec.name, codec.suffix, codec.version, *codec.levels)
     if not (isinstance(codec, Codec) and codec.levels and all(isinstance(text, str) for text in texts)):
-        raise TypeError(f"{codec!r} is no Codec")
+        raise TypeError(f"{codec!r} is not a Codec")
 
 
 def stored_codec(name: str) -> Codec:

@@ -18,4 +18,4 @@ def read_toml(path: Path, error: type[CodecError]) -> dict[str, Any]:
     except OSError as cause:
         raise error(f"{path}: can't be read ({cause.strerror}).") from cause
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
-        raise error(f"{path}: is no TOML file ({cause}).") from cause
+        raise error(f"{path}: is not a valid TOML file ({cause}).") from cause

@@ -35,8 +35,7 @@ def check_name(name: str) -> None:
     """
     if not (_all_files or name in _typed or is_codec_name(name)):
         raise UntrustedName(
-            f"The file names {name!r}, which would load code or files from there. If you trust whoever made it, say "
-            "so.",
+            f"The file names {name!r}, which would load code or files from there. If you trust its author, say so.",
             hint={"trust": True},
         )
 
@@ -50,6 +49,6 @@ def check_path(path: str) -> None:
     if is_address(path) and not (_all_files or path in _typed):
         raise UntrustedName(
             f"The file says that an image is at {path!r}, and reading it would open a connection. If you trust "
-            "whoever made it, say so.",
+            "its author, say so.",
             hint={"trust": True},
         )

@@ -95,7 +95,7 @@ def parse_tensors(data: bytes, path: str | os.PathLike[str]) -> tuple[dict[str, 
             raise ValueError("tensors that overlap")
         return {name: _tensor(entry, body) for name, entry in header.items()}, notes
     except Exception as error:  # whatever damaged JSON leads to
-        raise WeightsError(f"{path}: is no safetensors file, or a damaged one.") from error
+        raise WeightsError(f"{path}: is not a safetensors file, or is damaged.") from error
 
 
 def _tensor(entry: dict[str, Any], body: memoryview) -> Tensor:

@@ -164,7 +164,7 @@ def _sentences(path: Path, what: str) -> Iterator[None]:
     """Whatever reading a stranger's archive raises, as one sentence."""
     try:
         if path.exists() and not path.is_file():
-            raise SubmissionError(f"{path}: is no file.")
+            raise SubmissionError(f"{path}: is not a file.")
         yield
     except SubmissionError:
         raise
@@ -228,7 +228,7 @@ def _split(file: BinaryIO, offset: int, size: int) -> dict[str, tuple[int, int]]
     places: dict[str, tuple[int, int]] = {}
     for i, name in enumerate(names):
         if not isinstance(name, str):
-            raise TypeError("a name that is no text")
+            raise TypeError("a name that is not text")
         at = i * (1 + width)
         stream = int.from_bytes(index[at + 1 : at + 1 + width], "big")
         full = name + endings[index[at]]
@@ -262,7 +262,7 @@ def extract(path: Path, folder: Path, most: int = _MOST_EXTRACTED) -> None:
             check_name(info.filename)
             mode = info.external_attr >> 16
             if mode and not stat.S_ISREG(mode) and stat.S_IFMT(mode):
-                raise SubmissionError(f"{path}: holds {info.filename!r}, which is no plain file.")
+                raise SubmissionError(f"{path}: holds {info.filename!r}, which is not a regular file.")
             target = folder / info.filename
             target.parent.mkdir(parents=True, exist_ok=True)
             with archive.open(info) as source, target.open("xb") as copy:
@@ -306,4 +306,4 @@ def check_name(name: str) -> None:
         SubmissionError: absolute, with a drive or a backslash, or with a part that is empty or dots.
     """
     if not is_safe_name(name):
-        raise SubmissionError(f"{name!r} is no safe name for a member of an archive.")
+        raise SubmissionError(f"{name!r} is not a safe name for a member of an archive.")

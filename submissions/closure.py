@@ -74,7 +74,7 @@ def follow_imports(roots: Iterable[str], provided: Collection[str], whole: Colle
     walk = _Walk(frozenset(provided) | sys.stdlib_module_names, frozenset(whole))
     for root in sorted(roots):
         if walk.find(root) is None:
-            raise SubmissionError(f"{root} can't be found as a file, so that a decoder can't bring it.")
+            raise SubmissionError(f"{root} has no source file, so a decoder can't include it.")
         walk.add(root)
     return walk.closure
 

@@ -121,7 +121,7 @@ def read_decoder(path: Path) -> Decoder:
         versions = {str(codec["name"]): str(codec["version"]) for codec in codecs}
         decoder = Decoder(path.read_bytes(), versions, pythons, str(content.get("project", "")))
     except (SubmissionError, OSError, LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise SubmissionError(f"{path}: is no decoder archive, or a damaged one.") from error
+        raise SubmissionError(f"{path}: is not a decoder archive, or is damaged.") from error
     if known not in range(OLDEST_FORMAT, FORMAT + 1):
         raise SubmissionError(f"{path}: is of format {known!r}; this version reads up to {FORMAT}.")
     return decoder
@@ -141,15 +141,15 @@ def make_decoder(
     Args:
         codecs: that it is to decode, all levels.
         pythons: the versions that it is to run under: ``3.12``. By default :data:`PYTHONS`, without those (but the
-            devkit's) for which a compiled module can't be had.
+            devkit's) for which a compiled module is unavailable.
         wheelhouse: a folder of wheels, in place of the package registry.
         machine: the server's processor, as Linux names it.
         programs: whether the rules allow a decoder to bring programs.
         report: told which Pythons are left out, and why.
 
     Raises:
-        SubmissionError: a wheel can't be had, a codec's package can't be found, or the rules don't allow a program.
-        CodecError: the weights of a model can't be had.
+        SubmissionError: a wheel is unavailable, a codec's package can't be found, or the rules don't allow a program.
+        CodecError: the weights of a model are unavailable.
     """
     for python in pythons or ():
         if not re.fullmatch(r"3\.\d+", python):
@@ -235,7 +235,7 @@ def _part(codec: Codec, programs: bool) -> _Part:
     if not found and isinstance(codec, PillowCodec):  # with other settings, which only encoding needs
         return _Part(entry | {"source": f"codec.pillow:{_PLAIN[codec.format]}"}, ("codec.pillow",), {})
     if not found:
-        raise SubmissionError(f"{codec.name} is no registered codec, so that a decoder can't bring it.")
+        raise SubmissionError(f"{codec.name} is not a registered codec, so a decoder can't include it.")
     module = found[0].value.partition(":")[0]
     top = module.partition(".")[0]
     return _Part(entry | {"source": found[0].value}, (module,), {}, "" if top in OWN else top)
@@ -357,7 +357,7 @@ def _download(wanted: Sequence[str], python: str, wheelhouse: Path | None, machi
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     why = (done.stderr.strip().splitlines() or ["pip says nothing"])[-1]
     raise SubmissionError(
-        f"The wheels of {', '.join(wanted)} for Python {python} aren't available {place} ({why}). Give a folder of "
+        f"The wheels of {', '.join(wanted)} for Python {python} are unavailable {place} ({why}). Give a folder of "
         f"them, or pack for this Python only, {here}.",
         hint={"wheelhouse": "FOLDER", "python": here},
     )

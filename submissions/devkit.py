@@ -123,7 +123,7 @@ def server_python(wanted: str | None = None) -> str:
     """
     found = shutil.which(wanted) if wanted else shutil.which(f"python{PYTHON}") or sys.executable
     if found is None:
-        raise SubmissionError(f"There is no Python called {wanted!r}.")
+        raise SubmissionError(f"No Python is called {wanted!r}.")
     return str(Path(found).resolve())
 
 

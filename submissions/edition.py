@@ -87,10 +87,10 @@ def find_edition(name: str) -> Edition:
         targets = tuple(str(target) for target in content.pop("targets", ()))
         for target in [*targets, *content.get("caps", {})]:
             if Fraction(target) <= 0:
-                raise ValueError(f"{target} is no rate")
+                raise ValueError(f"{target} is not a rate")
         return Edition(content.pop("name", name if name in known else path.stem), targets, **content)
     except OSError:
         names = ", ".join(known)
         raise SubmissionError(f"There is no edition {name!r}; there are {names}, or give a TOML file.") from None
     except (ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise SubmissionError(f"{name}: is no edition's TOML file ({error}).") from error
+        raise SubmissionError(f"{name}: is not a valid edition file ({error}).") from error

@@ -78,7 +78,7 @@ def capped_budgets(
     """
     rules = _rules(edition, count)
     if edition and problem.rule != "pooled":
-        raise SubmissionError("The challenge's rate is pooled over the set: an edition goes with the rule `pooled`.")
+        raise SubmissionError("The challenge's rate is pooled over the set: an edition needs the rule `pooled`.")
     if edition is None or size is not None:
         budgets = problem.budgets(targets, size)
     else:

@@ -107,7 +107,7 @@ class Manifest:
         """
         try:
             if path.exists() and not path.is_file():
-                raise SubmissionError(f"{path}: is no file.")
+                raise SubmissionError(f"{path}: is not a file.")
             if path.stat().st_size > _MOST_BYTES:
                 raise SubmissionError(f"{path}: has more than {_MOST_BYTES:,} bytes.")
             text = path.read_text(encoding="utf-8")
@@ -139,7 +139,7 @@ class Manifest:
         if self.bytes != sum(entry.bytes for entry in self.entries):
             raise ValueError("a wrong total")
         if self.rule not in ("pooled", "mean") or (self.rule == "pooled") != (self.budget_bytes is not None):
-            raise ValueError("a rule that isn't known, or a budget that doesn't go with it")
+            raise ValueError("a rule that isn't known, or a budget that doesn't match the rule")
         if not self.target_bpp > 0 or not all(0 < entry.width * entry.height <= MAX_PIXELS for entry in self.entries):
             raise ValueError("a rate or size that makes no sense")
         if not all(entry.weight >= 0 for entry in self.entries) or not any(entry.weight for entry in self.entries):
@@ -151,7 +151,7 @@ class Manifest:
         if self.decoder_sha256:
             sums.append(self.decoder_sha256)
         if not all(map(_SHA256.fullmatch, sums)):
-            raise ValueError("what is no SHA-256")
+            raise ValueError("an invalid SHA-256")
         for name in (*names, *(entry.name + entry.suffix for entry in self.entries)):
             if not is_safe_name(name):
                 raise ValueError("a name that leads elsewhere")

@@ -54,7 +54,7 @@ def target_list(paths: Iterable[str]) -> dict[str, str | None]:
         try:
             lines = Path(path).read_text(encoding="utf-8").split("\n")
         except (OSError, ValueError) as error:
-            raise SubmissionError(f"{path}: is no list of names that can be read ({error}).") from error
+            raise SubmissionError(f"{path}: can't be read as a list of names ({error}).") from error
         names |= {line.strip().removesuffix(".png"): None for line in lines if line.strip()}
     names |= {image.name: image.path for image in find_images([path for path in paths if path not in lists])}
     return names

@@ -79,5 +79,5 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: can't be used ({error.strerror})."
     if isinstance(error, MemoryError):
-        return "This needs more memory than there is."
+        return "Not enough memory for this command."
     raise error

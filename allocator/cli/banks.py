@@ -129,7 +129,7 @@ def check(bank: BankName, as_json: Json = False) -> None:
 
     found = _bank(bank)
     faults = check_bank(found)
-    line = [] if faults else [f"{found.name}: {len(found.levels)} levels, all sound"]
+    line = [] if faults else [f"{found.name}: {len(found.levels)} levels, no faults found"]
     result = {"bank": found.name, "levels": len(found.levels), "faults": faults, "passed": not faults}
     emit(result, *line, as_json=as_json)
     if faults:

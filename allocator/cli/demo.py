@@ -58,7 +58,7 @@ def demo(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise AllocatorError(f"{out}: can't be made a folder ({error.strerror}).") from error
+        raise AllocatorError(f"{out}: can't be created as a folder ({error.strerror}).") from error
     photos = copy_photos(out / "photos", SIDE)
     metric = get_metric("lpips")
     codecs = [get_codec(name) for name in dict.fromkeys(codec or ["po-dkic", "hevc"])]

@@ -150,8 +150,8 @@ def optimize(
         with Table(place) as opened:
             if built.others:
                 raise AllocatorError(
-                    f"{place}: also holds {len(built.others)} images that weren't given now ({built.others[0]}, "
-                    "...); `allocator tables drop` takes them out, or name another --table."
+                    f"{place}: also holds {len(built.others)} images that this command does not include "
+                    f"({built.others[0]}, ...); remove them with `allocator tables drop`, or name another --table."
                 )
             points = read_points(opened)
             points = points[points["codec"].isin([one.name for one in codecs])].reset_index(drop=True)
@@ -175,7 +175,7 @@ def optimize(
         *summary.compared(originals),
         *([_hint(suggested)] if suggested else []),
         f"measured    {built.points_measured:,} points now, {built.points_known:,} before; kept in {place}",
-        _told(done, out) if done else f"{out}: nothing was written, as --dry-run says",
+        _told(done, out) if done else f"{out}: no files were written (--dry-run)",
     ]
     result = {
         "table": place,
@@ -207,7 +207,7 @@ def _table_beside(out: Path) -> Path:
 
     named = out if out.name not in ("", "..") else out.resolve()
     if not named.name:
-        raise AllocatorError(f"{out}: has no folder above it in which measurements could be kept; name a --table.")
+        raise AllocatorError(f"{out}: has no parent folder for the measurements; name a --table.")
     return named.with_name(named.name + ".db")
 
 

@@ -120,7 +120,7 @@ def tables_build(
 
     use_weights(metric_weights)
     if engine == EngineName.local and (address or gpus_per_worker):
-        raise AllocatorError("--address and --gpus-per-worker go with --engine ray.")
+        raise AllocatorError("--address and --gpus-per-worker need --engine ray.")
     if dry_run and (for_target or for_budget):
         raise AllocatorError("What a budget needs shows only as it is measured; leave out --dry-run, or the budget.")
     # mistakes show before weights are fetched
@@ -163,8 +163,8 @@ def tables_build(
     if report.others:
         names = ", ".join(report.others[:3]) + (", ..." if len(report.others) > 3 else "")
         lines.append(
-            f"note: the set also holds {len(report.others)} images of earlier builds that weren't given now "
-            f"({names}); `allocator tables drop` takes images out."
+            f"note: the set also holds {len(report.others)} images that this command does not include "
+            f"({names}); `allocator tables drop` removes images."
         )
     for one in report.notes:
         note(one)
@@ -307,10 +307,10 @@ def tables_drop(
 
     with Table(table) as opened, opened.transaction():
         if unknown := set(names) - {member.name for member in opened.members()}:
-            raise AllocatorError(f"{table}: holds no image called {sorted(unknown)[0]!r}.")
+            raise AllocatorError(f"{table}: has no image called {sorted(unknown)[0]!r}.")
         dropped, left = opened.drop(names), len(opened)
     result = {"table": table, "dropped": dropped, "images": left}
-    emit(result, f"{table}: {dropped} images taken out, {left} left.", as_json=as_json)
+    emit(result, f"{table}: {dropped} images removed, {left} left.", as_json=as_json)
 
 
 @tables.command("export", epilog="Example: `allocator tables export run.db --out points.csv`")
@@ -345,7 +345,7 @@ def tables_merge(
     from allocator.errors import AllocatorError
     from allocator.tables import Table
 
-    taken = AllocatorError(f"{out}: is there already; name a new file.")
+    taken = AllocatorError(f"{out}: already exists; name a new file.")
     if out.exists():
         raise taken
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")

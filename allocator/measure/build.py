@@ -104,7 +104,7 @@ def build(
     files = find_images(images, unreadable)
     engine = engine or Local()
     if colour == "raw" and any(codec.name == ORIGINAL for codec in codecs):
-        raise AllocatorError("The originals' own files go with the colour rules srgb and profile, not with raw.")
+        raise AllocatorError("The codec `original` needs the colour rule srgb or profile, not raw.")
     with Table(table, create=True, wait=_WAIT_SECONDS) as opened, engine.start(codecs, metrics) as workers:
         opened.use_colour(colour)
         run = _Build(opened, workers, codecs, metrics, keep_going, keep_bitstreams, colour, report)

@@ -288,7 +288,7 @@ class _Child:
         code = self._process.returncode
         if code is not None and code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-            return f"was ended by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
+            return f"was ended by {name}" + (", perhaps because memory ran out" if name == "SIGKILL" else "")
         return f"ended with status {code}"
 
     def end(self) -> None:

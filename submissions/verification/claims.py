@@ -32,8 +32,8 @@ def find_rules(manifest: Manifest, wanted: Edition | None, verdict: Verdict) -> 
     if edition is None:
         usual = Edition(CUSTOM)
         verdict.unchecked.append(
-            f"the rules: {manifest.edition!r} is no edition that is known here, so rate, count and limits are the "
-            "manifest's own (give an edition)."
+            f"the rules: {manifest.edition!r} is not a known edition, so rate, count and limits come from the "
+            "manifest (give an edition)."
         )
         return Edition(
             manifest.edition,

@@ -65,10 +65,10 @@ def test_encode_at_a_rate_takes_the_best_level_that_fits(photos: Path, tmp_path:
         (("solve", "TABLE", "-t", "1", "--objective", "lpips"), "no metric 'lpips'; measured are psnr, ms-ssim"),
         (("solve", "TABLE", "-t", "1", "-c", "hevc"), "holds nothing of hevc; measured are jpeg, webp"),
         (("solve", "TABLE", "--budget", 0), "A budget is bytes (200000)"),
-        (("solve", "TABLE", "--budget", 999999, "--rule", "mean"), "goes with the rule `pooled`"),
+        (("solve", "TABLE", "--budget", 999999, "--rule", "mean"), "needs the rule `pooled`"),
         (("solve", "TABLE", "-t", "1", "-o", "choices.txt"), "name it .csv or .parquet"),
         (("submit", "TABLE", "-t", "1", "--edition", "1999", "-o", "x"), "There is no edition '1999'"),
-        (("demo", "-o", "IMAGE"), "can't be made a folder"),
+        (("demo", "-o", "IMAGE"), "can't be created as a folder"),
         (("tables", "build", "IMAGE", "-c", "jpeg", "-m", "psnr", "-o", "gone/x.db"), "does its folder exist?"),
     ],
 )

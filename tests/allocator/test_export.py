@@ -241,7 +241,7 @@ def test_weights_and_floors_move_bytes(deploying: Path, tmp_path: Path) -> None:
     with_suffix = sizes("--floor", f"*.PNG:psnr={floor}")
     assert with_suffix == floored
     for text, said in (
-        ("coffee,many\nrocket,few\n", "line 2: 'few' is no weight"),
+        ("coffee,many\nrocket,few\n", "line 2: 'few' is not a weight"),
         ("nothing,1\n", "gives none of the table's images a weight"),
     ):
         views.write_text(text)

@@ -44,7 +44,7 @@ def test_nothing_to_find_is_said(tmp_path: Path) -> None:
 
 def test_a_name_that_not_every_system_can_write_is_refused_early(photos: Path, tmp_path: Path) -> None:
     put(photos / "rocket.png", tmp_path / "x" / r"a\b.png")
-    with pytest.raises(AllocatorError, match="is no name that every system can write; rename it"):
+    with pytest.raises(AllocatorError, match="is not a valid file name on every system; rename it"):
         find_images([tmp_path])
 
 

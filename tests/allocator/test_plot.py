@@ -180,7 +180,7 @@ def test_what_isnt_measured_is_left_out_and_told(points: pd.DataFrame, tmp_path:
         (("bd", "TABLE", "-o", "x"), "x: name it .png, .svg or .pdf"),
         (("bd", "TABLE", "-o", "x.pdf"), "holds nothing of 'hevc'; measured are jpeg, webp"),
         (("bd", "TABLE", "-o", "x.pdf", "--anchor", "jpeg", "-c", "jpeg"), "nothing to compare it with"),
-        (("curves", "TABLE", "-o", "x.pdf", "--image", "nobody"), "holds no image called 'nobody'"),
+        (("curves", "TABLE", "-o", "x.pdf", "--image", "nobody"), "has no image called 'nobody'"),
         (("curves", "TABLE", "-o", "x.pdf", "-m", "vmaf"), "no metric 'vmaf'; measured are psnr, ms-ssim"),
         (("curves", "TABLE", "-o", "x.pdf", "--least-bpp", "2", "--most-bpp", "1"), "can't begin at 2 and end at 1"),
         (("curves", "TABLE", "-o", "/dev/null/x.pdf"), "/dev/null/x.pdf: can't be written"),

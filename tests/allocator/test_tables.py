@@ -73,7 +73,7 @@ def test_tables_built_apart_merge_to_the_table_built_at_once(table: Path, photos
         assert len(merged.bitstream(row["sha256"], row["fingerprint"]) or b"") == row["bytes"]
     ran = run("tables", "merge", *parts, "-o", out)
     assert ran.code == 2
-    assert "is there already" in ran.err
+    assert "already exists" in ran.err
 
 
 def test_shards_of_different_images_merge_to_the_table_built_at_once(

@@ -158,7 +158,7 @@ def test_the_command_line_makes_shows_and_checks_banks(tmp_path: Path) -> None:
     shown = run("bank", "show", folder)
     assert "high" in shown.out
     assert "steps 7" in shown.out
-    assert run("bank", "check", folder).out == "mine: 3 levels, all sound\n"
+    assert run("bank", "check", folder).out == "mine: 3 levels, no faults found\n"
     (folder / "weights.safetensors").write_bytes(b"")
     checked = run("bank", "check", folder)
     assert checked.code == 1

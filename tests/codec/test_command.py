@@ -260,7 +260,7 @@ def test_a_program_that_takes_too_long_takes_its_own_programs_along(
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[x", "is no TOML file"),
+        ("[x", "is not a valid TOML file"),
         ("x = 1", "describes no codec"),
         ('[x]\nencode = ["a"]\n', "describes no codec"),
         (FFMPEG.replace("{output}", "out"), "describes no codec"),

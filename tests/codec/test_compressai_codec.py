@@ -94,7 +94,7 @@ def test_weights_that_dont_fit_are_one_sentence(photo: RGBImage, tmp_path: Path)
     with pytest.raises(ModelError, match="its weights don't fit it"):
         get_codec(f"module:tests.codec.models.Blocks@{tmp_path}/other.pth").encode(photo, 0)
     (tmp_path / "text.pth").write_text("no checkpoint")
-    with pytest.raises(ModelError, match="is no checkpoint"):
+    with pytest.raises(ModelError, match="is not a checkpoint"):
         read_state(tmp_path / "text.pth")
 
 

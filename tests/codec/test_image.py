@@ -101,7 +101,7 @@ def test_a_transparent_colour_of_any_depth_is_refused_where_a_pixel_has_it(
 
 def test_a_pipe_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(ImageError, match=r"pipe\.png: is no file"):
+    with pytest.raises(ImageError, match=r"pipe\.png: is not a file"):
         read_image(tmp_path / "pipe.png")
 
 

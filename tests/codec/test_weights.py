@@ -63,5 +63,5 @@ def test_what_is_no_plain_file_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "endless").symlink_to("/dev/zero")
     os.mkfifo(tmp_path / "pipe")
     for name in ("endless", "pipe"):
-        with pytest.raises(WeightsError, match="is no plain file"):
+        with pytest.raises(WeightsError, match="is not a regular file"):
             read_tensors(tmp_path / name)

@@ -89,10 +89,10 @@ def link(name: str, mode: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (link("decode", stat.S_IFLNK | 0o777), "no plain file"),
-        (link("decode", stat.S_IFCHR | 0o600), "no plain file"),
-        (link("../decode", stat.S_IFREG | 0o755), "no safe name"),
-        (link("/decode", stat.S_IFREG | 0o755), "no safe name"),
+        (link("decode", stat.S_IFLNK | 0o777), "not a regular file"),
+        (link("decode", stat.S_IFCHR | 0o600), "not a regular file"),
+        (link("../decode", stat.S_IFREG | 0o755), "not a safe name"),
+        (link("/decode", stat.S_IFREG | 0o755), "not a safe name"),
         (pack({"decode": bytes(3000)}), "more than 2,000 bytes"),
         (b"no archive", "can't be unpacked"),
     ],

@@ -212,7 +212,7 @@ def test_decoders_are_small_and_say_what_they_are(entries: Path) -> None:
 
 def test_what_is_no_decoder_is_refused(table: Path, tmp_path: Path) -> None:
     garbage = tmp_path / "garbage.zip"
-    for says in ("there is no such decoder", "is no decoder archive"):
+    for says in ("there is no such decoder", "is not a decoder archive"):
         ran = run("submit", table, "-o", tmp_path / "x", "-t", "1", "--decoder", garbage)
         assert ran.code == 2
         assert says in ran.err
@@ -248,7 +248,7 @@ def test_too_large_a_decoder_is_refused(table: Path, tmp_path: Path) -> None:
 
 def test_wheels_come_from_a_wheelhouse_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "wheels").mkdir()
-    with pytest.raises(SubmissionError, match=r"can't be had in .*wheels.*--python"):
+    with pytest.raises(SubmissionError, match=r"unavailable in .*wheels.*--python"):
         make_decoder([get_codec("hevc")], ["3.12"], tmp_path / "wheels")
     with pytest.raises(SubmissionError, match=r"named like 3\.12"):
         make_decoder([get_codec("jpeg")], ["three"])

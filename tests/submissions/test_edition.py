@@ -45,7 +45,7 @@ def test_a_contest_of_ones_own(tmp_path: Path) -> None:
 def test_one_that_makes_no_sense_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "club.toml"
     path.write_text(text)
-    with pytest.raises(SubmissionError, match="is no edition's TOML file"):
+    with pytest.raises(SubmissionError, match="is not a valid edition file"):
         find_edition(str(path))
     with pytest.raises(SubmissionError, match="There is no edition '1999'"):
         find_edition("1999")

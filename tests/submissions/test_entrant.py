@@ -248,5 +248,5 @@ def test_other_programs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="link it statically"):
         read_static(str(compiled(tmp_path)))
     (tmp_path / "script").write_text("#!/bin/sh\n")
-    with pytest.raises(CommandError, match="is no program for 64-bit Linux"):
+    with pytest.raises(CommandError, match="is not a program for 64-bit Linux"):
         read_static(str(tmp_path / "script"))

@@ -43,7 +43,7 @@ def test_an_archives_own_bytes_are_set_aside(opened: al.Table, tmp_path: Path) -
 
 
 def test_other_rules_and_old_entries_are_refused(opened: al.Table, tmp_path: Path) -> None:
-    with pytest.raises(SubmissionError, match="goes with the rule `pooled`"):
+    with pytest.raises(SubmissionError, match="needs the rule `pooled`"):
         capped_budgets(opened.problem(rule="mean"), RULES)
     with pytest.raises(SubmissionError, match="names no rates") as error:
         capped_budgets(opened.problem(), Edition("mine"))

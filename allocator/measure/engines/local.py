@@ -51,8 +51,8 @@ class Local(Engine):
             ended = True
         except BrokenProcessPool as error:
             raise AllocatorError(
-                "A worker process was killed, most likely for want of memory; what was measured is kept, so build "
-                "again with fewer processes.",
+                "A worker process was killed, most likely because memory ran out. The measurements are kept; "
+                "build again with fewer processes.",
                 hint={"jobs": "N"},
             ) from error
         finally:

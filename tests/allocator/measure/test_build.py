@@ -171,7 +171,7 @@ def test_images_of_earlier_builds_are_told_and_can_be_dropped(photos: Path, tmp_
     assert "note" not in run(*command).out
     (folder / "rocket.png").unlink()
     ran = run(*command)
-    assert "the set also holds 1 images of earlier builds that weren't given now (rocket)" in ran.out
+    assert "the set also holds 1 images of earlier builds that this command does not include (rocket)" in ran.out
     assert "4 left" in run("tables", "drop", path, "rocket").out
     assert set(frame(path)["image"]) == set(CROPS) - {"rocket"}
     assert run("tables", "drop", path, "rocket").code == 2

@@ -19,7 +19,7 @@ from tests.allocator.solver.test_knapsack import realistic
 
 FAULTS = {
     "Crashes": "was ended by SIGSEGV",
-    "Killed": "was ended by SIGKILL, perhaps for want of memory",
+    "Killed": "was ended by SIGKILL, perhaps because memory ran out",
     "Raises": "failed: OSError: No space left on device",
     "Hangs": "did not stop at its time limit",
     "BreaksConstraints": "returned nonsense: the constraint",

@@ -200,7 +200,7 @@ def test_a_killed_driver_starts_again_where_it_was(cluster: Any, photos: Path, t
 def test_mistakes_are_told_in_one_sentence(cluster: Any, photos: Path, tmp_path: Path) -> None:
     command = ("tables", "build", photos, "-c", "jpeg", "-m", "psnr", "-o", tmp_path / "run.db")
     ran = run(*command, "--address", cluster.address)
-    assert (ran.code, ran.err.strip()) == (2, "--address and --gpus-per-worker go with --engine ray.")
+    assert (ran.code, ran.err.strip()) == (2, "--address and --gpus-per-worker need --engine ray.")
     ran = run(*command, "--engine", "ray", "--address", cluster.address, "--gpus-per-worker", 0.5)
     assert ran.code == 2
     assert "too few for a worker" in ran.err
