@@ -176,7 +176,7 @@ def test_optimize_measures_solves_and_writes(photos: Path, tmp_path: Path) -> No
     assert "moving.gif: is an animation of 2 frames" in dry.err
     assert "jpeg can't keep the transparency of 1 image (clear)" in dry.err
     assert not out.exists()
-    assert "nothing was written" in dry.out
+    assert "no files were written" in dry.out
     ran = run(*command)
     assert ran.code == 1
     assert "measured    0 points now" in ran.out

@@ -92,7 +92,7 @@ def damage(folder: Path, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "says"),
     [
-        ("no JSON", "no bank's manifest"),
+        ("no JSON", "not a bank's manifest"),
         ("format", "format 99"),
         ("setting", "no setting colour"),
         ("gain", "make no sense"),

@@ -38,7 +38,7 @@ def test_schedules() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("stages = [", "no TOML"),
+        ("stages = [", "not a valid TOML file"),
         ("", "no steps"),
         ("[[stages]]\nsteps = 1\nspeed = 2", "no speed in stage"),
         ("colour = 1\n[[stages]]\nsteps = 1", "no colour in recipe"),
