@@ -248,8 +248,9 @@ def test_too_large_a_decoder_is_refused(table: Path, tmp_path: Path) -> None:
 
 def test_wheels_come_from_a_wheelhouse_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "wheels").mkdir()
-    with pytest.raises(SubmissionError, match=r"unavailable in .*wheels.*--python"):
+    with pytest.raises(SubmissionError, match=r"unavailable in .*wheels") as error:
         make_decoder([get_codec("hevc")], ["3.12"], tmp_path / "wheels")
+    assert error.value.hint == {"wheelhouse": "FOLDER", "python": THIS_PYTHON}
     with pytest.raises(SubmissionError, match=r"named like 3\.12"):
         make_decoder([get_codec("jpeg")], ["three"])
 
