@@ -202,7 +202,7 @@ def test_an_archive_cannot_write_outside(name: str, own: Path) -> None:
     rewrite(own, {name: first(own)[1]})
     ran = run("verify", own)
     assert ran.code == 2
-    assert "no safe name" in ran.err
+    assert "is not a safe name" in ran.err
     assert not list(own.parent.rglob("escape*"))
 
 
