@@ -26,6 +26,12 @@ def register_formats() -> None:
         pillow_heif.register_heif_opener()
 
 
+def available(formats: tuple[str, ...]) -> list[str]:
+    """The formats of Pillow's that are installed: a server may lack some, and Pillow refuses unknown names."""
+    Image.init()
+    return [name for name in formats if name in Image.OPEN]
+
+
 def open_image(file: BinaryIO, formats: tuple[str, ...]) -> Image.Image:
     """Decode an image of one of Pillow's ``formats``, once its size is known to be at most :data:`MAX_PIXELS`.
 
@@ -39,8 +45,7 @@ def open_image(file: BinaryIO, formats: tuple[str, ...]) -> Image.Image:
     file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns below the size at which it refuses
-        Image.init()
-        image = Image.open(file, formats=[name for name in formats if name in Image.OPEN])  # a server may lack some
+        image = Image.open(file, formats=available(formats))
         image.load()
         return image
 

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from codec.base import CodecError, ImageError, RGBImage
-from codec.formats import register_formats
+from codec.formats import available, register_formats
 from codec.image import FORMATS, SUFFIXES, read_image
 
 _ORIENTATION = 274  # of EXIF
@@ -169,8 +169,7 @@ class Ahead:
 def _read_size(path: Path) -> tuple[int, int]:
     """Width and height as :func:`read_image` gives them, without decoding."""
     register_formats()
-    Image.init()
-    with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+    with Image.open(path, formats=available(FORMATS)) as image:
         width, height = image.size
         # getexif() would decode a PNG that has none
         tags = image.getexif() if "exif" in image.info else getattr(image, "tag_v2", {})
