@@ -31,6 +31,17 @@ def _position(offsets, modulation, at_offset, at_weight, o_c, m_c, valid, k, col
 
 
 @triton.jit
+def _program(height, width, f_b, f_c, f_p, GROUPS: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr):
+    """What this program takes: its image and group, its positions, and where their features lie from ``start``."""
+    batch, group = tl.program_id(1) // GROUPS, tl.program_id(1) % GROUPS
+    position = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    channel_offsets = tl.arange(0, CHANNELS) * f_c
+    start = batch * f_b + group * CHANNELS * f_c
+    places = position[:, None] * f_p + channel_offsets[None, :]
+    return batch, group, position, position < height * width, channel_offsets, start, places
+
+
+@triton.jit
 def forward(
     features,
     offsets,
@@ -53,12 +64,10 @@ def forward(
     BLOCK: tl.constexpr,
 ):
     """``out``: as the features."""
-    batch, group = tl.program_id(1) // GROUPS, tl.program_id(1) % GROUPS
-    position = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    valid = position < height * width
+    batch, group, position, valid, channel_offsets, start, places = _program(
+        height, width, f_b, f_c, f_p, GROUPS, CHANNELS, BLOCK
+    )
     column, row = position % width, position // width
-    channel_offsets = tl.arange(0, CHANNELS) * f_c
-    start = batch * f_b + group * CHANNELS * f_c
     offsets += batch * o_b + group * 2 * SIDE * SIDE * o_c
     modulation += batch * m_b + group * SIDE * SIDE * m_c
     at_offset, at_weight = position * o_p, position * m_p
@@ -70,7 +79,6 @@ def forward(
                 features + start, x, y, corner % 2, corner // 2, height, width, valid, channel_offsets, f_p
             )
             total += values * (weight * across * down)[:, None]
-    places = position[:, None] * f_p + channel_offsets[None, :]
     tl.store(out + start + places, total, mask=valid[:, None])
 
 
@@ -100,16 +108,13 @@ def backward(
     BLOCK: tl.constexpr,
 ):
     """Gradients lie in memory as what they are of; ``to_features`` begins at zero."""
-    batch, group = tl.program_id(1) // GROUPS, tl.program_id(1) % GROUPS
-    position = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    valid = position < height * width
+    batch, group, position, valid, channel_offsets, start, places = _program(
+        height, width, f_b, f_c, f_p, GROUPS, CHANNELS, BLOCK
+    )
     column, row = position % width, position // width
-    channel_offsets = tl.arange(0, CHANNELS) * f_c
-    start = batch * f_b + group * CHANNELS * f_c
     of_offsets = batch * o_b + group * 2 * SIDE * SIDE * o_c
     of_modulation = batch * m_b + group * SIDE * SIDE * m_c
     at_offset, at_weight = position * o_p, position * m_p
-    places = position[:, None] * f_p + channel_offsets[None, :]
     given = tl.load(gradient + start + places, mask=valid[:, None], other=0.0)
     for k in range(SIDE * SIDE):
         x, y, weight = _position(
