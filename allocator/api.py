@@ -180,8 +180,7 @@ class Table(tables.Table):
             rule: how the rate of the set is counted.
             codecs: only these.
         """
-        names = [objective] if isinstance(objective, str) else objective
-        return Curve(read_points(self, codecs), find_objective(self, names), rule)
+        return Curve(read_points(self, codecs), find_objective(self, objective), rule)
 
     def at_targets(
         self, bpp: Sequence[Rate], *, objective: str | Sequence[str] = (), rule: Rule = "pooled"
@@ -195,9 +194,8 @@ class Table(tables.Table):
         """
         from allocator.compare import at_targets
 
-        names = [objective] if isinstance(objective, str) else objective
         rates = [parse_target(rate) for rate in bpp]
-        return at_targets(read_points(self), rates, find_objective(self, names), [*self.metrics()], rule)
+        return at_targets(read_points(self), rates, find_objective(self, objective), [*self.metrics()], rule)
 
     def against(self, anchor: str, *, rule: Rule = "pooled") -> "pd.DataFrame":
         """BD-rates of every codec against an anchor; columns as :func:`allocator.compare.against` gives them.

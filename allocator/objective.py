@@ -185,7 +185,7 @@ def find_metric(table: Table, name: str) -> str:
 
 def find_objective(
     table: Table,
-    names: Sequence[str] = (),
+    names: str | Sequence[str] = (),
     aggregate: str = "mean",
     weights: Mapping[str, float] | str | os.PathLike[str] | None = None,
 ) -> Objective:
@@ -193,7 +193,7 @@ def find_objective(
 
     Args:
         table: that holds them.
-        names: ``METRIC`` or ``METRIC:WEIGHT``; by default the table's first metric.
+        names: ``METRIC`` or ``METRIC:WEIGHT``, one or several; by default the table's first metric.
         aggregate: see :class:`Objective`.
         weights: how much images count, by name, or a CSV file of it, see :func:`read_weights`. Images that aren't
             named count as little as the least that is.
@@ -203,7 +203,7 @@ def find_objective(
     """
     metrics = table.metrics()
     terms = []
-    for text in names or list(metrics)[:1]:
+    for text in ([names] if isinstance(names, str) else names) or list(metrics)[:1]:
         name, _, weight = (text, "", "") if text in metrics else text.rpartition(":")
         if not name:
             name, weight = text, ""

@@ -83,15 +83,11 @@ class Problem:
         Raises:
             AllocatorError: the table is empty or not measured completely, or an option makes no sense for it.
         """
-        names = options.get("objective", ())
         points = read_points(table, options.get("codecs", ()))
         return cls(
             points=points,
             objective=find_objective(
-                table,
-                [names] if isinstance(names, str) else names,
-                str(options.get("aggregate", "mean")),
-                options.get("weights"),
+                table, options.get("objective", ()), str(options.get("aggregate", "mean")), options.get("weights")
             ),
             constraints=Constraints(
                 floors=[
