@@ -163,8 +163,8 @@ def tables_build(
     if report.others:
         names = ", ".join(report.others[:3]) + (", ..." if len(report.others) > 3 else "")
         lines.append(
-            f"note: the set also holds {len(report.others)} images that this command does not include "
-            f"({names}); `allocator tables drop` removes images."
+            f"note: the set also holds {len(report.others)} images of earlier builds that this command does not "
+            f"include ({names}); `allocator tables drop` removes images."
         )
     for one in report.notes:
         note(one)
