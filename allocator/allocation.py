@@ -32,7 +32,7 @@ Method = Literal["exact", "pulp"]
 Rate: TypeAlias = str | float | Fraction | Decimal
 """Bits per pixel. A float means the decimal number that it prints as."""
 
-_LEAST_TARGET, _MOST_TARGET = Fraction("1e-12"), Fraction("1e6")  # anything beyond is a slip, and slow as a fraction
+_LEAST_TARGET, _MOST_TARGET = Decimal("1e-12"), Decimal("1e6")  # anything beyond is a slip, and slow as a fraction
 _MOST_BYTES = 1 << 60
 _SECOND = 1_000_000  # decoding times are counted in microseconds
 _ROUNDED = "The images' rates have no common unit in which 60 bits count them exactly."
@@ -117,10 +117,8 @@ def parse_target(rate: Rate) -> Fraction:
     """
     try:
         value = rate if isinstance(rate, Fraction) else Decimal(str(rate))
-        if isinstance(value, Fraction) or value.is_finite():
-            exact = Fraction(value)
-            if _LEAST_TARGET <= exact <= _MOST_TARGET:
-                return exact
+        if type(value)(_LEAST_TARGET) <= value <= type(value)(_MOST_TARGET):
+            return Fraction(value)
     except InvalidOperation:
         pass
     raise AllocationError(f"A target is a rate in bits per pixel above 0, such as 0.15, not {rate!r}.")
