@@ -36,8 +36,12 @@ def load_library(channels: int, dtype: torch.dtype) -> ctypes.CDLL | None:
             "-O3",
             "-march=native",
             "-mprefer-vector-width=512",
-            "-ffast-math",
-            "-fno-finite-math-only",
+            # sums in any order; not -ffast-math, by which loading the library changes how the whole process rounds
+            "-fassociative-math",
+            "-freciprocal-math",
+            "-fno-signed-zeros",
+            "-fno-trapping-math",
+            "-fno-math-errno",
             "-shared",
             "-fPIC",
         ]
