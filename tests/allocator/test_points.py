@@ -33,9 +33,10 @@ with Table(sys.argv[2], create=True) as merged, Table(sys.argv[1]) as table:
 """
 OPEN = "with Table(sys.argv[1])"
 AS_NOBODY = """
-import os
+import os, shutil
 if os.geteuid() == 0:  # who may write all
-    import allocator.columns, numpy, pandas
+    with Table(shutil.copy(sys.argv[1], sys.argv[2] + ".copy")) as table:
+        table.points()  # imports what root alone may be able to read
     os.seteuid(65534)
 """
 
