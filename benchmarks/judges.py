@@ -1,11 +1,11 @@
 """Codecs at the challenge's rates by several metrics, each marked where it was in the loss that trained the codec.
 
-    python benchmarks/judges.py FOLDER --table FILE [--codec NAME ...] [--judge NAME ...] [--every N]
+    python benchmarks/judges.py FOLDER --table FILE [--codec NAME ...] [--judge NAME ...] [--every N] [--each]
 
 Measures what the rates need of every codec by LPIPS (`alex`), allocates each codec on its own by it, and measures the
-other judges on what was chosen, the fast ones first; then prints Markdown. A run that was stopped goes on with the
-same command, and prints the judges that are complete. `lpips-vgg` and `dists` need VGG-16's weights
-(ALLOCATOR_METRIC_WEIGHTS).
+other judges on what was chosen, the fast ones first; then prints Markdown. With `--each`, every metric's column is of
+the allocation by that metric. The same command resumes a stopped run, and prints the judges that are complete.
+`lpips-vgg` and `dists` need VGG-16's weights (ALLOCATOR_METRIC_WEIGHTS).
 """
 
 import argparse
@@ -21,10 +21,10 @@ from allocator.measure.adaptive import Needed
 from allocator.measure.build import Wanted, build
 from allocator.measure.engines import Engine, Local
 from allocator.metrics import get_metric
-from allocator.objective import Objective, find_objective
+from allocator.objective import find_objective
 from allocator.provenance import FOOTNOTE, marked
 from allocator.tables import Table
-from codec import get_codec
+from codec import Codec, get_codec
 
 TARGETS = ("0.075", "0.15", "0.3")
 OBJECTIVE = "lpips-alex"
@@ -42,52 +42,61 @@ def budgets(points: pd.DataFrame) -> list[Budget]:
     return [budget for budget in every if lightest["bytes"].sum() <= budget.limit]
 
 
-def objective(table: Table) -> Objective:
-    return find_objective(table, [OBJECTIVE])
-
-
-def chosen(table: Table, codec: str) -> dict[float, pd.DataFrame]:
-    """What is allocated to each image at each target that can be reached."""
+def chosen(table: Table, codec: str, metric: str) -> dict[float, pd.DataFrame]:
+    """What is allocated by the metric to each image at each target that can be reached."""
     points = read_points(table, [codec])
-    return {budget.bpp: allocate(points, budget, objective(table)).chosen for budget in budgets(points)}
+    objective = find_objective(table, [metric])
+    return {budget.bpp: allocate(points, budget, objective).chosen for budget in budgets(points)}
 
 
-def measure(path: Path, images: Sequence[str], codecs: Sequence[str], judges: Sequence[str], engine: Engine) -> None:
-    known = [get_codec(name) for name in codecs]
-    for codec in known:
-        needed = Needed([codec], lambda table, points: budgets(points), objective, "convex")
-        report = build(path, images, [codec], [get_metric(OBJECTIVE)], engine=engine, needed=needed)
-        print(f"{codec.name}: {report.points_measured} points measured, {report.points_known} known", flush=True)
+def measure_needed(path: Path, images: Sequence[str], codecs: Sequence[Codec], metric: str, engine: Engine) -> None:
+    """Measure what the rates need of each codec when it is allocated by the metric."""
+    for codec in codecs:
+        needed = Needed(
+            [codec], lambda table, points: budgets(points), lambda table: find_objective(table, [metric]), "convex"
+        )
+        report = build(path, images, [codec], [get_metric(metric)], engine=engine, needed=needed)
+        print(f"{metric}, {codec.name}: {report.points_measured} points measured", flush=True)
+
+
+def measure_chosen(path: Path, images: Sequence[str], codecs: Sequence[Codec], metric: str, engine: Engine) -> None:
+    """Measure the metric on what is allocated by the objective."""
 
     def wanted(table: Table) -> Wanted:
         found: Wanted = {}
         for codec in codecs:
-            for row in pd.concat(chosen(table, codec).values()).itertuples():
-                found.setdefault((str(row.image), codec), set()).add(int(row.level))
+            for row in pd.concat(chosen(table, codec.name, OBJECTIVE).values()).itertuples():
+                found.setdefault((str(row.image), codec.name), set()).add(int(row.level))
         return found
 
-    for judge in judges:
-        report = build(path, images, known, [get_metric(judge)], engine=engine, needed=wanted)
-        print(f"{judge}: {report.points_measured} points measured", flush=True)
+    report = build(path, images, codecs, [get_metric(metric)], engine=engine, needed=wanted)
+    print(f"{metric}: {report.points_measured} points measured", flush=True)
 
 
-def show(path: Path, codecs: Sequence[str], judges: Sequence[str]) -> None:
+def show(path: Path, codecs: Sequence[str], metrics: Sequence[str], each: bool) -> None:
+    """Print a row for each target and codec; metrics that lack a chosen point are left out."""
+    cells: dict[tuple[str, str, str], str] = {}
+    complete = []
     with Table(path) as table:
-        rows = {codec: chosen(table, codec) for codec in codecs}
-        names = [name for name in (OBJECTIVE, *judges) if name in table.metrics()]
-    frames = [frame for of_codec in rows.values() for frame in of_codec.values()]
-    complete = [name for name in names if all(name in frame and frame[name].notna().all() for frame in frames)]
+        for metric in [metric for metric in metrics if metric in table.metrics()]:
+            for codec in codecs:
+                means = {
+                    str(bpp): frame[metric].mean(skipna=False)
+                    for bpp, frame in chosen(table, codec, metric if each else OBJECTIVE).items()
+                }
+                for target in TARGETS:
+                    mean = means.get(target)
+                    cells[target, codec, metric] = (
+                        "out of reach"
+                        if mean is None
+                        else f"{mean:.{DECIMALS.get(metric, 4)}f}{marked(metric, [codec])}"
+                    )
+            if not any("nan" in cells[target, codec, metric] for target in TARGETS for codec in codecs):
+                complete.append(metric)
     print(f"\n| bpp | codec | {' | '.join(complete)} |\n{'| --- ' * (len(complete) + 2)}|")
     for target in TARGETS:
         for codec in codecs:
-            means = ["out of reach"] * len(complete)
-            if (frame := rows[codec].get(float(target))) is not None:
-                signs = [marked(name, [codec]) for name in complete]
-                means = [
-                    f"{frame[name].mean():.{DECIMALS.get(name, 4)}f}{sign}"
-                    for name, sign in zip(complete, signs, strict=True)
-                ]
-            print(f"| {target} | {codec} | {' | '.join(means)} |")
+            print(f"| {target} | {codec} | {' | '.join(cells[target, codec, metric] for metric in complete)} |")
     print(f"\n{FOOTNOTE}")
 
 
@@ -98,12 +107,17 @@ def main() -> None:
     parser.add_argument("--codec", action="append", help=f"by default {', '.join(CODECS)}")
     parser.add_argument("--judge", action="append", help=f"by default {', '.join(JUDGES)}")
     parser.add_argument("--every", type=int, default=1, help="measure every n-th image by name")
+    parser.add_argument("--each", action="store_true", help="allocate by each metric for its own column")
     parser.add_argument("--jobs", type=int)
     arguments = parser.parse_args()
     images = [image.path for image in find_images([arguments.folder])][:: arguments.every]
-    codecs, judges = arguments.codec or CODECS, arguments.judge or JUDGES
-    measure(arguments.table, images, codecs, judges, Local(arguments.jobs))
-    show(arguments.table, codecs, judges)
+    codecs = [get_codec(name) for name in arguments.codec or CODECS]
+    judges = arguments.judge or JUDGES
+    engine = Local(arguments.jobs)
+    measure_needed(arguments.table, images, codecs, OBJECTIVE, engine)
+    for judge in judges:
+        (measure_needed if arguments.each else measure_chosen)(arguments.table, images, codecs, judge, engine)
+    show(arguments.table, [codec.name for codec in codecs], [OBJECTIVE, *judges], arguments.each)
 
 
 if __name__ == "__main__":
