@@ -8,7 +8,8 @@ every level of the bank.
 
 With --pictures it writes crops of six images, each the original, HEVC and the bank side by side. The rule: every
 fourth image by name, its centre of 256x256 pixels; the bank at the level that the allocation gives that image at 0.15
-bits per pixel; HEVC at its first level with at least as many bytes.
+bits per pixel; HEVC at its first level with at least as many bytes. Every --stage, a bank of an earlier stage of the
+training, comes between the two, at its highest level with at most as many bytes.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,8 +27,9 @@ from allocator.allocation import Allocation, AllocationError, allocate, make_bud
 from allocator.measure.build import build
 from allocator.metrics import get_metric
 from allocator.objective import Objective, find_objective
+from allocator.provenance import marked
 from allocator.tables import Table
-from codec import RGBImage, get_codec, read_image
+from codec import Codec, RGBImage, get_codec, read_image
 
 TARGETS = ("0.075", "0.15", "0.3")
 RIVAL, OTHERS = "hevc", ("avif",)
@@ -40,14 +43,18 @@ def spend(frame: pd.DataFrame, target: str, objective: Objective) -> Allocation 
         return None
 
 
+def stored_stream(table: Table, point: "pd.Series[Any]") -> bytes:
+    stream = table.bitstream(point["sha256"], point["fingerprint"])
+    assert stream is not None
+    return stream
+
+
 def ms_ssim(table: Table, chosen: pd.DataFrame) -> float:
     """The mean over what was chosen, which alone is measured."""
     metric = get_metric("ms-ssim")
     values = []
     for _, point in chosen.iterrows():
-        stream = table.bitstream(point["sha256"], point["fingerprint"])
-        assert stream is not None
-        decoded = get_codec(point["codec"]).decode(stream)
+        decoded = get_codec(point["codec"]).decode(stored_stream(table, point))
         values.append(metric.compare(metric.reference(read_image(point["path"])), decoded))
     return float(np.mean(values))
 
@@ -105,25 +112,41 @@ def centre(image: RGBImage) -> RGBImage:
     return image[top : top + CROP, left : left + CROP]
 
 
-def write_pictures(table: Table, bank: str, metric: str, folder: Path) -> None:
+def encode_within(codec: Codec, image: RGBImage, budget: int, level: int) -> bytes:
+    """The bitstream of the highest level within a budget of bytes; levels are tried from the given one."""
+    stream = codec.encode(image, level)
+    while len(stream) <= budget and level + 1 < len(codec.levels):
+        stream, level = codec.encode(image, level + 1), level + 1
+    while len(stream) > budget and level:
+        stream, level = codec.encode(image, level - 1), level - 1
+    return stream
+
+
+def write_pictures(table: Table, bank: str, metric: str, folder: Path, stages: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     allocation = spend(read_points(table, [bank]), SHOWN_AT, find_objective(table, [metric]))
     assert allocation, f"{bank} can't reach {SHOWN_AT}"
     rivals = read_points(table, [RIVAL])
-    print(f"\n| picture | {RIVAL} bpp | {metric} | {bank} bpp | {metric} |\n| --- | --- | --- | --- | --- |")
+    names = (RIVAL, *stages, bank)
+    print(f"\n| picture | {' | '.join(f'{name}: bpp, {metric}' for name in names)} |\n{'| --- ' * (len(names) + 1)}|")
     for _, ours in allocation.chosen.iloc[3::4].head(6).iterrows():
         of_image = rivals[rivals["image"] == ours["image"]].sort_values("bytes")
         theirs = of_image[of_image["bytes"] >= ours["bytes"]].iloc[0]
-        parts = [centre(read_image(Path(ours["path"])))]
-        for point in (theirs, ours):
-            stream = table.bitstream(point["sha256"], point["fingerprint"])
-            assert stream is not None
-            parts.append(centre(get_codec(point["codec"]).decode(stream)))
+        image = read_image(Path(ours["path"]))
+        streams = [(RIVAL, stored_stream(table, theirs))]
+        streams += [(name, encode_within(get_codec(name), image, ours["bytes"], ours["level"])) for name in stages]
+        streams += [(bank, stored_stream(table, ours))]
+        measure = get_metric(metric)
+        reference = measure.reference(image)
+        parts, cells = [centre(image)], []
+        for name, stream in streams:
+            decoded = get_codec(name).decode(stream)
+            parts.append(centre(decoded))
+            rate = 8 * len(stream) / (image.shape[0] * image.shape[1])
+            cells.append(f"{rate:.4f}, {measure.compare(reference, decoded):.4f}{marked(metric, [name])}")
         path = folder / f"{ours['image']}.webp"
         Image.fromarray(np.concatenate(parts, 1)).save(path, quality=95, method=6)
-        print(
-            f"| {path.name} | {theirs['bpp']:.4f} | {theirs[metric]:.4f} | {ours['bpp']:.4f} | {ours[metric]:.4f} |"
-        )
+        print(f"| {path.name} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
@@ -133,6 +156,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path)
     parser.add_argument("--metric", default="lpips")
     parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--stage", action="append", default=[], help="a bank to be shown before the bank")
     parser.add_argument("--levels", action="store_true")
     parser.add_argument("--rival", action="append", help=f"by default {RIVAL} and {', '.join(OTHERS)}")
     arguments = parser.parse_args()
@@ -149,7 +173,7 @@ def main() -> None:
             if arguments.levels:
                 show_levels(table, bank.name, metric.name)
             if arguments.pictures:
-                write_pictures(table, bank.name, metric.name, arguments.pictures)
+                write_pictures(table, bank.name, metric.name, arguments.pictures, arguments.stage)
 
 
 if __name__ == "__main__":
