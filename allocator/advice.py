@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from allocator.allocation import Allocation, allocate
 from allocator.constraints import Constraints, Floor
-from allocator.objective import Objective
+from allocator.objective import WORST, Objective
 
 _MOST_LOSS = 0.1
 """Of the mean, relative to what the worst image gains, for which a floor is suggested."""
@@ -36,12 +36,12 @@ def suggest_floor(allocation: Allocation, constraints: Constraints) -> Suggestio
         None where the objective is another, or no floor is worth its price.
     """
     objective = allocation.objective
-    if len(objective.terms) != 1 or objective.aggregate != "mean":
+    if len(objective.terms) != 1 or not objective.aggregate.is_plain_mean:
         return None
     [term] = objective.terms
     before = _worst(allocation)
     best = allocate(
-        allocation.points, allocation.budget, Objective(objective.terms, "worst"), constraints, time_limit=5.0
+        allocation.points, allocation.budget, Objective(objective.terms, WORST), constraints, time_limit=5.0
     )
     for share in _SHARES:
         worst = _rounded(before + share * (_worst(best) - before), term.higher_is_better)

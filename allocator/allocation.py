@@ -217,7 +217,7 @@ def allocate(
             the target is below the smallest reachable rate, which the message states.
     """
     constraints = constraints or Constraints()
-    if objective.is_worst and constraints.decode_seconds is not None:
+    if objective.aggregate.is_worst and constraints.decode_seconds is not None:
         raise AllocationError("The worst image can't be optimised under a decoding budget; use a large p instead.")
     grid = Grid(constraints.restrict(points))
     points = grid.points
@@ -317,7 +317,7 @@ class _Program:
             self.grid.available & np.isin(codecs, subset) for subset in itertools.combinations(range(count), most)
         ]
         masks = [mask for mask in masks if mask.any(axis=1).all()]
-        if self.objective.is_worst:
+        if self.objective.aggregate.is_worst:
             worst = [self._least_worst(weights, limit, mask) for mask in masks]
             masks = [mask for mask, value in zip(masks, worst, strict=True) if value == min(worst) < math.inf]
         costs = self._separable()
@@ -347,7 +347,7 @@ class _Program:
     def _best(
         self, constraints: Constraints, weights: NDArray[np.int64], limit: int, available: NDArray[np.bool_]
     ) -> Solution:
-        if self.objective.is_worst:
+        if self.objective.aggregate.is_worst:
             worst = least_worst(self.costs, weights, limit, available=available)
             available = available & (self.costs <= worst)
         costs = self._separable()
@@ -362,7 +362,7 @@ class _Program:
         return exact if self.method == "exact" else solve_whole(exact, costs, limits, available, **how)
 
     def _separable(self) -> NDArray[np.float64]:
-        return self.objective.separable(self.costs, self.shares[:, None])
+        return self.objective.aggregate.separable(self.costs, self.shares[:, None])
 
     def best_single(self) -> Baseline | None:
         found = []
@@ -374,14 +374,10 @@ class _Program:
         return min(found)[-1] if found else None
 
     def equal_rate(self) -> Baseline | None:
-        grid = self.grid
-        images_or_pixels = len(grid.pixels) if self.budget.rule == "mean" else int(grid.pixels.sum())
-        within = np.where(grid.at_most(self.budget.limit / images_or_pixels), self.costs, np.inf)
-        best = np.argmin(within, axis=1)
-        rows = np.arange(len(best))
-        if np.isinf(within[rows, best]).any():
-            return None
-        return self._baseline(best)
+        pixels = self.grid.pixels
+        images_or_pixels = len(pixels) if self.budget.rule == "mean" else int(pixels.sum())
+        best = self.grid.equal_rate(self.costs, self.budget.limit / images_or_pixels)
+        return None if best is None else self._baseline(best)
 
     def _baseline(self, choices: NDArray[np.int64], detail: str = "") -> Baseline:
         data = self.grid.bytes[np.arange(len(choices)), choices]

@@ -66,7 +66,7 @@ class Curve:
     """
 
     def __init__(self, points: "pd.DataFrame", objective: Objective, rule: Rule = "pooled") -> None:
-        if not objective.is_plain_mean:
+        if not objective.aggregate.is_plain_mean:
             raise AllocatorError("The curve is of the mean; solve single targets for other aggregates.")
         self.objective, self.rule = objective, rule
         self.grid = Grid(points)
@@ -189,5 +189,5 @@ class Curve:
 
     def equal_rate(self, rate: "Fraction | float") -> float:
         """The mean objective of the best for each image at no more than a rate in each; NaN where one has none."""
-        least = np.where(self.grid.at_most(rate / 8), self.costs, np.inf).min(axis=1)
-        return self._mean(float(least.sum())) if np.isfinite(least).all() else math.nan
+        best = self.grid.equal_rate(self.costs, rate / 8)
+        return math.nan if best is None else self._mean(float(self.costs[np.arange(len(best)), best].sum()))

@@ -17,7 +17,7 @@ def explain(allocation: Allocation) -> list[str]:
     Raises:
         AllocationError: the objective aggregates otherwise than by mean, so that images don't stand alone.
     """
-    if not allocation.objective.is_plain_mean:
+    if not allocation.objective.aggregate.is_plain_mean:
         raise AllocationError("Only an allocation by the mean can be explained image by image.")
     lines = []
     chosen = allocation.chosen.set_index("image")

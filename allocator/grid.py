@@ -97,11 +97,17 @@ class Grid:
         """The rate under a rule, bits per pixel, of what is taken of a budget (:meth:`spent`)."""
         return float(8 * spent / (int(self.pixels.sum()) if rule == "pooled" else len(self.pixels)))
 
-    def at_most(self, rate: "Fraction | float") -> NDArray[np.bool_]:
-        """Which options take no more than so many bytes a pixel, images by options."""
+    def equal_rate(self, costs: NDArray[np.float64], rate: "Fraction | float") -> NDArray[np.int64] | None:
+        """The best option of each image at no more than a rate in each; None where an image has none.
+
+        Args:
+            costs: of images by options.
+            rate: bytes a pixel.
+        """
         sizes, of_size = np.unique(self.pixels, return_inverse=True)
         caps = np.array([math.floor(rate * int(pixels)) for pixels in sizes])[of_size]
-        return self.available & (self.bytes <= caps[:, None])
+        within = np.where(self.available & (self.bytes <= caps[:, None]), costs, np.inf)
+        return None if np.isinf(within.min(axis=1)).any() else within.argmin(axis=1)
 
     def spread(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
         """Values by row as items by options, 0 where there's none."""

@@ -1,5 +1,6 @@
 """What an allocation makes best: one metric or a mixture, over the images by mean, worst, or a norm between."""
 
+import contextlib
 import csv
 import math
 import os
@@ -42,6 +43,73 @@ class Term:
 
 
 @dataclass(frozen=True)
+class Aggregate:
+    """How the images' costs make one value."""
+
+    text: str
+    """``mean``; ``pixels``, the mean weighted by image size; ``worst``, the worst image, and among equals the mean;
+    or a number p from 1, the p-norm mean: 1 is the mean, and as p grows the worst images count for more."""
+    power: float | None = None
+    """The p of a p-norm."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Aggregate":
+        """From what a person or a manifest says.
+
+        Raises:
+            ObjectiveError: it is none.
+        """
+        for known in (MEAN, PIXELS, WORST):
+            if text == known.text:
+                return known
+        with contextlib.suppress(ValueError):
+            if 1 <= (power := float(text)) < math.inf:
+                return cls(text, power)
+        raise ObjectiveError(f"Images are aggregated by mean, pixels, worst or a number from 1, not {text!r}.")
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def label(self) -> str:
+        """As a person reads it: ``mean``, ``4-norm``."""
+        return self.text if self.power is None else f"{self.text}-norm"
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether it's a mean over the images, so that each counts by itself and a byte has a price."""
+        return self in (MEAN, PIXELS)
+
+    @property
+    def is_plain_mean(self) -> bool:
+        """Whether it's the mean in which images count alike, but for their weights."""
+        return self == MEAN
+
+    @property
+    def is_worst(self) -> bool:
+        """Whether the worst image alone counts."""
+        return self == WORST
+
+    def shares(self, pixels: ArrayLike) -> Floats:
+        """How much images of so many pixels count in the mean."""
+        return np.array(pixels, np.float64) if self == PIXELS else np.ones(np.shape(pixels))
+
+    def separable(self, costs: Floats, shares: Floats) -> Floats:
+        """Costs whose sum over the chosen points the solver makes least. ``shares``: of each point's image."""
+        return (costs if self.power is None else costs**self.power) * shares
+
+    def value(self, costs: Floats, shares: Floats) -> float:
+        """One cost of the costs of chosen points."""
+        if self.is_worst:
+            return float(costs.max())
+        mean = math.fsum(self.separable(costs, shares)) / math.fsum(shares)
+        return mean if self.power is None else float(mean ** (1 / self.power))
+
+
+MEAN, PIXELS, WORST = Aggregate("mean"), Aggregate("pixels"), Aggregate("worst")
+
+
+@dataclass(frozen=True)
 class Objective:
     """A weighted sum of metrics for each image, and how the images' sums make one value.
 
@@ -50,9 +118,7 @@ class Objective:
     """
 
     terms: tuple[Term, ...]
-    aggregate: str = "mean"
-    """``mean``; ``pixels``, the mean weighted by image size; ``worst``, the worst image, and among equals the mean;
-    or a number p from 1, the p-norm mean: 1 is the mean, and as p grows the worst images count for more."""
+    aggregate: Aggregate = MEAN
     weights: Mapping[str, float] | None = None
     """Of images by name, in these means; by default all weigh the same."""
 
@@ -62,39 +128,6 @@ class Objective:
         for term in self.terms:
             if not (math.isfinite(term.weight) and term.weight > 0):
                 raise ObjectiveError(f"The weight of {term.metric} needs to be above 0, not {term.weight:g}.")
-        if self.aggregate not in ("mean", "pixels", "worst") and self.power is None:
-            raise ObjectiveError(
-                f"Images are aggregated by mean, pixels, worst or a number from 1, not {self.aggregate!r}."
-            )
-
-    @property
-    def power(self) -> float | None:
-        """The p of a p-norm."""
-        try:
-            power = float(self.aggregate)
-        except ValueError:
-            return None
-        return power if 1 <= power < math.inf else None
-
-    @property
-    def is_mean(self) -> bool:
-        """Whether it's a mean over the images, so that each counts by itself and a byte has a price."""
-        return self.aggregate in ("mean", "pixels")
-
-    @property
-    def is_plain_mean(self) -> bool:
-        """Whether it's the mean in which images count alike, but for their weights."""
-        return self.aggregate == "mean"
-
-    @property
-    def is_worst(self) -> bool:
-        """Whether the worst image alone counts."""
-        return self.aggregate == "worst"
-
-    @property
-    def aggregate_label(self) -> str:
-        """How images are aggregated, as a person reads it: ``mean``, ``4-norm``."""
-        return self.aggregate if self.power is None else f"{self.aggregate}-norm"
 
     @property
     def label(self) -> str:
@@ -117,7 +150,7 @@ class Objective:
     @property
     def natural_sign(self) -> float:
         """Turns an aggregated cost back into the value that is reported."""
-        return self.terms[0].sign if self._plain and self.power is None else 1.0
+        return self.terms[0].sign if self._plain and self.aggregate.power is None else 1.0
 
     def costs(self, points: "pd.DataFrame") -> Floats:
         """Each point's mixture as a cost: lower is better; from 0 for a p-norm, whose zero is the table's best value.
@@ -135,7 +168,7 @@ class Objective:
                     hint={"command": "tables build", "metric": term.metric},
                 )
             values = term.sign * points[term.metric].to_numpy(np.float64)
-            if self.power is not None:
+            if self.aggregate.power is not None:
                 values = values - min(0.0, float(values.min()))
             total += term.weight * values
         return total
@@ -147,19 +180,12 @@ class Objective:
             images: their names.
             pixels: of each.
         """
-        counted = np.asarray(pixels, np.float64) if self.aggregate == "pixels" else np.ones(len(images))
+        counted = self.aggregate.shares(pixels)
         return counted * [self.weights[name] for name in images] if self.weights is not None else counted
-
-    def separable(self, costs: Floats, shares: Floats) -> Floats:
-        """Costs whose sum over the chosen points the solver makes least. ``shares``: of each point's image."""
-        return (costs if self.power is None else costs**self.power) * shares
 
     def value(self, costs: Floats, shares: Floats) -> float:
         """The aggregate of the chosen points' costs, as it is reported."""
-        if self.is_worst:
-            return self.natural_sign * float(costs.max())
-        mean = math.fsum(self.separable(costs, shares)) / math.fsum(shares)
-        return self.natural_sign * mean if self.power is None else float(mean ** (1 / self.power))
+        return self.natural_sign * self.aggregate.value(costs, shares)
 
 
 def find_metric(table: Table, name: str) -> str:
@@ -194,7 +220,7 @@ def find_objective(
     Args:
         table: that holds them.
         names: ``METRIC`` or ``METRIC:WEIGHT``, one or several; by default the table's first metric.
-        aggregate: see :class:`Objective`.
+        aggregate: the text of an :class:`Aggregate`.
         weights: how much images count, by name, or a CSV file of it, see :func:`read_weights`. Images that aren't
             named count as little as the least that is.
 
@@ -221,7 +247,7 @@ def find_objective(
         weights = _for_all(table, found)
     elif weights is not None:
         weights = read_weights(table, weights)
-    return Objective(tuple(terms), aggregate, weights)
+    return Objective(tuple(terms), Aggregate.parse(aggregate), weights)
 
 
 def read_weights(table: Table, path: str | os.PathLike[str]) -> dict[str, float]:

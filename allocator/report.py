@@ -200,7 +200,7 @@ def _target(allocation: Allocation) -> dict[str, Any]:
 
 def _frontier(allocation: Allocation) -> dict[str, list[float]] | None:
     """The whole set's curve; None where there is none, for images don't stand alone."""
-    if not allocation.objective.is_plain_mean:
+    if not allocation.objective.aggregate.is_plain_mean:
         return None
     frame = Curve(allocation.points, allocation.objective, allocation.budget.rule).frame(_CURVE_POINTS)
     return {key: [round(float(x), 6) for x in frame[key]] for key in ("bpp", "value")}

@@ -26,12 +26,12 @@ class Summary:
     def bound(self) -> float | None:
         """A value that no allocation within the budget betters; None where the objective is no mean."""
         one = self.allocation
-        return one.value - one.objective.natural_sign * one.gap if one.objective.is_mean else None
+        return one.value - one.objective.natural_sign * one.gap if one.objective.aggregate.is_mean else None
 
     @property
     def gain_per_byte(self) -> float | None:
         """What a byte more would gain, about; None where the objective is no mean."""
-        return self.allocation.price if self.allocation.objective.is_mean else None
+        return self.allocation.price if self.allocation.objective.aggregate.is_mean else None
 
     @property
     def codecs(self) -> str:
@@ -64,7 +64,7 @@ class Summary:
             "rule": one.budget.rule,
             "budget_bytes": self.budget_bytes,
             "objective": one.objective.label,
-            "aggregate": one.objective.aggregate,
+            "aggregate": str(one.objective.aggregate),
             "value": one.value,
             "gap": one.gap,
             "reason": one.reason or None,
@@ -97,7 +97,7 @@ class Summary:
             head = f"Budget {budget.label} ({self.budget_bytes:,} bytes, {budget.bpp:.4g} bpp)"
         rule, rate = self.other_bpp
         lines = [
-            f"{head}: {objective.label}, {objective.aggregate_label}",
+            f"{head}: {objective.label}, {objective.aggregate.label}",
             f"  rate        {one.bpp:.6f} bpp {budget.rule}, {rate:.6f} {rule}",
             f"  bytes       {one.bytes:,}, slack {one.slack:,.0f}",
             f"  allocated   {one.value:.6f}, {proof}",

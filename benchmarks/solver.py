@@ -23,7 +23,7 @@ SIZES = ((428, 8), (428, 64), (5_000, 8), (20_000, 16))
 LARGEST = (1_000_000, 16)
 
 
-def table(images: int, levels: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
+def make_set(images: int, levels: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
     """Costs, bytes, and the budget of 0.15 bits per pixel."""
     random = np.random.default_rng(seed)
     pixels = random.integers(300_000, 3_000_000, images)
@@ -68,7 +68,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     for images, levels in SIZES:
-        problem = table(images, levels)
+        problem = make_set(images, levels)
         print(f"{images:,} x {levels}\n  {own(*problem)}", flush=True)
         for name, engine in (
             ("CBC", pulp.PULP_CBC_CMD(msg=False, gapRel=0, timeLimit=arguments.limit)),
@@ -77,7 +77,7 @@ def main() -> None:
             seconds, value, ended = whole_program(*problem, engine)
             print(f"  {name:<11} {seconds:8.3f} s  {value:.9f}  {ended}", flush=True)
     if arguments.largest:
-        problem = table(*LARGEST)
+        problem = make_set(*LARGEST)
         print(f"{LARGEST[0]:,} x {LARGEST[1]}\n  {own(*problem)}")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(f"  peak memory of the process, table included: {peak:.2f} GiB")
@@ -94,7 +94,7 @@ def grow(path: Path) -> None:
     sizes, seconds = [], []
     for count in np.geomspace(1e4, 1e7, 10):
         images = round(count / 16)
-        problem = table(images, 16)
+        problem = make_set(images, 16)
         runs = []
         for _ in range(3):
             start = time.perf_counter()

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_origin
 import torch
 from torch import Tensor, nn
 
-from codec.entropy.channel_wise import ChannelWiseModel
+from codec.entropy.channel_wise import ChannelWiseModel, Refine
 from codec.entropy.factorized import LIKELIHOOD_BOUND, FactorizedPrior
-from codec.entropy.space_channel import SpaceChannelModel
+from codec.entropy.space_channel import SpaceChannelModel, Visit
 from codec.entropy.tables import SCALE_STEP, SCALES, scale_of
 from codec.layers.blocks import down, up
 from codec.tensors import edge_pad
@@ -238,9 +238,31 @@ class Priors(nn.Module):
         context = self.hyper_synthesis(hyper_latents)[:, :, :height, :width]
         return context * self.context_gains(level)  # type: ignore[no-any-return]
 
-    def scale_shift(self, level: Tensor) -> Tensor:
-        """What a level's gain adds to fractional scale indices: (B, M, 1, 1)."""
-        return self.gains.logarithms(level)[:, :, None, None] / SCALE_STEP
+    def code(self, context: Tensor, level: Tensor, visit: Visit, refine: Refine) -> Tensor:
+        """Go through the latents in coding order, with a level's gains.
+
+        Args:
+            context: the global context, see :meth:`context`.
+            level: (B,).
+            visit: turns predictions into decoded latents; means and latents are in quantisation steps.
+            refine: adds predicted residuals to decoded latents, both in quantisation steps.
+
+        Returns:
+            The decoded latents (B, M, h, w), in the network's own units.
+        """
+        gain = self.gains(level).flatten(2)
+        shift = self.gains.logarithms(level)[:, :, None] / SCALE_STEP  # of fractional scale indices
+
+        def visit_scaled(channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
+            by: Tensor = gain[:, channels]
+            return visit(channels, positions, means * by, scales + shift[:, channels]) / by
+
+        def refine_scaled(channels: slice, decoded: Tensor, lost: Tensor) -> Tensor:
+            by: Tensor = gain[:, channels]
+            return refine(channels, decoded * by, lost) / by
+
+        latents: Tensor = self.space_channel(context, visit_scaled, refine_scaled)
+        return latents
 
 
 class Likelihoods(NamedTuple):
@@ -316,30 +338,25 @@ class CompressionNetwork(nn.Module):
             with torch.no_grad():
                 z_rounded = self.hyper_prior.likelihood(z_hat, 1 / hyper_gain) if relaxed else z_likelihood
 
-        gain, shift = self.priors.gains(level).flatten(2), self.priors.scale_shift(level).flatten(2)
-        flat = y.flatten(2)
+        wanted = y.flatten(2) * self.priors.gains(level).flatten(2)
         likelihoods: list[Tensor] = []
         of_rounded: list[Tensor] = []
 
         def visit(channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
-            wanted = flat[:, channels].index_select(2, positions) * gain[:, channels]
-            means, scales = means.float() * gain[:, channels], scales.float()
-            residual = wanted - means
+            residual = wanted[:, channels].index_select(2, positions) - means
             rounded = self._rounded(residual)
             seen = residual + noise(residual) if relaxed else rounded
-            likelihoods.append(_gaussian_likelihood(seen, scales + shift[:, channels]).flatten(1))
+            likelihoods.append(_gaussian_likelihood(seen, scales).flatten(1))
             if relaxed:
                 with torch.no_grad():
-                    of_rounded.append(_gaussian_likelihood(rounded, scales + shift[:, channels]).flatten(1))
-            decoded: Tensor = (rounded + means) / gain[:, channels]
-            return decoded
+                    of_rounded.append(_gaussian_likelihood(rounded, scales).flatten(1))
+            return rounded + means
 
         def refine(channels: slice, decoded: Tensor, lost: Tensor) -> Tensor:
-            refined: Tensor = decoded + lost.float() / gain[:, channels]
-            return refined
+            return decoded + lost
 
         context = self.priors.context(z_hat, level, *y.shape[2:])
-        y_hat = self.priors.space_channel(context, visit, refine)
+        y_hat = self.priors.code(context, level, visit, refine)
         x_hat = self.reconstruct(y_hat, level, height, width)
         seen = Likelihoods(torch.cat(likelihoods, 1), z_likelihood)
         return Output(x_hat, seen, y_hat, Likelihoods(torch.cat(of_rounded, 1), z_rounded) if of_rounded else seen)

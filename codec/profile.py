@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from codec.base import Codec, RGBImage
@@ -38,17 +38,18 @@ def profile_network(network: CompressionNetwork, height: int, width: int) -> lis
     size = (y.shape[2], y.shape[3])
     context = priors.context(hyper, level, *size)
 
-    def visit(channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
-        return means.round()
-
-    def refine(channels: slice, decoded: Tensor, lost: Tensor) -> Tensor:
-        return decoded + lost
+    def predict_latents() -> object:
+        return priors.space_channel(
+            context,
+            lambda channels, positions, means, scales: means.round(),
+            lambda channels, decoded, lost: decoded + lost,
+        )
 
     parts: list[tuple[str, list[nn.Module], Callable[[], object]]] = [
         ("analysis", [network.analysis], lambda: network.analysis(edge_pad(image, STRIDE) - 0.5)),
         ("hyper-analysis", [network.hyper_analysis], lambda: network.hyper_analysis(y)),
         ("hyper-synthesis, float64", [priors.hyper_synthesis], lambda: priors.context(hyper, level, *size)),
-        ("context model, float64", [priors.space_channel], lambda: priors.space_channel(context, visit, refine)),
+        ("context model, float64", [priors.space_channel], predict_latents),
         ("synthesis", [network.synthesis], lambda: network.reconstruct(y, level, height, width)),
     ]
     measured = [_measure(name, modules, run) for name, modules, run in parts]

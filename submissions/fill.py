@@ -55,7 +55,7 @@ def refill(
     points, chosen = allocation.points, allocation.chosen
     objective = allocation.objective
     shares = objective.shares(points["image"].tolist(), points["width"] * points["height"])
-    costs = pd.Series(objective.separable(objective.costs(points), shares), points.index)
+    costs = pd.Series(objective.aggregate.separable(objective.costs(points), shares), points.index)
     higher = {metric.name: metric.higher_is_better for metric in metrics}
     gains: list[tuple[float, int]] = []
     for index, row in chosen.iterrows():

@@ -116,7 +116,7 @@ def submit(
         bytes=total,
         bpp=8 * total / pixels if budget.rule == "pooled" else allocation.bpp,
         objective=allocation.objective.label,
-        aggregate=allocation.objective.aggregate,
+        aggregate=str(allocation.objective.aggregate),
         value=_value(allocation, entries),
         entries=entries,
         archive_bytes=len(archive),
@@ -155,7 +155,7 @@ def _value(allocation: Allocation, entries: Sequence[Entry]) -> float:
     by_name = {entry.name: entry.metrics for entry in entries}
     for term in allocation.objective.terms:
         chosen[term.metric] = [by_name[image][term.metric] for image in chosen["image"]]
-    if allocation.objective.power is not None:
+    if allocation.objective.aggregate.power is not None:
         return allocation.value  # a p-norm's zero is the table's best value
     objective = allocation.objective
     return objective.value(

@@ -1,31 +1,21 @@
-"""Shared parts: real photos, small enough to be quick, and the command line as a person runs it."""
+"""Shared fixtures: real photos, small enough to be quick, and a small learned codec."""
 
-import contextlib
-import io
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
-import skimage.data
 from PIL import Image
 
-import allocator.cli
+from codec import RGBImage, read_image
+from tests.helpers import CROPS, SKIMAGE, run
+
+if TYPE_CHECKING:
+    from codec.bank import Bank
+    from codec.learned import LearnedCodec
 
 # The images are tiny: on busy cores, threads that wait for one another take ten times as long as one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-SKIMAGE = Path(skimage.data.__file__).parent
-CROPS = {
-    "astronaut": (60, 0, 188, 96),
-    "chelsea": (120, 60, 232, 172),
-    "coffee": (150, 80, 310, 176),
-    "motorcycle_left": (200, 150, 328, 278),
-    "rocket": (250, 100, 346, 228),
-}
 
 
 FAST = (
@@ -72,54 +62,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-"""What decoders of the tests are packed for: no wheel has to be fetched."""
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-def run(*arguments: object) -> Ran:
-    """The command line, in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    argv, sys.argv = sys.argv, ["allocator", *map(str, arguments)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as left:
-            allocator.cli.main()
-    finally:
-        sys.argv = argv
-    return Ran(int(left.value.code or 0), out.getvalue(), err.getvalue())
-
-
-def _heed_interrupts() -> None:
-    """As a terminal starts it; a shell's background job would hand on that interrupts are ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-@contextlib.contextmanager
-def started(*arguments: object, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-    """The command line, in a process group of its own that never outlives the block."""
-    command = [str(Path(sys.executable).with_name("allocator")), *map(str, arguments)]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, **(env or {})},
-        preexec_fn=_heed_interrupts,
-    )
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
 @pytest.fixture(scope="session")
 def table(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The photos' table: JPEG and WebP, PSNR and MS-SSIM. Not to be changed."""
@@ -131,9 +73,23 @@ def table(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def data(*parts: str) -> Path:
-    """A path in the shared data; the test is skipped where there is none."""
-    root = os.environ.get("ALLOCATOR_DATA")
-    if not root:
-        pytest.skip("ALLOCATOR_DATA is not set")
-    return Path(root, *parts)
+@pytest.fixture(scope="session")
+def bank(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> "Bank":
+    """Three levels of one network, quickly fitted: all a trained one does, in milliseconds. Not to be changed."""
+    from codec.bank_builder import create_bank
+    from tests.codec.networks import fit, network
+
+    fitted = fit(network(), photos, 200)
+    return create_bank(tmp_path_factory.mktemp("banks") / "tiny", "tiny", [fitted])
+
+
+@pytest.fixture(scope="session")
+def codec(bank: "Bank") -> "LearnedCodec":
+    from codec.learned import LearnedCodec
+
+    return LearnedCodec(bank)
+
+
+@pytest.fixture(scope="session")
+def photo(photos: Path) -> RGBImage:
+    return read_image(photos / "chelsea.png")

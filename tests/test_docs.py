@@ -17,7 +17,7 @@ import typer
 
 import allocator
 from allocator.cli import app
-from tests.conftest import THIS_PYTHON, run
+from tests.helpers import THIS_PYTHON, run
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from allocator.metrics.backbones import WEIGHTS_VARIABLE
-from tests.conftest import data, run
+from tests.helpers import data, run
 
 
 @pytest.mark.slow

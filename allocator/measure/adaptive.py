@@ -213,11 +213,11 @@ def plan(
     Raises:
         AllocatorError: a rule or an aggregate that this can't do, or a budget or floor that can't be met.
     """
-    if not objective.is_mean or any(budget.rule != "pooled" for budget in budgets):
+    if not objective.aggregate.is_mean or any(budget.rule != "pooled" for budget in budgets):
         raise AllocationError("Only what is needed is measured for pooled budgets and for mean or pixels alone.")
     shares = objective.shares(points["image"].tolist(), points["width"] * points["height"])
     points = points.assign(
-        cost=objective.separable(objective.costs(points), shares),
+        cost=objective.aggregate.separable(objective.costs(points), shares),
         worst=_worst_costs(points, shares, objective, floors),
         allowed=np.logical_and.reduce([np.ones(len(points), bool), *(floor.allows(points) for floor in floors)]),
     ).sort_values("level")
@@ -255,7 +255,7 @@ def _worst_costs(
     worst = np.full(len(points), math.inf)
     for floor in floors:
         cost = -math.inf
-        if [term.metric for term in objective.terms] == [floor.metric] and objective.power is None:
+        if [term.metric for term in objective.terms] == [floor.metric] and objective.aggregate.power is None:
             cost = objective.terms[0].sign * objective.terms[0].weight * floor.worst
         worst = np.where(floor.binds(points), np.minimum(worst, cost * shares if cost > -math.inf else cost), worst)
     return worst

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from codec.base import BitstreamError
-from codec.entropy.channel_wise import ChannelWiseModel
+from codec.entropy.channel_wise import Refine
 from codec.entropy.coder import MAX_SYMBOL, SymbolDecoder, SymbolEncoder, Symbols, Tables
 from codec.entropy.exact import GRID, ReadCloseCalls, Rounding, WriteCloseCalls
-from codec.entropy.space_channel import SpaceChannelModel
+from codec.entropy.space_channel import Visit
 
 _CHECKS = 1 << 16
 """The values of the check that ends a stream, over all the latents."""
@@ -21,12 +21,10 @@ _CHECKS = 1 << 16
 class PriorNetwork(Protocol):
     """What a network knows of its latents' probabilities; see :class:`codec.network.Priors`."""
 
-    space_channel: SpaceChannelModel | ChannelWiseModel
-
     def gains(self, level: Tensor) -> Tensor: ...
     def hyper_gains(self, level: Tensor) -> Tensor: ...
-    def scale_shift(self, level: Tensor) -> Tensor: ...
     def context(self, hyper_latents: Tensor, level: Tensor, height: int, width: int) -> Tensor: ...
+    def code(self, context: Tensor, level: Tensor, visit: Visit, refine: Refine) -> Tensor: ...
 
 
 class LatentCoder:
@@ -113,32 +111,27 @@ class LatentCoder:
         Gives latents twice, and their check. Refined latents lie on the grid like all others.
         """
         levels = _tensor(level, hyper.device)
-        gain = self.priors.gains(levels).flatten(2)
-        shift = self.priors.scale_shift(levels).flatten(2)
-        everything = torch.empty(gain.shape[1], size[0] * size[1], dtype=torch.int64)
+        everything = torch.empty(self.priors.gains(levels).shape[1], size[0] * size[1], dtype=torch.int64)
         check = zlib.crc32(_array(hyper).astype("<i4").tobytes())
 
         def visit(channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
             nonlocal check
-            predicted = rounding(
-                (means * gain[:, channels]).flatten(),
-                (scales + shift[:, channels]).flatten(),
-            )
+            predicted = rounding(means.flatten(), scales.flatten())
             values = symbols(channels, positions, predicted.means, predicted.scales)
             exact = (values * GRID).long() + predicted.means
             check = zlib.crc32(exact.numpy().astype("<i8").tobytes(), check)
             everything[channels, positions.cpu()] = exact.view(means.shape[1:])
-            return (exact.double() / GRID).view(means.shape).to(means.device) / gain[:, channels]
+            return (exact.double() / GRID).view(means.shape).to(means.device)
 
         def refine(channels: slice, decoded: Tensor, lost: Tensor) -> Tensor:
             nonlocal check
             exact = everything[channels] + rounding.residuals(lost.flatten()).view(decoded.shape[1:])
             check = zlib.crc32(exact.numpy().astype("<i8").tobytes(), check)
             everything[channels] = exact
-            return (exact.double() / GRID).view(decoded.shape).to(decoded.device) / gain[:, channels]
+            return (exact.double() / GRID).view(decoded.shape).to(decoded.device)
 
         context = self.priors.context(hyper / self.priors.hyper_gains(levels.long()), levels, *size)
-        return self.priors.space_channel(context, visit, refine), everything, check % _CHECKS
+        return self.priors.code(context, levels, visit, refine), everything, check % _CHECKS
 
 
 def _tensor(level: float, device: torch.device) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 
 from allocator.errors import AllocatorError
 from allocator.metrics import stored_metric
-from allocator.objective import WEIGHTED, Objective, Term
+from allocator.objective import WEIGHTED, Aggregate, Objective, Term
 from allocator.points import Point
 from allocator.tables import Table
 from codec import CodecError
@@ -209,8 +209,8 @@ def _value(manifest: Manifest) -> float | None:
     with contextlib.suppress(AllocatorError, CodecError, ValueError, OverflowError):
         higher = [stored_metric(name).higher_is_better if alone else sign == "-" for sign, _, name in parts]
         terms = [Term(name, up, float(weight or 1)) for up, (_, weight, name) in zip(higher, parts, strict=True)]
-        objective = Objective(tuple(terms), manifest.aggregate, weights)
-        if objective.power is None and objective.label == manifest.objective:
+        objective = Objective(tuple(terms), Aggregate.parse(manifest.aggregate), weights)
+        if objective.aggregate.power is None and objective.label == manifest.objective:
             frame = pd.DataFrame([entry.metrics for entry in manifest.entries])
             pixels = np.array([entry.width * entry.height for entry in manifest.entries], np.float64)
             shares = objective.shares([entry.name for entry in manifest.entries], pixels)

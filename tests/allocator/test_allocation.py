@@ -9,7 +9,7 @@ import pytest
 from allocator.allocation import AllocationError, Budget, allocate, make_budget, parse_target, read_points
 from allocator.objective import Objective, ObjectiveError, Term
 from allocator.tables import Table
-from tests.conftest import run
+from tests.helpers import run
 
 LPIPS = Objective((Term("lpips"),))
 PSNR, SSIM = (Objective((Term(name, higher_is_better=True),)) for name in ("psnr", "ms-ssim"))

@@ -12,7 +12,7 @@ from PIL import Image
 import allocator as al
 import codec
 from codec import ImageError
-from tests.conftest import THIS_PYTHON
+from tests.helpers import THIS_PYTHON
 
 PUBLIC = """Allocation AllocatorError DecoderOptions FOOTNOTE MARK Problem Table __version__ build copy_photos
 flatters get_metric open solve sweep verify""".split()

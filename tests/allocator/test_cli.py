@@ -12,7 +12,7 @@ import typer
 
 from allocator.cli import app
 from codec import get_codec, read_image
-from tests.conftest import run
+from tests.helpers import run
 
 
 def test_codecs_lists_all() -> None:

@@ -22,7 +22,7 @@ from allocator.compare import (
 )
 from allocator.objective import find_objective
 from allocator.tables import Table
-from tests.conftest import SKIMAGE, run
+from tests.helpers import SKIMAGE, run
 
 # the example of the package bjontegaard, whose pchip agrees with JVET's spreadsheet to ten digits
 ANCHOR = ([9487.76, 4593.60, 2486.44, 1358.24], [40.037, 38.615, 36.845, 34.851])

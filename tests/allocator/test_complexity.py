@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from codec import get_codec, read_image
-from tests.conftest import run
+from tests.helpers import run
 
 
 def test_costs_stand_beside_each_other(photos: Path, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from allocator.allocation import Allocation, allocate, make_budget, read_points
 from allocator.constraints import Choice, Constraints, Floor
-from allocator.objective import Objective, Term
+from allocator.objective import WORST, Objective, Term
 from allocator.tables import Table
-from tests.conftest import run
+from tests.helpers import run
 
 PSNR = Objective((Term("psnr", True),))
 
@@ -87,7 +87,7 @@ def test_a_set_of_codecs_that_was_not_proven_worse_leaves_a_gap(
 
 
 def test_the_worst_image_counts_first_among_sets_of_codecs(points: pd.DataFrame) -> None:
-    worst = Objective(PSNR.terms, "worst")
+    worst = Objective(PSNR.terms, WORST)
 
     def of(frame: pd.DataFrame, constraints: Constraints) -> Allocation:
         return allocate(frame, make_budget(frame, "pooled", target=Fraction(1)), worst, constraints)

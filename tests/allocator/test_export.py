@@ -20,7 +20,7 @@ from codec import get_codec
 from codec.files import write_file
 from codec.picture import read_picture
 from tests import profiles
-from tests.conftest import run
+from tests.helpers import run
 
 
 @pytest.fixture(scope="module")

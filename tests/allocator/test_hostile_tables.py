@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from allocator.tables import Table, TableError
-from tests.conftest import run
+from tests.helpers import run
 
 
 @pytest.fixture(params=["by Arrow", "by rows"])

@@ -15,7 +15,7 @@ from allocator.metrics.dists import DISTS
 from allocator.metrics.lpips import LPIPS
 from codec import RGBImage, get_codec, read_image
 from codec.weights import write_tensors
-from tests.conftest import data, run
+from tests.helpers import data, run
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from allocator.allocation import Allocation, allocate, make_budget, read_points
-from allocator.objective import Objective, ObjectiveError, Term, find_objective
+from allocator.objective import PIXELS, Aggregate, Objective, ObjectiveError, Term, find_objective
 from allocator.tables import Table
-from tests.conftest import run
+from tests.helpers import run
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def best(points: pd.DataFrame, objective: Objective, target: str = "1") -> Alloc
 
 
 def psnr(aggregate: str) -> Objective:
-    return Objective((Term("psnr", True),), aggregate)
+    return Objective((Term("psnr", True),), Aggregate.parse(aggregate))
 
 
 def test_the_worst_image_is_as_good_as_it_can_be(points: pd.DataFrame) -> None:
@@ -56,7 +56,7 @@ def test_pixels_weigh_large_images_more() -> None:
     budget = make_budget(points, "pooled", total_bytes=300)
     by_image = allocate(points, budget, Objective((Term("lpips"),)))
     assert list(by_image.chosen["bytes"]) == [100, 200]
-    by_pixel = allocate(points, budget, Objective((Term("lpips"),), "pixels"))
+    by_pixel = allocate(points, budget, Objective((Term("lpips"),), PIXELS))
     assert list(by_pixel.chosen["bytes"]) == [200, 100]
     assert by_pixel.value == pytest.approx((0.4 * 1000 + 0.5 * 10) / 1010)
 

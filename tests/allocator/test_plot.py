@@ -17,7 +17,7 @@ from allocator.errors import AllocatorError
 from allocator.objective import Objective, find_objective
 from allocator.plot import plot_bd, plot_curves, plot_frontier
 from allocator.tables import Table
-from tests.conftest import run
+from tests.helpers import run
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -11,7 +11,7 @@ from allocator.provenance import FOOTNOTE, MARK, flatters, training_metrics
 from codec.bank import Bank
 from codec.bank_folders import SEARCH_PATH, bank_folder
 from codec.registry import get_codec
-from tests.conftest import run
+from tests.helpers import run
 
 
 def test_the_shipped_bank_tells_what_trained_it() -> None:

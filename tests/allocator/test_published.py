@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from allocator.published import PublishedError, add_decibels, read_published
-from tests.conftest import run
+from tests.helpers import run
 
 
 def write_results(path: Path) -> Path:

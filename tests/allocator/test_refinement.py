@@ -9,7 +9,7 @@ from PIL import Image
 from codec import get_codec, read_image
 from codec.learned import LearnedCodec
 from codec.refinement import refine
-from tests.conftest import run, started
+from tests.helpers import run, started
 
 LEVEL = 10
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from allocator.tables import Table
-from tests.conftest import run
+from tests.helpers import run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

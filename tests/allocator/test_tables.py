@@ -13,7 +13,7 @@ import pytest
 import allocator.measure.build
 from allocator.columns import has_arrow
 from allocator.tables import SCHEMA_VERSION, Table, TableError
-from tests.conftest import run
+from tests.helpers import run
 
 
 def test_export_holds_all_points(table: Path, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from codec.bank_folders import SEARCH_PATH
 from codec.checkpoints import read_checkpoint, write_checkpoint
 from codec.learned import LearnedCodec
 from codec.weights import WeightsError, write_tensors
-from tests.codec.conftest import TINY, network
-from tests.conftest import THIS_PYTHON, run
+from tests.codec.networks import TINY, network
+from tests.helpers import THIS_PYTHON, run
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from codec.entries import COMMAND_FILES as COMMANDS
 from codec.entries import EntryError, known_entries, read_entries
 from codec.yuv import BITS, from_yuv, to_yuv
 from tests.codec import reference_model
-from tests.conftest import run, started
+from tests.helpers import run, started
 
 FFMPEG = """
 [hevc-by-ffmpeg]

@@ -12,7 +12,7 @@ import torch
 from codec import BitstreamError, Codec, CodecError, RGBImage, get_codec
 from codec.compressai_codec import read_state
 from codec.model_codec import ModelError
-from tests.conftest import run
+from tests.helpers import run
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from codec.bitstream import unpack
 from codec.formats import write_png
 from codec.learned import LearnedCodec
 from codec.tensors import to_tensor
-from tests.codec.conftest import TINY
-from tests.conftest import SKIMAGE
+from tests.codec.networks import TINY
+from tests.helpers import SKIMAGE
 
 pytest.importorskip("compressai")
 

@@ -7,7 +7,7 @@ import torch
 from codec.dkic import REFERENCE, DKICConfig
 from codec.layers.dynamic_kernel import LiteDCN
 from codec.network import CompressionNetwork, count_parameters
-from tests.codec.conftest import TINY, network
+from tests.codec.networks import TINY, network
 
 EVEN = ((4,) * 8, (1,) * 8)
 ABLATIONS: dict[str, dict[str, Any]] = {  # the rows of DKIC's tables 2, 3 and 4

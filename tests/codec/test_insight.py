@@ -15,7 +15,7 @@ from codec.insight import (
 )
 from codec.layers.dynamic_kernel import LiteDCN
 from codec.network import CompressionNetwork
-from tests.codec.conftest import TINY, network
+from tests.codec.networks import TINY, network
 
 
 def grid(sampling: Sampling) -> Tensor:

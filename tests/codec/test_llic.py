@@ -22,33 +22,22 @@ from codec.learned import LearnedCodec
 from codec.llic import Group, LLICConfig
 from codec.network import CompressionNetwork, count_parameters
 from codec.tensors import to_tensor
-from tests.codec.conftest import fit, network
-from tests.codec.test_learned import changed_outputs, coder, networks_of, noisy, priors, threads
-from tests.conftest import run
+from tests.codec.disturbances import changed_outputs, coder, networks_of, noisy, priors, threads
+from tests.codec.networks import TINY_LLIC, fit, network
+from tests.helpers import run
 
-TINY = LLICConfig(
-    channels=(8, 8, 16),
-    latent=32,
-    blocks=(0, 1, 1, 1),
-    hyper=16,
-    global_channels=32,
-    slices=(4, 4, 8, 16),
-    stages=(2, 2, 2, 2),
-    channel_widths=(16,),
-    parameter_widths=(32,),
-    context_kernel=3,
-    levels=3,
-)
 CHANNEL_WISE = dataclasses.replace(
-    TINY, slices=(8,) * 4, stages=(1,) * 4, context_model="channel-wise", residual_prediction=True
+    TINY_LLIC, slices=(8,) * 4, stages=(1,) * 4, context_model="channel-wise", residual_prediction=True
 )
 ENTROPY_MODELS = {
     "stf": dataclasses.replace(CHANNEL_WISE, support_slices=2),
-    "elic": TINY,
+    "elic": TINY_LLIC,
     "tcm": dataclasses.replace(CHANNEL_WISE, slices=(16, 16), stages=(1, 1), attention=4),
     "minnen": CHANNEL_WISE,
-    "stf of earlier versions": dataclasses.replace(TINY, slices=(8,) * 4, stages=(1,) * 4, mirrored=False),
-    "tcm of earlier versions": dataclasses.replace(TINY, slices=(16, 16), stages=(1, 1), attention=4, mirrored=False),
+    "stf of earlier versions": dataclasses.replace(TINY_LLIC, slices=(8,) * 4, stages=(1,) * 4, mirrored=False),
+    "tcm of earlier versions": dataclasses.replace(
+        TINY_LLIC, slices=(16, 16), stages=(1, 1), attention=4, mirrored=False
+    ),
 }
 
 
@@ -159,7 +148,7 @@ def test_streams_decode_to_the_same_latents_under_every_circumstance(
 
 
 def test_it_learns(photos: Path, photo: RGBImage, tmp_path: Path) -> None:
-    before, after = network(TINY), fit(network(TINY), photos, 60)
+    before, after = network(TINY_LLIC), fit(network(TINY_LLIC), photos, 60)
     errors = []
     for i, one in enumerate((before, after)):
         codec = LearnedCodec(create_bank(tmp_path / str(i), "small", [one]))
@@ -177,7 +166,7 @@ def test_its_latents_see_much_more_of_the_image_than_small_kernels_show() -> Non
         rows = gradient.abs().sum((0, 1, 3))
         return int((rows > 1e-3 * rows.max()).sum())
 
-    assert reach(TINY) > 1.5 * reach(dataclasses.replace(TINY, kernels=(3, 3, 3, 3)))
+    assert reach(TINY_LLIC) > 1.5 * reach(dataclasses.replace(TINY_LLIC, kernels=(3, 3, 3, 3)))
 
 
 def test_a_bank_of_it_is_a_codec(tmp_path: Path, photo: RGBImage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,4 +196,4 @@ def test_a_bank_of_it_is_a_codec(tmp_path: Path, photo: RGBImage, monkeypatch: p
 )
 def test_what_makes_no_network_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"have|can't be|positive|context model|channel-wise"):
-        LLICConfig.from_dict({**dataclasses.asdict(TINY), **fields})
+        LLICConfig.from_dict({**dataclasses.asdict(TINY_LLIC), **fields})

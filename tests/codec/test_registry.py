@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import codec
-from tests.conftest import started
+from tests.helpers import started
 
 CODEC = """
 import io

@@ -17,7 +17,7 @@ from allocator.images import ImageFile, find_images
 from allocator.measure import worker
 from allocator.tables import Table
 from codec import CodecError, ImageError, get_codec, read_image
-from tests.conftest import run
+from tests.helpers import run
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ from submissions.errors import SubmissionError
 from submissions.manifest import Manifest
 from submissions.submit import submit
 from tests.allocator.measure.at_once import Inline
-from tests.codec.conftest import network
+from tests.codec.networks import network
 
 CORPUS = Path(__file__).parent / "corpus"
 EXAMPLES = int(os.environ.get("ALLOCATOR_FUZZ", "2000"))

@@ -25,8 +25,7 @@ from codec.learned import LearnedCodec
 from codec.registry import CODECS
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.codec.conftest import TINY, network
-from tests.codec.test_llic import TINY as TINY_LLIC
+from tests.codec.networks import TINY, TINY_LLIC, network
 
 HERE = Path(__file__).parent
 CROPS = {"one": (300, 200, 380, 260), "two": (500, 300, 564, 348)}

@@ -10,7 +10,7 @@ import pytest
 from codec import get_codec
 from submissions.closure import follow_imports
 from submissions.decoder import make_decoder
-from tests.conftest import THIS_PYTHON
+from tests.helpers import THIS_PYTHON
 
 ANY = """__init__ base files formats jxl workers""".split()
 CLASSICAL = ["ends", "pillow"]

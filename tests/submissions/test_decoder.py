@@ -18,8 +18,8 @@ from submissions.archive import extract, pack, pack_streams, unpack
 from submissions.decoder import make_decoder
 from submissions.devkit import filter_environment, watch
 from submissions.errors import SubmissionError
-from tests.conftest import THIS_PYTHON, run
-from tests.submissions.conftest import as_version_2
+from tests.helpers import THIS_PYTHON, run
+from tests.submissions.manifests import as_version_2
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import torch
 
 from codec.command import CommandError, read_static
 from submissions.perturbation import Condition
-from tests.conftest import THIS_PYTHON, run
+from tests.helpers import THIS_PYTHON, run
 
 TONES = """
 from pathlib import Path

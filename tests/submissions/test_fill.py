@@ -11,7 +11,7 @@ from codec import RGBImage, get_codec
 from codec.base import BitstreamError
 from codec.bitstream import MAX_LEVELS, pack, unpack
 from codec.learned import LearnedCodec
-from tests.conftest import run
+from tests.helpers import run
 
 
 def test_between_two_levels_of_a_bank_there_are_many(photo: RGBImage) -> None:

@@ -18,7 +18,7 @@ from submissions import sandbox
 from submissions.archive import pack
 from submissions.devkit import Watched, filter_environment, watch
 from submissions.verify import verify
-from tests.conftest import run, started
+from tests.helpers import run, started
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the walls are Linux's")
 MARK = "31415.9265"

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from codec import get_codec, read_image
-from tests.conftest import THIS_PYTHON, run
+from tests.helpers import THIS_PYTHON, run
 
 
 @pytest.fixture(scope="module")

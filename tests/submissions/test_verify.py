@@ -17,8 +17,8 @@ from codec.pillow import PillowCodec
 from submissions.archive import pack
 from submissions.errors import SubmissionError
 from submissions.verify import Verdict, verify
-from tests.conftest import run
-from tests.submissions.conftest import as_version_2, as_version_3
+from tests.helpers import run
+from tests.submissions.manifests import as_version_2, as_version_3
 
 
 @pytest.fixture(scope="module")

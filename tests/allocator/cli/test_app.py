@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from allocator.cli.app import grid, marked
-from tests.conftest import run
+from tests.helpers import run
 
 HEADS = ["codec", "level", "setting", "bpp", "encode s", "lpips-squeeze", "ms-ssim", "psnr", "lpips-alex"]
 

@@ -17,7 +17,7 @@ from allocator.curve import Curve
 from allocator.objective import find_objective
 from allocator.tables import Table
 from codec import get_codec, read_image
-from tests.conftest import run
+from tests.helpers import run
 
 
 class Place:

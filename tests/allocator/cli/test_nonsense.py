@@ -14,7 +14,7 @@ from allocator.errors import AllocatorError
 from allocator.images import find_images
 from codec.base import shown
 from codec.files import is_safe_name
-from tests.conftest import THIS_PYTHON, run
+from tests.helpers import THIS_PYTHON, run
 
 LONG = "x" * 5000
 

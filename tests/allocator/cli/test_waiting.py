@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from allocator.cli import waiting
-from tests.conftest import run
+from tests.helpers import run
 
 
 def test_redirected_output_says_how_far_work_has_come(

@@ -12,11 +12,11 @@ from allocator.measure.adaptive import Assumption, MeasuredCurve, Needed, first_
 from allocator.measure.build import build
 from allocator.measure.engines import Local
 from allocator.metrics import get_metric
-from allocator.objective import Objective, Term, find_objective
+from allocator.objective import WORST, Objective, Term, find_objective
 from allocator.tables import Table
 from codec import CodecError, RGBImage
 from codec.pillow import PillowCodec, jpeg
-from tests.conftest import run
+from tests.helpers import run
 
 ASSUMPTIONS: tuple[Assumption, ...] = ("monotone", "convex")
 COST = Objective((Term("cost"),))
@@ -118,7 +118,7 @@ def test_what_it_cannot_do_is_refused() -> None:
     with pytest.raises(AllocationError, match="pooled"):
         plan(full, {"c": 4}, [mean], COST, "monotone")
     with pytest.raises(AllocationError, match="mean or pixels"):
-        plan(full, {"c": 4}, [pooled], Objective((Term("cost"),), "worst"), "monotone")
+        plan(full, {"c": 4}, [pooled], Objective((Term("cost"),), WORST), "monotone")
     with pytest.raises(AllocationError, match="can't be met"):
         plan(full, {"c": 4}, [make_budget(full, "pooled", total_bytes=1)], COST, "monotone")
 

@@ -23,7 +23,7 @@ from allocator.tables import Table
 from codec import RGBImage, get_codec, pixels_sha256, read_image
 from codec.pillow import PillowCodec, jpeg
 from tests.allocator.measure.builds import copy, frame, rows, wait_for_rows
-from tests.conftest import CROPS, run, started
+from tests.helpers import CROPS, run, started
 
 JPEG, WEBP = (len(get_codec(name).levels) for name in ("jpeg", "webp"))
 TIMES = ["encode_seconds", "decode_seconds"]

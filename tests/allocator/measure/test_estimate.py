@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from codec import get_codec
-from tests.conftest import run
+from tests.helpers import run
 
 JPEG, WEBP = (len(get_codec(name).levels) for name in ("jpeg", "webp"))
 

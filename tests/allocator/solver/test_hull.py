@@ -11,13 +11,13 @@ from allocator.grid import Rule
 from allocator.objective import Objective, Term
 from allocator.solver.hull import sweep
 from allocator.solver.knapsack import lower_bound, solve
-from tests.allocator.solver.test_knapsack import realistic
-from tests.conftest import run
+from benchmarks.solver import make_set
+from tests.helpers import run
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_every_allocation_of_the_sweep_is_optimal_for_its_own_weight(seed: int) -> None:
-    cost, weight, _ = realistic(30, 9, seed)
+    cost, weight, _ = make_set(30, 9, seed)
     available = np.random.default_rng(seed).random(cost.shape) < 0.8
     available[:, 3] = True
     curve = sweep(cost, weight, available=available)
@@ -33,7 +33,7 @@ def test_every_allocation_of_the_sweep_is_optimal_for_its_own_weight(seed: int) 
 
 
 def test_the_bound_is_the_duals() -> None:
-    cost, weight, _ = realistic(40, 8, 2)
+    cost, weight, _ = make_set(40, 8, 2)
     curve = sweep(cost, weight)
     for budget in np.linspace(curve.weight[0], curve.weight[-1] * 1.1, 40).astype(int):
         assert curve.bound(int(budget)) == pytest.approx(lower_bound(cost, weight, int(budget)), rel=1e-9)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 import allocator.solver.knapsack
 from allocator.solver.knapsack import Infeasible, SolveError, solve
-from tests.conftest import run
+from benchmarks.solver import make_set
+from tests.helpers import run
 
 Array: TypeAlias = NDArray[Any]
 
@@ -91,21 +92,11 @@ def test_agrees_with_dynamic_programming(way: str) -> None:
         check(cost, weight, budget, dynamic_program(cost, weight, budget), way)
 
 
-def realistic(items: int, options: int, seed: int) -> tuple[Array, Array, int]:
-    """Rates and distortions as images have them: sizes, complexities and curves differ."""
-    random = np.random.default_rng(seed)
-    pixels = random.integers(300_000, 3_000_000, items)
-    rate = np.exp(np.linspace(np.log(0.03), 0, options)) * np.exp(random.normal(0, 0.6, items))[:, None]
-    weight = (pixels[:, None] * rate * np.exp(random.normal(0, 0.05, rate.shape)) / 8).astype(np.int64)
-    cost = 0.5 * np.exp(random.normal(0, 0.3, items))[:, None] * np.exp(-3 * np.sqrt(rate))
-    return cost * (1 + random.normal(0, 0.005, cost.shape)), weight, int(0.15 * pixels.sum() / 8)
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_the_whole_program_in_pulp_is_no_better(seed: int) -> None:
     import pulp
 
-    cost, weight, budget = realistic(60, 12, seed)
+    cost, weight, budget = make_set(60, 12, seed)
     program = pulp.LpProblem("whole", pulp.LpMinimize)
     x = {key: program.add_variable(f"x{key[0]}_{key[1]}", cat="Binary") for key in np.ndindex(*cost.shape)}
     program += pulp.lpSum(cost[key] * x[key] for key in x)
@@ -120,7 +111,7 @@ def test_the_whole_program_in_pulp_is_no_better(seed: int) -> None:
 
 @pytest.mark.parametrize(("items", "options"), [(428, 8), (428, 64), (3000, 16)])
 def test_large_problems_are_proven_within_a_byte(items: int, options: int) -> None:
-    found = solve(*realistic(items, options, 5))
+    found = solve(*make_set(items, options, 5))
     assert found.optimal
     assert found.core < 1000
 
@@ -128,19 +119,19 @@ def test_large_problems_are_proven_within_a_byte(items: int, options: int) -> No
 @settings(max_examples=100, deadline=None)
 @given(st.integers(2, 30), st.integers(0, 10**6), st.integers(1, 5000))
 def test_more_budget_is_never_worse(items: int, seed: int, extra: int) -> None:
-    cost, weight, budget = realistic(items, 6, seed)
+    cost, weight, budget = make_set(items, 6, seed)
     budget = max(budget, int(weight.min(1).sum()))
     assert solve(cost, weight, budget + extra).cost <= solve(cost, weight, budget).cost
 
 
 def test_the_price_is_what_a_unit_of_budget_buys() -> None:
-    cost, weight, budget = realistic(2000, 16, 4)
+    cost, weight, budget = make_set(2000, 16, 4)
     less, more = solve(cost, weight, budget - 10_000), solve(cost, weight, budget + 10_000)
     assert (less.cost - more.cost) / 20_000 == pytest.approx(solve(cost, weight, budget).price, rel=0.02)
 
 
 def test_only_the_cheapest_choice_fits() -> None:
-    cost, weight, _ = realistic(50, 8, 3)
+    cost, weight, _ = make_set(50, 8, 3)
     least = int(weight.min(1).sum())
     found = solve(cost, weight, least)
     assert found.optimal
@@ -151,14 +142,14 @@ def test_only_the_cheapest_choice_fits() -> None:
 
 
 def test_a_generous_budget_buys_the_best_and_a_byte_is_worth_nothing() -> None:
-    cost, weight, _ = realistic(50, 8, 3)
+    cost, weight, _ = make_set(50, 8, 3)
     found = solve(cost, weight, int(weight.sum()))
     assert found.cost == math.fsum(cost.min(1))
     assert found.price == 0
 
 
 def test_items_may_have_different_numbers_of_options() -> None:
-    cost, weight, budget = realistic(40, 12, 8)
+    cost, weight, budget = make_set(40, 12, 8)
     available = np.arange(12) < np.random.default_rng(0).integers(1, 13, 40)[:, None]
     poisoned, heavy = cost.copy(), weight.copy()
     poisoned[~available], heavy[~available] = np.nan, -5
@@ -208,7 +199,7 @@ def test_an_item_without_options_is_named() -> None:
 
 
 def test_an_unknown_solver_is_told() -> None:
-    cost, weight, budget = realistic(24, 16, 0)
+    cost, weight, budget = make_set(24, 16, 0)
     with pytest.raises(SolveError, match="no solver 'gurobi'"):
         solve(cost, weight, budget, solver="gurobi")
 

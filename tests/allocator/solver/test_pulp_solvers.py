@@ -14,8 +14,8 @@ from allocator.errors import SolveError
 from allocator.solver import pulp_solvers
 from allocator.solver.knapsack import solve
 from allocator.solver.pulp_solvers import Status
+from benchmarks.solver import make_set
 from tests.allocator import faulty
-from tests.allocator.solver.test_knapsack import realistic
 
 FAULTS = {
     "Crashes": "was ended by SIGSEGV",
@@ -87,7 +87,7 @@ def test_a_failing_solver_gives_a_reason_and_the_next_one_works(name: str) -> No
 
 @pytest.mark.parametrize("name", [*FAULTS, *LIES])
 def test_a_failing_solver_costs_only_the_proof(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    cost, weight, budget = realistic(30, 8, 1)
+    cost, weight, budget = make_set(30, 8, 1)
     optimum = solve(cost, weight, budget)
     monkeypatch.setattr(allocator.solver.knapsack, "_STATES", (1,))
     found = solve(cost, weight, budget, solver=stand_in(name), time_limit=0.5 if name == "Hangs" else 60)

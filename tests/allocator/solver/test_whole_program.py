@@ -12,9 +12,9 @@ from allocator.errors import SolveError
 from allocator.solver.knapsack import solve
 from allocator.solver.pulp_solvers import list_solvers
 from allocator.solver.whole_program import Limit, solve_whole
+from benchmarks.solver import make_set
 from tests.allocator import faulty
-from tests.allocator.solver.test_knapsack import realistic
-from tests.conftest import run
+from tests.helpers import run
 
 
 def stand_in(name: str) -> str:
@@ -23,7 +23,7 @@ def stand_in(name: str) -> str:
 
 @pytest.mark.parametrize("solver", list_solvers())
 def test_every_installed_solver_finds_the_exact_methods_optimum(solver: str) -> None:
-    cost, weight, budget = realistic(40, 8, 1)
+    cost, weight, budget = make_set(40, 8, 1)
     available = np.random.default_rng(0).random(cost.shape) < 0.9
     available[:, 0] = True
     exact = solve(cost, weight, budget, available=available)
@@ -40,7 +40,7 @@ def test_every_installed_solver_finds_the_exact_methods_optimum(solver: str) -> 
 
 
 def test_a_solver_that_fails_leaves_the_exact_choice() -> None:
-    cost, weight, budget = realistic(20, 5, 2)
+    cost, weight, budget = make_set(20, 5, 2)
     exact = solve(cost, weight, budget)
     every = np.ones(cost.shape, bool)
     found = solve_whole(exact, cost, [Limit(weight, budget)], every, stand_in("Crashes"), 60)
@@ -51,7 +51,7 @@ def test_a_solver_that_fails_leaves_the_exact_choice() -> None:
 
 
 def test_a_solver_that_is_wrong_is_told_from_the_exact_method() -> None:
-    cost, weight, budget = realistic(20, 5, 2)
+    cost, weight, budget = make_set(20, 5, 2)
     exact = solve(cost, weight, budget)
     every = np.ones(cost.shape, bool)
     found = solve_whole(exact, cost, [Limit(weight, budget)], every, stand_in("CallsTheWorstOptimal"), 60)

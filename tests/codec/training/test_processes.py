@@ -16,7 +16,7 @@ from codec.bank_builder import check_bank
 from codec.training.processes import Processes
 from codec.training.recipe import RECIPES
 from codec.training.trainer import LOG, WEIGHTS
-from tests.conftest import run
+from tests.helpers import run
 
 
 def test_alone_nothing_changes() -> None:

@@ -25,7 +25,7 @@ from codec.training.data import Ahead
 from codec.training.losses import PerceptualLoss
 from codec.training.recipe import Loss, Recipe, find_recipe, read_recipe
 from codec.training.trainer import EVENTS, LOG, NOTES, STATE, WEIGHTS, Report, Trainer, TrainingError
-from tests.conftest import run, started
+from tests.helpers import run, started
 
 
 class Blurred(nn.Module):

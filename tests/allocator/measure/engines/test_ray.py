@@ -19,7 +19,7 @@ from allocator.metrics import get_metric
 from codec import RGBImage, get_codec
 from codec.pillow import PillowCodec, jpeg
 from tests.allocator.measure.builds import copy, frame, rows, wait_for_rows
-from tests.conftest import CROPS, run, started
+from tests.helpers import CROPS, run, started
 
 pytest.importorskip("ray")
 JPEG = len(get_codec("jpeg").levels)

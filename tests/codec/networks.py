@@ -1,16 +1,12 @@
-"""A small learned codec, quickly fitted: everything that a trained one does, in milliseconds."""
+"""Small networks, at random or quickly fitted."""
 
 from pathlib import Path
 
-import pytest
 import torch
 
-from codec import RGBImage, read_image
-from codec.bank import Bank
-from codec.bank_builder import create_bank
 from codec.dkic import DKICConfig
 from codec.layers.dynamic_kernel import LiteDCN
-from codec.learned import LearnedCodec
+from codec.llic import LLICConfig
 from codec.network import CompressionNetwork, NetworkConfig
 from codec.training.data import Photos
 from codec.training.losses import bits_per_pixel
@@ -24,6 +20,19 @@ TINY = DKICConfig(
     global_channels=32,
     slices=(4, 4, 8, 16),
     stages=(4, 2, 2, 1),
+    channel_widths=(16,),
+    parameter_widths=(32,),
+    context_kernel=3,
+    levels=3,
+)
+TINY_LLIC = LLICConfig(
+    channels=(8, 8, 16),
+    latent=32,
+    blocks=(0, 1, 1, 1),
+    hyper=16,
+    global_channels=32,
+    slices=(4, 4, 8, 16),
+    stages=(2, 2, 2, 2),
     channel_widths=(16,),
     parameter_widths=(32,),
     context_kernel=3,
@@ -61,20 +70,3 @@ def fit(made: CompressionNetwork, photos: Path, steps: int) -> CompressionNetwor
         torch.nn.utils.clip_grad_norm_(made.parameters(), 1.0)
         optimizer.step()
     return made.eval().requires_grad_(False)
-
-
-@pytest.fixture(scope="session")
-def bank(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    """Three levels of one network. Not to be changed."""
-    fitted = fit(network(), photos, 200)
-    return create_bank(tmp_path_factory.mktemp("banks") / "tiny", "tiny", [fitted])
-
-
-@pytest.fixture(scope="session")
-def codec(bank: Bank) -> LearnedCodec:
-    return LearnedCodec(bank)
-
-
-@pytest.fixture(scope="session")
-def photo(photos: Path) -> RGBImage:
-    return read_image(photos / "chelsea.png")

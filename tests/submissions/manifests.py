@@ -1,11 +1,7 @@
-"""The small learned codec of the codecs' tests is here, too, and what tests of submissions share."""
+"""Manifests of earlier versions."""
 
 import json
 from pathlib import Path
-
-from tests.codec.conftest import bank, codec, photo
-
-__all__ = ["as_version_2", "as_version_3", "bank", "codec", "photo"]
 
 
 def as_version_3(folder: Path) -> Path:

@@ -1,0 +1,79 @@
+"""What many tests share: the command line as a person runs it, and where real photos are."""
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import skimage.data
+
+import allocator.cli
+
+SKIMAGE = Path(skimage.data.__file__).parent
+CROPS = {
+    "astronaut": (60, 0, 188, 96),
+    "chelsea": (120, 60, 232, 172),
+    "coffee": (150, 80, 310, 176),
+    "motorcycle_left": (200, 150, 328, 278),
+    "rocket": (250, 100, 346, 228),
+}
+THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+"""What decoders of the tests are packed for: no wheel has to be fetched."""
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def run(*arguments: object) -> Ran:
+    """The command line, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    argv, sys.argv = sys.argv, ["allocator", *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as left:
+            allocator.cli.main()
+    finally:
+        sys.argv = argv
+    return Ran(int(left.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def _heed_interrupts() -> None:
+    """As a terminal starts it; a shell's background job would hand on that interrupts are ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def started(*arguments: object, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """The command line, in a process group of its own that never outlives the block."""
+    command = [str(Path(sys.executable).with_name("allocator")), *map(str, arguments)]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, **(env or {})},
+        preexec_fn=_heed_interrupts,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def data(*parts: str) -> Path:
+    """A path in the shared data; the test is skipped where there is none."""
+    root = os.environ.get("ALLOCATOR_DATA")
+    if not root:
+        pytest.skip("ALLOCATOR_DATA is not set")
+    return Path(root, *parts)
