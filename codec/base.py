@@ -110,7 +110,7 @@ class Codec(ABC):
     suffix: str
     """Ending of a bitstream's file name, dot included; no two codecs share one."""
     version: str
-    """Names everything besides the level that changes bytes or pixels: libraries, settings, weights."""
+    """Names what changes bytes or pixels besides the level and the code: libraries, settings, weights."""
     levels: Sequence[str]
     """The setting of each level, fewest bytes first: ``("crf50", "crf48", ...)``."""
     exact_pixels: bool = True
@@ -199,7 +199,18 @@ class Codec(ABC):
         """
         return 256 << 20
 
+    @property
+    def modules(self) -> Sequence[str]:
+        """Modules whose code its bytes and pixels follow from, as :mod:`codec.code_digest` sees it.
+
+        By default that of its class. Override it to name others too, or none where ``version`` tells all.
+        """
+        return (type(self).__module__,)
+
     def fingerprint(self, level: int, setting: str | None = None) -> str:
         """32 hex digits that change whenever the bytes or pixels of a level (or a setting beside it) might."""
-        identity = json.dumps([self.name, level, setting or self.levels[level], self.version])
+        from codec.code_digest import unrecorded_code
+
+        code = [digest for module in self.modules for digest in unrecorded_code(module)]
+        identity = json.dumps([self.name, level, setting or self.levels[level], self.version, *code])
         return hashlib.sha256(identity.encode()).hexdigest()[:32]

@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,11 @@ class CompressAICodec(ModelCodec):
                 raise ModelError(f"{name!r} can't be a codec's name; use letters, digits, -, +, _ and .")
         levels = tuple(f"q{i + 1}" for i in range(len(self.files or self.urls)))
         super().__init__(name, suffix, version, levels, mark, model_class)
+
+    @property
+    def modules(self) -> Sequence[str]:
+        module: str = self.model_class.__module__
+        return (*super().modules, *([] if module.startswith("compressai.") else [module]))
 
     def read_weights(self, level: int) -> dict[str, Tensor]:
         state = read_state(self.files[level]) if self.files else _download(self.urls[level], self.name)

@@ -42,6 +42,10 @@ class LearnedCodec(Codec):
         self.version = f"bank {self.bank.identity[:16]}, stream {VERSION}"
 
     @property
+    def modules(self) -> Sequence[str]:
+        return (*super().modules, type(self.bank.config).__module__)
+
+    @property
     def training_metrics(self) -> frozenset[str]:  # type: ignore[override]
         return self.bank.training_metrics
 

@@ -61,6 +61,17 @@ def test_tables_hold_what_was_measured(release: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
+def test_what_has_the_fingerprint_of_a_release_is_encoded_as_it_was(release: Path, tmp_path: Path) -> None:
+    shutil.copy(release / "table.db", tmp_path)
+    with al.open(tmp_path / "table.db") as table:
+        for row in table.frame().to_dict("records"):
+            coder = codec.get(row["codec"])
+            if coder.fingerprint(row["level"]) == row["fingerprint"]:  # with the same libraries
+                image = codec.read_image(release / "images" / row["path"])
+                assert coder.encode(image, row["level"]) == table.bitstream(row["sha256"], row["fingerprint"])
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
 def test_submissions_verify(release: Path, tmp_path: Path) -> None:
     shutil.copytree(release / "submission", tmp_path / "entry")
     if sys.platform != "linux":

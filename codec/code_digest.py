@@ -1,0 +1,207 @@
+"""A digest of what code does. Fingerprints of codecs follow from it, so that changed code never meets old rows.
+
+It covers a module and all definitions that the module reaches by name in its top-level package. Comments, docstrings,
+annotations, formatting and the messages of errors don't count. Other packages are left to :attr:`Codec.version`.
+
+``code_digests.json`` records the code of this package. Recorded code adds nothing to fingerprints, so that tables
+outlive releases. ``python -m codec.code_digest`` records the code as it is now. Whoever changed it first makes sure
+that bytes and pixels are the same as before, and changes the ``version`` of each codec for which they aren't.
+"""
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+RECORD = Path(__file__).with_name("code_digests.json")
+CODEC_MODULES = (
+    "codec.command",
+    "codec.compressai_codec",
+    "codec.compressai_model",
+    "codec.dkic",
+    "codec.learned",
+    "codec.llic",
+    "codec.original",
+    "codec.pillow",
+    "codec.tuned",
+)
+"""Those of this package that :attr:`codec.base.Codec.modules` names."""
+_IDLE_FIELDS = {"annotation", "ctx", "kind", "returns", "type_comment", "type_params"}
+_DEFINED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def unrecorded_code(module: str) -> list[str]:
+    """The digest of a module's code, in a list; an empty one where it is the recorded code, or has no source file."""
+    found = digest_code(module)
+    return [] if found in (None, _recorded().get(module)) else [str(found)]
+
+
+@functools.cache
+def digest_code(module: str) -> str | None:
+    """16 hex digits that change with what a module's code does; None where it has no source file."""
+    if module == "__main__" or _read(module) is None:
+        return None
+    reached: dict[_Place, str] = {}
+    left = [_Place(module, "*")]
+    while left:
+        place = left.pop()
+        if (found := _read(place.module)) is None or place in reached:
+            continue
+        if place.name == "*":
+            reached[place] = ""
+            left += [_Place(place.module, name) for name in found.definitions]
+        elif place.name in found.definitions:
+            nodes = found.definitions[place.name]
+            reached[place] = json.dumps([*map(_shape, nodes)])
+            left += [other for node in nodes for other in found.used(node)]
+        elif place.name in found.imports:
+            left.append(found.imports[place.name])
+        else:
+            left.append(_Place(f"{place.module}.{place.name}", "*"))  # a module, if anything
+    lines = "\n".join(f"{place.module}.{place.name} {reached[place]}" for place in sorted(reached))
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+
+class _Place(NamedTuple):
+    """A definition, or with ``*`` the whole of a module."""
+
+    module: str
+    name: str
+
+
+class _Source:
+    """A module's definitions by name, and where its other names are from."""
+
+    def __init__(self, module: str, tree: ast.Module, *, is_package: bool) -> None:
+        self.module = module
+        self.definitions: dict[str, list[ast.stmt]] = {}
+        self.imports: dict[str, _Place] = {}
+        for statement in _statements(tree.body):
+            for name in _bound(statement):
+                self.definitions.setdefault(name, []).append(statement)
+        top = module.partition(".")[0]
+        for node in _without_types(tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    if alias.name.partition(".")[0] == top:
+                        name = alias.name if alias.asname else top
+                        self.imports[alias.asname or top] = _Place(name, "*")
+            elif isinstance(node, ast.ImportFrom):
+                source = importlib.util.resolve_name(
+                    "." * node.level + (node.module or ""), module if is_package else module.rpartition(".")[0]
+                )
+                if source.partition(".")[0] == top:
+                    self.imports |= {alias.asname or alias.name: _Place(source, alias.name) for alias in node.names}
+
+    def used(self, node: ast.AST) -> Iterator[_Place]:
+        """What a definition reaches in its package."""
+        modules: set[ast.AST] = set()
+        for one in ast.walk(node):
+            if isinstance(one, ast.Attribute) and isinstance(one.value, ast.Name):
+                source = self.imports.get(one.value.id)
+                if source and (module := _as_module(source)):
+                    modules.add(one.value)
+                    yield _Place(module, one.attr)
+        for one in ast.walk(node):
+            if isinstance(one, ast.Name) and one not in modules:
+                if one.id in self.definitions:
+                    yield _Place(self.module, one.id)
+                elif one.id in self.imports:
+                    yield self.imports[one.id]
+
+
+def _as_module(place: _Place) -> str | None:
+    if place.name == "*":
+        return place.module
+    name = f"{place.module}.{place.name}"
+    return name if _read(name) is not None else None
+
+
+@functools.cache
+def _read(module: str) -> _Source | None:
+    """A module's source; of its package no more is imported than what is already."""
+    top, *parts = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not spec.origin:
+        return None
+    file, is_package = Path(spec.origin), spec.submodule_search_locations is not None
+    if parts and not is_package:
+        return None
+    if parts:
+        file = file.parent.joinpath(*parts, "__init__.py")
+        file = file if file.is_file() else file.parent.with_suffix(".py")
+    if file.suffix != ".py" or not file.is_file():
+        return None
+    try:
+        return _Source(module, ast.parse(file.read_bytes()), is_package=file.name == "__init__.py")
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements of a module, those in blocks one by one."""
+    for node in body:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from _statements(node.orelse)
+        elif isinstance(node, ast.If | ast.Try | ast.With | ast.For | ast.While):
+            for part in ast.iter_child_nodes(node):
+                if isinstance(part, ast.stmt):
+                    yield from _statements([part])
+                elif isinstance(part, ast.ExceptHandler):
+                    yield from _statements(part.body)
+        else:
+            yield node
+
+
+def _without_types(tree: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        yield from _without_types(node)
+
+
+def _bound(node: ast.stmt) -> list[str]:
+    """The names that a statement gives meaning to."""
+    if isinstance(node, _DEFINED):
+        return [node.name]
+    if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
+        return [one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)]
+    return []
+
+
+def _shape(node: Any) -> Any:
+    """A piece of syntax without what doesn't act, the same in all versions of Python."""
+    if isinstance(node, list):
+        return [_shape(one) for one in node if not _is_text(one)]
+    if isinstance(node, ast.Raise):
+        raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        return ["Raise", _shape(raised)]
+    if isinstance(node, ast.AST):
+        fields = {name: value for name, value in ast.iter_fields(node) if name not in _IDLE_FIELDS}
+        return [
+            type(node).__name__,
+            *([name, _shape(value)] for name, value in fields.items() if value not in (None, [])),
+        ]
+    return node if isinstance(node, str | int | float | bool) else repr(node)
+
+
+def _is_text(node: object) -> bool:
+    """Whether it's a docstring, or another text that stands alone."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+@functools.cache
+def _recorded() -> dict[str, str]:
+    return dict(json.loads(RECORD.read_text())) if RECORD.is_file() else {}
+
+
+if __name__ == "__main__":
+    RECORD.write_text(json.dumps({name: digest_code(name) for name in CODEC_MODULES}, indent=1) + "\n")
