@@ -1,4 +1,4 @@
-"""Codecs and metrics by name. An entry point is the one way in, for the built-in ones and for yours.
+"""Codecs by name. An entry point is the one way in, for the built-in ones and for yours.
 
 Learned codecs are data: a bank's folder (see :mod:`codec.bank`) is one, by its path, or by its name where
 :mod:`codec.bank_folders` finds it. Programs (:mod:`codec.command`) and other people's models
@@ -7,14 +7,13 @@ by ``NAME=SPECIFICATION``, for as long as the process lasts.
 """
 
 import contextlib
-import difflib
 import functools
-import importlib.metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from codec.bank_folders import BANK_MANIFEST, SEARCH_PATH, bank_folder, bank_folders
-from codec.base import Codec, CodecError, foreign_errors, is_codec_name, reason
+from codec.base import Codec, CodecError, foreign_errors, is_codec_name
+from codec.entry_points import UnknownName, create, registered
 from codec.trust import check_name, note_typed
 
 if TYPE_CHECKING:
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 CODECS = "clic_allocator.codecs"
 """The entry-point group of codecs; each entry is called without arguments and returns a :class:`Codec`."""
-
-
 _MODELS = ("compressai:", "module:")
 
 
@@ -32,16 +29,9 @@ def is_specification(name: str) -> bool:
     return name.startswith(_MODELS)
 
 
-class UnknownName(CodecError):
-    """No entry of the group has the name, or its package fails to load."""
-
-
-def names(group: str = CODECS) -> list[str]:
-    """The registered names of a group, sorted; of codecs also the known banks, and the
-    models and installed programs of files of entries.
-    """
-    others = {*bank_folders(), *_installed_commands()} if group == CODECS else set()
-    return sorted({*importlib.metadata.entry_points(group=group).names, *others})
+def names() -> list[str]:
+    """The registered codecs, the known banks, and the models and installed programs of files of entries; sorted."""
+    return sorted({*registered(CODECS), *bank_folders(), *_installed_commands()})
 
 
 def _installed_commands() -> list[str]:
@@ -49,28 +39,6 @@ def _installed_commands() -> list[str]:
     from codec.entries import known_entries
 
     return [name for name, entry in known_entries().items() if not isinstance(entry, Command) or not entry.missing()]
-
-
-def create(group: str, name: str, passing: type[Exception] = CodecError) -> Any:
-    """Call the entry point ``name`` of ``group`` and return what it makes; errors of type ``passing`` pass.
-
-    Raises:
-        UnknownName: there is no such entry, or it fails otherwise.
-    """
-    kind = group.rpartition(".")[2].removesuffix("s")
-    found = list(importlib.metadata.entry_points(group=group, name=name))
-    if not found:
-        close = difflib.get_close_matches(name, names(group), 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names(group))}."
-        if group == CODECS:
-            hint += f" (A bank's folder is a codec, too; {SEARCH_PATH} names folders whose banks are known by name.)"
-        raise UnknownName(f"No {kind} is called {name!r}; {hint}")
-    try:
-        return found[0].load()()
-    except passing:
-        raise
-    except (Exception, SystemExit) as error:  # of a stranger's package
-        raise UnknownName(f"The {kind} {name!r} can't be loaded from {found[0].value} ({reason(error)}).") from error
 
 
 def get_codec(name: str) -> Codec:
@@ -110,7 +78,7 @@ _models: dict[str, Codec] = {}
 def _find_codec(name: str) -> Codec:
     if name in _models:
         return _models[name]
-    if name not in importlib.metadata.entry_points(group=CODECS).names:
+    if name not in registered(CODECS):
         folder = bank_folder(name)
         if (folder / BANK_MANIFEST).is_file():
             return _of_bank(folder.resolve(), (folder / BANK_MANIFEST).stat().st_mtime_ns)
@@ -122,7 +90,8 @@ def _find_codec(name: str) -> Codec:
 
         if tuned := find_tuned(name):
             return tuned
-    codec: Codec = create(CODECS, name)
+    banks = f" (A bank's folder is a codec, too; {SEARCH_PATH} names folders whose banks are known by name.)"
+    codec: Codec = create(CODECS, name, "codec", names(), banks)
     with foreign_errors(f"The codec {name!r} has no sound name, suffix, version and levels"):
         _check(codec)
     return codec
@@ -140,7 +109,7 @@ def stored_codec(name: str) -> Codec:
     Raises:
         UntrustedName: it would load code or files, and nobody trusts it (see :mod:`codec.trust`).
     """
-    if name not in importlib.metadata.entry_points(group=CODECS).names:
+    if name not in registered(CODECS):
         check_name(name)
     if is_specification(name):
         return _of_model(name, "", as_stored=True)
@@ -166,7 +135,7 @@ def is_taken(name: str) -> bool:
     """Whether a bank called so would be taken for another codec, or its bitstreams for another kind of files."""
     from codec.image import SUFFIXES
 
-    entries = importlib.metadata.entry_points(group=CODECS).names
+    entries = registered(CODECS)
     return name in entries or f".{name}".lower().endswith((*SUFFIXES, *_by_suffix()))
 
 
@@ -207,7 +176,7 @@ def codec_for_file(name: str) -> Codec:
 @functools.cache
 def _by_suffix() -> dict[str, Codec]:
     codecs = []
-    for name in importlib.metadata.entry_points(group=CODECS).names:
+    for name in registered(CODECS):
         with contextlib.suppress(CodecError):  # another package's fault keeps no one from their own files
             codecs.append(get_codec(name))
     return {codec.suffix: codec for codec in codecs}

@@ -53,8 +53,8 @@ FORMAT = 2
 OLDEST_FORMAT = 1
 _NEWEST_GLIBC = 39
 """That of the devkit's Ubuntu 24.04: 2.39."""
-_NOT_DECODED = "codec.picture"
-"""Transparency and colour profiles are for files to deploy; a decoder writes RGB."""
+_NOT_DECODED = {"codec.code_digest", "codec.picture"}
+"""Fingerprints are for tables, transparency and colour profiles for files to deploy; a decoder writes RGB."""
 _PLAIN = {"AVIF": "avif", "HEIF": "hevc", "JPEG": "jpeg", "JXL": "jxl", "WEBP": "webp"}
 """Pillow's names of formats to what decodes them."""
 _MOST_INDEX = 1 << 20
@@ -160,7 +160,7 @@ def make_decoder(
     required = sorted({name for codec in codecs for name in codec.requirements})
     whole = {part.package for part in parts if part.package}
     required = [name for name in required if not whole & _tops(name)]  # a codec's own package is there already
-    provided = {_NOT_DECODED, *server_modules(), *(top for name in required for top in _tops(name))}
+    provided = {*_NOT_DECODED, *server_modules(), *(top for name in required for top in _tops(name))}
     modules = {"submissions.decoding", *(module for part in parts for module in part.modules)}
     closure = follow_imports(modules, provided, whole)
     required += sorted(one.metadata["Name"] for top in closure.required for one in distributions(top))

@@ -9,10 +9,10 @@ from typing import NamedTuple
 from allocator.allocation import Allocation, Budget, Rate, make_budget, parse_target
 from allocator.constraints import Constraints
 from allocator.grid import Rule
-from allocator.metrics import METRICS, Metric, stored_metric
+from allocator.metrics import Metric, stored_metric
+from allocator.metrics import names as metric_names
 from allocator.problem import Problem
 from allocator.tables import Table
-from codec import names
 from codec.files import write_file
 from codec.registry import stored_codec
 from submissions.decoder import DECODER, MACHINE, Decoder, check_size, make_decoder, summary
@@ -242,7 +242,7 @@ def fill_allocation(
     """
     chosen = allocation.chosen
     floors = {floor.metric for floor in constraints.floors}
-    known = [name for name in names(METRICS) if name in chosen and chosen[name].notna().all()]
+    known = [name for name in metric_names() if name in chosen and chosen[name].notna().all()]
     metrics: list[Metric] = [stored_metric(name) for name in dict.fromkeys([*known, *sorted(floors)])]
     return refill(
         allocation, int(allocation.slack), metrics, keep=sorted(floors), report=lambda line: report(f"  {line}")

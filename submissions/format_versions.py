@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from allocator.tables import SCHEMA_VERSION
 from codec import bank, bitstream
+from codec.training import recipe
 from submissions import decoder, manifest
 
 
@@ -29,4 +30,5 @@ FORMATS = {
     "stream": Format(bitstream.VERSION, bitstream.VERSION, "codec.bitstream"),
     "submission": Format(manifest.MANIFEST_VERSION, manifest.OLDEST_VERSION, "submissions.manifest"),
     "decoder": Format(decoder.FORMAT, decoder.OLDEST_FORMAT, "submissions.decoder"),
+    "recipe": Format(recipe.FORMAT, 1, "codec.training.recipe"),
 }

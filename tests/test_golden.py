@@ -1,10 +1,12 @@
 """What released versions wrote is read for ever: streams bit for bit, tables, banks and submissions as they were."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ import allocator as al
 import codec
 from codec.bank import Bank
 from codec.learned import LearnedCodec
+from codec.training.recipe import read_recipe
 
 GOLDEN = Path(__file__).parent / "golden"
 RELEASES = sorted(path.parent for path in GOLDEN.glob("*/table.db"))
@@ -69,6 +72,22 @@ def test_what_has_the_fingerprint_of_a_release_is_encoded_as_it_was(release: Pat
             if coder.fingerprint(row["level"]) == row["fingerprint"]:  # with the same libraries
                 image = codec.read_image(release / "images" / row["path"])
                 assert coder.encode(image, row["level"]) == table.bitstream(row["sha256"], row["fingerprint"])
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
+def test_recipes_mean_what_they_meant(release: Path) -> None:
+    expected = json.loads((release / "recipe.json").read_text())
+    found = json.loads(json.dumps(dataclasses.asdict(read_recipe(release / "recipe.toml"))))
+    assert _part_of(found, expected) == expected
+
+
+def _part_of(found: Any, expected: Any) -> Any:
+    """Without the fields that came later."""
+    if isinstance(expected, dict):
+        return {name: _part_of(found[name], value) for name, value in expected.items()}
+    if isinstance(expected, list):
+        return [_part_of(*pair) for pair in zip(found, expected, strict=True)]
+    return found
 
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)

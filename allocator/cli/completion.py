@@ -16,9 +16,9 @@ def codec_names(incomplete: str) -> list[str]:
 def metric_names(incomplete: str) -> list[str]:
     """Those that are registered."""
     with contextlib.suppress(Exception):
-        from codec.registry import names
+        from codec.entry_points import registered
 
-        return _beginning(names("clic_allocator.metrics"), incomplete)
+        return _beginning(registered("clic_allocator.metrics"), incomplete)
     return []
 
 

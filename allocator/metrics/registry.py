@@ -1,16 +1,19 @@
 """Metrics by name: entry points, and those of libraries."""
 
-import importlib.metadata
-
 from allocator.metrics.base import Metric, MetricError
 from allocator.points import RESERVED
-from codec.registry import create
+from codec.entry_points import create, registered
 from codec.trust import check_name, note_typed
 
 METRICS = "clic_allocator.metrics"
 """The entry-point group of metrics; each entry is called without arguments and returns a :class:`Metric`."""
 _OF_LIBRARIES = ("piq:", "pyiqa:")
 """How names of their metrics begin, see :mod:`allocator.metrics.libraries`."""
+
+
+def names() -> list[str]:
+    """The registered metrics, sorted; libraries have more."""
+    return sorted(registered(METRICS))
 
 
 def get_metric(name: str) -> Metric:
@@ -30,7 +33,7 @@ def _find_metric(name: str) -> Metric:
 
         library, _, inner = name.partition(":")
         return of_library(library, inner)
-    metric: Metric = create(METRICS, name, MetricError)
+    metric: Metric = create(METRICS, name, "metric", names())
     if metric.name in RESERVED:
         raise MetricError(f"A metric can't be called {metric.name!r}, which heads another column of a table.")
     return metric
@@ -42,6 +45,6 @@ def stored_metric(name: str) -> Metric:
     Raises:
         UntrustedName: it would load code or files, and nobody trusts it (see :mod:`codec.trust`).
     """
-    if name not in importlib.metadata.entry_points(group=METRICS).names and not name.startswith(_OF_LIBRARIES):
+    if name not in registered(METRICS) and not name.startswith(_OF_LIBRARIES):
         check_name(name)
     return _find_metric(name)

@@ -10,6 +10,9 @@ from codec.configurations import find_configuration
 from codec.network import NetworkConfig
 from codec.toml import read_toml
 
+FORMAT = 1
+"""Of recipes. A field that a recipe lacks means what it meant before there was such a field."""
+
 
 class RecipeError(CodecError):
     """A recipe is missing, damaged, or asks for what can't be."""
@@ -205,6 +208,8 @@ def read_recipe(path: Path) -> Recipe:
         RecipeError: it can't be read, or holds what no recipe has.
     """
     content = read_toml(path, RecipeError)
+    if (version := content.pop("format", 1)) != FORMAT:
+        raise RecipeError(f"{path}: is of format {version!r}; this version reads {FORMAT}.")
     try:
         stages = tuple(_part(Stage, stage) for stage in content.pop("stages", []))
         recipe: Recipe = _part(Recipe, {"name": path.stem, **content, "stages": stages})

@@ -4,6 +4,7 @@ They go to ``tests/golden/VERSION/`` and never change again; ``tests/test_golden
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import platform
@@ -23,6 +24,7 @@ from allocator.images import SHIPPED_PHOTOS
 from codec.bank_builder import create_bank
 from codec.learned import LearnedCodec
 from codec.registry import CODECS
+from codec.training.recipe import RECIPES, read_recipe
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.codec.networks import TINY, TINY_LLIC, network
@@ -58,6 +60,13 @@ def write_stream(place: Path, coder: codec.Codec, data: bytes) -> None:
     Image.fromarray(coder.decode(data)).save(f"{place}.png", optimize=True)
 
 
+def write_recipe(folder: Path) -> None:
+    """A recipe, and what it means."""
+    shutil.copy(RECIPES / "po-dkic-compact-gpu.toml", folder / "recipe.toml")
+    meant = dataclasses.asdict(read_recipe(folder / "recipe.toml"))
+    (folder / "recipe.json").write_text(json.dumps(meant, indent=1) + "\n")
+
+
 def write_table_and_submission(folder: Path, work: Path) -> None:
     """A table of two images, and what was submitted of it."""
     packing = al.DecoderOptions([f"{sys.version_info.major}.{sys.version_info.minor}"], machine=platform.machine())
@@ -87,6 +96,7 @@ def main() -> None:
     photo = Image.open(SHIPPED_PHOTOS / "spices.jpg").convert("RGB")
     for name, box in CROPS.items():
         Image.fromarray(np.asarray(photo.crop(box))).save(folder / "images" / f"{name}.png")
+    write_recipe(folder)
     write_streams(folder / "streams", folder / "images" / "one.png")
     with tempfile.TemporaryDirectory() as work:
         write_table_and_submission(folder, Path(work))

@@ -45,6 +45,7 @@ def test_schedules() -> None:
         ("[rate]\ntargets = [0.1, 0.2]\n[[stages]]\nsteps = 1", "two prices for each level"),
         ("[rate]\ntargets = [0.2, 0.1]\nabove = [1, 1]\nbelow = [1, 1]\n[[stages]]\nsteps = 1", "rising"),
         ('[[stages]]\nsteps = 1\nschedule = "linear"', "unknown schedule"),
+        ("format = 2", "is of format 2; this version reads 1"),
         ('[optimizer]\nname = "sgd"\n[[stages]]\nsteps = 1', "unknown optimizer"),
     ],
 )
