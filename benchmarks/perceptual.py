@@ -9,10 +9,11 @@ every level of the bank.
 With --pictures it writes crops of six images, each the original, HEVC and the bank side by side. The rule: every
 fourth image by name, its centre of 256x256 pixels; the bank at the level that the allocation gives that image at 0.15
 bits per pixel; HEVC at its first level with at least as many bytes. Every --stage, a bank of an earlier stage of the
-training, comes between the two, at its highest level with at most as many bytes.
+training, comes between the two, at the level whose bytes are nearest to the bank's.
 """
 
 import argparse
+import math
 import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
@@ -112,14 +113,17 @@ def centre(image: RGBImage) -> RGBImage:
     return image[top : top + CROP, left : left + CROP]
 
 
-def encode_within(codec: Codec, image: RGBImage, budget: int, level: int) -> bytes:
-    """The bitstream of the highest level within a budget of bytes; levels are tried from the given one."""
-    stream = codec.encode(image, level)
-    while len(stream) <= budget and level + 1 < len(codec.levels):
-        stream, level = codec.encode(image, level + 1), level + 1
-    while len(stream) > budget and level:
-        stream, level = codec.encode(image, level - 1), level - 1
-    return stream
+def encode_near(codec: Codec, image: RGBImage, size: int, level: int) -> bytes:
+    """The bitstream of the level nearest to a size in bytes, by ratio; the given level is tried first."""
+    best = codec.encode(image, level)
+    for step in (1, -1):
+        tried = level + step
+        while 0 <= tried < len(codec.levels):
+            stream = codec.encode(image, tried)
+            if abs(math.log(len(stream) / size)) >= abs(math.log(len(best) / size)):
+                break
+            best, tried = stream, tried + step
+    return best
 
 
 def write_pictures(table: Table, bank: str, metric: str, folder: Path, stages: Sequence[str]) -> None:
@@ -134,7 +138,7 @@ def write_pictures(table: Table, bank: str, metric: str, folder: Path, stages: S
         theirs = of_image[of_image["bytes"] >= ours["bytes"]].iloc[0]
         image = read_image(Path(ours["path"]))
         streams = [(RIVAL, stored_stream(table, theirs))]
-        streams += [(name, encode_within(get_codec(name), image, ours["bytes"], ours["level"])) for name in stages]
+        streams += [(name, encode_near(get_codec(name), image, ours["bytes"], ours["level"])) for name in stages]
         streams += [(bank, stored_stream(table, ours))]
         measure = get_metric(metric)
         reference = measure.reference(image)
