@@ -6,7 +6,7 @@ from codec.base import CodecError
 from codec.registry import stored_codec
 
 MARK = "†"
-FOOTNOTE = f"{MARK} by a metric that was in the loss which trained this codec, and flatters it"
+FOOTNOTE = f"{MARK} The metric was in this codec's training loss, and flatters it"
 
 
 def training_metrics(codec: str) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""What the site has beyond this folder's pages: model cards and notebooks, which lie elsewhere, and the commands."""
+"""Add the pages that are not in this folder to the site: model cards, notebooks and the commands."""
 
 import os.path
 import re
@@ -10,15 +10,19 @@ from typing import Any
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
-ELSEWHERE = {"codec/banks/po-dkic/README.md": "reference/po-dkic.md", "notebooks/README.md": "notebooks/index.md"}
-"""Pages by their places in the repository, and in the site."""
+ELSEWHERE = {
+    "codec/banks/dkic/README.md": "reference/dkic.md",
+    "codec/banks/po-dkic/README.md": "reference/po-dkic.md",
+    "notebooks/README.md": "notebooks/index.md",
+}
+"""The pages outside this folder: their paths in the repository, and in the site."""
 COMMANDS = "reference/commands.md"
 _ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):<code>~?([^<]+)</code>")
 _LINK = re.compile(r"\[((?:`[^`]*`|[^\]`])*)\]\(([^)\s]+)\)")
 
 
 def on_files(files: Any, *, config: Any) -> Any:
-    """Take in what lies elsewhere."""
+    """Add the pages and notebooks outside this folder."""
     notebooks = [f"notebooks/{path.name}" for path in ROOT.glob("notebooks/*.ipynb")]
     for place, page in [*ELSEWHERE.items(), *zip(notebooks, notebooks, strict=True)]:
         if (ROOT / place).exists():
@@ -27,7 +31,7 @@ def on_files(files: Any, *, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Fill the page of commands; turn links that are right in the repository into the site's."""
+    """Fill the page of commands; convert links between files of the repository to links of the site."""
     uri = page.file.src_uri
     if uri == COMMANDS:
         markdown += _commands()
@@ -36,9 +40,9 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Turn docstrings' roles (``:class:`Name` ``) into links where the site has the name, and into code elsewhere."""
+    """Convert roles in docstrings (``:class:`Name` ``) to links if the site has the name, and to code otherwise."""
     html = _ROLE.sub(r'<autoref optional identifier="\1"><code>\1</code></autoref>', html)
-    return html.replace("::</p>", ":</p>")  # before what is set apart
+    return html.replace("::</p>", ":</p>")  # before a block
 
 
 def _relink(link: re.Match[str], place: str, uri: str) -> str:
@@ -52,7 +56,7 @@ def _relink(link: re.Match[str], place: str, uri: str) -> str:
     elif aim in ELSEWHERE or aim.endswith(".ipynb"):
         aim = ELSEWHERE.get(aim, aim)
     elif (ROOT / aim).exists():
-        return text  # the repository's alone
+        return text  # not on the site
     relative = os.path.relpath(aim, os.path.dirname(uri) or ".")  # noqa: PTH120
     return f"[{text}]({relative}{hash_}{anchor})"
 
@@ -60,4 +64,4 @@ def _relink(link: re.Match[str], place: str, uri: str) -> str:
 def _commands() -> str:
     command = [sys.executable, "-m", "typer", "allocator.cli", "utils", "docs", "--name", "allocator"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return "\n" + done.stdout.partition("\n")[2]  # its first line is a heading of its own
+    return "\n" + done.stdout.partition("\n")[2]  # without its own heading

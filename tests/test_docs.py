@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -20,6 +21,7 @@ from allocator.cli import app
 from tests.helpers import THIS_PYTHON, run
 
 ROOT = Path(__file__).parent.parent
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PAGES = sorted(
     str(path.relative_to(ROOT))
     for path in [
@@ -314,6 +316,20 @@ def test_every_page_is_found_from_the_first(site: Path) -> None:
     first = (site / "index.html").read_text()
     for page in site.rglob("*.html"):
         assert page.name == "404.html" or f'href="{page.relative_to(site).as_posix()}"' in first, page
+
+
+def test_search_works_in_a_page_opened_from_disk(site: Path) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
+    if not CHROMIUM:
+        pytest.skip("there is no Chromium on the PATH")
+    with sync_api.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_context(offline=True).new_page()
+        page.goto((site / "how-to/web.html").as_uri())
+        page.keyboard.press("/")
+        page.keyboard.type("certificate")
+        page.wait_for_selector('.md-search-result__link[href*="explanation/allocation.html"]')
+        browser.close()
 
 
 def test_the_page_of_the_public_api_names_all_of_it() -> None:
