@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from allocator.api import Table as Table
     from allocator.api import build as build
     from allocator.api import open as open
+    from allocator.api import optimize as optimize
     from allocator.errors import AllocatorError as AllocatorError
     from allocator.images import copy_photos as copy_photos
     from allocator.metrics import get_metric as get_metric
+    from allocator.plot import Look as Look
     from allocator.problem import Problem as Problem
     from allocator.provenance import FOOTNOTE as FOOTNOTE
     from allocator.provenance import MARK as MARK
@@ -38,6 +40,7 @@ _MODULES = {
     "AllocatorError": "allocator.errors",
     "DecoderOptions": "submissions.entries",
     "FOOTNOTE": "allocator.provenance",
+    "Look": "allocator.plot",
     "MARK": "allocator.provenance",
     "Problem": "allocator.problem",
     "Table": "allocator.api",
@@ -46,6 +49,7 @@ _MODULES = {
     "flatters": "allocator.provenance",
     "get_metric": "allocator.metrics",
     "open": "allocator.api",
+    "optimize": "allocator.api",
     "solve": "allocator.solver.knapsack",
     "sweep": "allocator.solver.hull",
     "verify": "submissions.verify",

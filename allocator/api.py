@@ -3,16 +3,17 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, Unpack
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, Unpack
 
 import numpy as np
 
-from allocator import allocation, tables
+from allocator import allocation, deployment, tables
 from allocator.allocation import Rate, make_budget, parse_target, read_points
 from allocator.constraints import Constraints
 from allocator.curve import Curve
+from allocator.deployment import DeployedColour, Optimized
 from allocator.grid import Rule
 from allocator.measure.adaptive import Assumption, Needed
 from allocator.measure.build import BuildReport, Progress
@@ -25,22 +26,28 @@ from allocator.sizes import Size
 from allocator.summary import Summary
 from codec import Codec, ImageError, get_codec
 from codec.files import is_safe_name
+from codec.original import ORIGINAL
 from codec.picture import Colour, ImageLike, save_image
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from allocator.comparison import Comparison
     from allocator.export import Exported
+    from allocator.plot import Drawn, Look
     from submissions.decoder import Decoder
     from submissions.edition import Edition
     from submissions.entries import DecoderOptions, Entry
 
+T = TypeVar("T")
 Images: TypeAlias = "str | os.PathLike[str] | Iterable[ImageLike] | Mapping[str, ImageLike]"
 """Files, folders, addresses, Pillow images and arrays; or a mapping of names to images."""
 
 CODECS = ("avif", "hevc")
 METRICS = ("lpips",)
 """What is measured unless somebody says otherwise."""
+RATES = ("0.075", "0.15", "0.3")
+"""Those of the challenge: what is compared and drawn unless somebody says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +218,146 @@ class Table(tables.Table):
 
         return against(read_points(self), anchor, self.metrics(), rule=rule)
 
+    def compare(
+        self,
+        anchor: str = "hevc",
+        bpp: Sequence[Rate] = RATES,
+        *,
+        objective: str | Sequence[str] = (),
+        metrics: Sequence[str] = (),
+        codecs: Sequence[str] = (),
+        published: Sequence[str | os.PathLike[str]] = (),
+        papers: bool = False,
+        per_image: bool = False,
+        ms_ssim_db: bool = False,
+        rule: Rule = "pooled",
+    ) -> "Comparison":
+        """Codecs at rates and against an anchor: data frames, and tables for Markdown or LaTeX.
+
+        Args:
+            anchor: a codec of the table, or a published one.
+            bpp: rates in bits per pixel.
+            objective: see :class:`allocator.problem.ProblemOptions`.
+            metrics: to be shown; by default all.
+            codecs: only these, beside the anchor.
+            published: files of curves from elsewhere: CompressAI's results (``.json``) or points (``.csv``).
+            papers: with blank rows for the methods of the papers' tables 1 that aren't measured.
+            per_image: with the BD-rates of each image.
+            ms_ssim_db: show MS-SSIM in decibels.
+            rule: how the rate of the set is counted.
+
+        Raises:
+            AllocatorError: a codec or metric isn't measured, or a file can't be read.
+        """
+        from allocator.comparison import Comparison, read_curves
+
+        rates = [parse_target(rate) for rate in bpp]
+        curves = read_curves(self, [*codecs, anchor] if codecs else (), metrics, published, ms_ssim_db)
+        goal = find_objective(self, objective)
+        return Comparison.make(curves, anchor, rates, goal, rule, papers=papers, per_image=per_image)
+
+    def plot_frontier(
+        self,
+        figure: str | os.PathLike[str],
+        bpp: Sequence[Rate] = RATES,
+        *,
+        objective: str | Sequence[str] = (),
+        codecs: Sequence[str] = (),
+        rule: Rule = "pooled",
+        look: "Look | None" = None,
+    ) -> "Drawn":
+        """Draw what the set reaches at every rate; see :func:`allocator.plot.plot_frontier`.
+
+        Args:
+            figure: a file that ends with ``.pdf``, ``.svg`` or ``.png``.
+            bpp: rates at which allocations are marked.
+            objective: see :class:`allocator.problem.ProblemOptions`.
+            codecs: only these.
+            rule: how the rate of the set is counted.
+            look: of the figure.
+
+        Raises:
+            AllocatorError: something isn't measured, or the file has another ending.
+        """
+        from allocator.plot import check_ending, plot_frontier
+
+        check_ending(Path(figure))
+        rates = [parse_target(rate) for rate in bpp]
+        goal, points = find_objective(self, objective), read_points(self, codecs)
+        return plot_frontier(Path(figure), points, goal, rates, self._look(look, codecs), rule)
+
+    def plot_curves(
+        self,
+        figure: str | os.PathLike[str],
+        *,
+        metrics: Sequence[str] = (),
+        images: Sequence[str] = (),
+        codecs: Sequence[str] = (),
+        published: Sequence[str | os.PathLike[str]] = (),
+        ms_ssim_db: bool = False,
+        rule: Rule = "pooled",
+        look: "Look | None" = None,
+    ) -> "Drawn":
+        """Draw rate against quality at each codec's levels; see :func:`allocator.plot.plot_curves`.
+
+        Args:
+            figure: see :meth:`plot_frontier`.
+            metrics: to be drawn; by default all.
+            images: whose own curves are drawn; by default means over all.
+            codecs: only these.
+            published: see :meth:`compare`.
+            ms_ssim_db: draw MS-SSIM in decibels.
+            rule: how the rate of the set is counted.
+            look: of the figure.
+
+        Raises:
+            AllocatorError: see :meth:`plot_frontier`.
+        """
+        from allocator.comparison import read_curves
+        from allocator.plot import check_ending, plot_curves
+
+        check_ending(Path(figure))
+        points, higher, others = read_curves(self, codecs, metrics, published, ms_ssim_db)
+        return plot_curves(Path(figure), points, higher, images, self._look(look, codecs), rule, others)
+
+    def plot_bd(
+        self,
+        figure: str | os.PathLike[str],
+        anchor: str = "hevc",
+        *,
+        metrics: Sequence[str] = (),
+        codecs: Sequence[str] = (),
+        rule: Rule = "pooled",
+        look: "Look | None" = None,
+    ) -> "Drawn":
+        """Draw each codec's BD-rate against an anchor as bars; see :func:`allocator.plot.plot_bd`.
+
+        Args:
+            figure: see :meth:`plot_frontier`.
+            anchor: a codec of the table.
+            metrics: to be drawn; by default all.
+            codecs: only these, beside the anchor.
+            rule: how the rate of the set is counted.
+            look: of the figure.
+
+        Raises:
+            AllocatorError: see :meth:`plot_frontier`.
+        """
+        from allocator.comparison import read_curves
+        from allocator.plot import check_ending, plot_bd
+
+        check_ending(Path(figure))
+        wanted = [*codecs, anchor] if codecs else ()
+        points, higher, _ = read_curves(self, wanted, metrics)
+        return plot_bd(Path(figure), points, anchor, higher, self._look(look, wanted), rule)
+
+    def _look(self, look: "Look | None", codecs: Sequence[str]) -> "Look":
+        """Colours are dealt out over all codecs of the table, so that each keeps its own in several figures."""
+        from allocator.plot import Look
+
+        look = look or Look()
+        return replace(look, order=tuple(self.codecs())) if codecs and not look.order else look
+
     def level_means(self, codec: str, metric: str, rule: Rule = "pooled") -> tuple[list[float], list[float]]:
         """At each of a codec's levels the set's rate in bits per pixel, and the images' mean of a metric.
 
@@ -345,8 +492,7 @@ def build(
             can't be written.
         CodecError: there is no such codec or metric, or pixels can't be saved.
     """
-    coders = [get_codec(one) if isinstance(one, str) else one for one in codecs]
-    judges = [get_metric(one) if isinstance(one, str) else one for one in metrics]
+    coders, judges = _find(get_codec, codecs), _find(get_metric, metrics)
     needed = None
     if only_bpp or only_budgets:
         needed = needed_for(coders, judges, only_bpp, only_budgets, assume)
@@ -362,9 +508,66 @@ def build(
         needed=needed,
         report=progress,
     )
+    built.broken_curves = needed.broken if needed else None
     opened = Table(table)
     opened.built = built
     return opened
+
+
+def optimize(
+    images: Images,
+    budget: int | str | Size,
+    folder: str | os.PathLike[str],
+    codecs: Sequence[str | Codec] = deployment.CODECS,
+    metrics: Sequence[str | Metric] = deployment.METRICS,
+    *,
+    floors: Sequence[str] = (),
+    weights: Mapping[str, float] | str | os.PathLike[str] | None = None,
+    colour: DeployedColour = "srgb",
+    keep_originals: bool = True,
+    table: str | os.PathLike[str] | None = None,
+    jobs: int | None = None,
+    engine: Engine | None = None,
+    write: bool = True,
+    progress: Callable[[Progress], None] = lambda progress: None,
+) -> Optimized:
+    """Write images as files to deploy that look best within one budget: measured, allocated and exported.
+
+    Args:
+        images: see :func:`build`.
+        budget: of all files together: bytes, ``2MB``, ``30%`` of the originals.
+        folder: for the files; made if missing.
+        codecs: to choose among, by name, or objects.
+        metrics: by name, or objects; the first is optimised.
+        floors: see :class:`allocator.problem.ProblemOptions`.
+        weights: see :class:`allocator.problem.ProblemOptions`.
+        colour: ``srgb`` converts pixels, ``profile`` embeds colour profiles.
+        keep_originals: an image's file is one of its levels, too.
+        table: that keeps the measurements; by default beside the folder, with its name and ``.db``.
+        jobs: see :func:`build`.
+        engine: see :func:`build`.
+        write: otherwise nothing but the table is written.
+        progress: called as the work goes on.
+
+    Raises:
+        AllocatorError: see :func:`allocator.deployment.optimize`.
+        CodecError: see :func:`build`.
+    """
+    size = budget if isinstance(budget, Size) else Size.parse(str(budget))
+    return deployment.optimize(
+        _as_files(images, Path(f"{os.fspath(folder)}-images")),
+        size,
+        Path(folder),
+        _find(get_codec, [*codecs, *([ORIGINAL] if keep_originals else [])]),
+        _find(get_metric, metrics),
+        floors=floors,
+        weights=weights,
+        colour=colour,
+        table=None if table is None else Path(table),
+        engine=engine or Local(jobs),
+        write=write,
+        report=progress,
+    )
 
 
 def _as_files(images: Images, folder: Path) -> list[str | os.PathLike[str]]:
@@ -385,6 +588,11 @@ def _as_files(images: Images, folder: Path) -> list[str | os.PathLike[str]]:
         save_image(folder / f"{name}.png", image)
         files.append(folder / f"{name}.png")
     return files
+
+
+def _find(find: Callable[[str], T], wanted: Iterable[str | T]) -> list[T]:
+    """Codecs or metrics, those by name looked up, each once."""
+    return [find(one) if isinstance(one, str) else one for one in dict.fromkeys(wanted)]
 
 
 def needed_for(

@@ -73,6 +73,12 @@ class Look:
     order: tuple[str, ...] = ()
     """All codecs that colours are dealt out to, so that each keeps its own in several figures."""
 
+    def __post_init__(self) -> None:
+        if self.least_bpp and self.most_bpp and self.least_bpp >= self.most_bpp:
+            raise AllocatorError(
+                f"The axis of rates can't begin at {self.least_bpp:g} and end at {self.most_bpp:g} bpp."
+            )
+
     @property
     def width(self) -> float:
         """Inches."""

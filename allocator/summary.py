@@ -1,9 +1,13 @@
-"""What an allocation reached, for people and programs: each fact in one place, and its renderings."""
+"""What an allocation or a curve reached, for people and programs: each fact in one place, and its renderings."""
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from allocator.allocation import Allocation, Baseline
+from allocator.curve import Curve, Near
 from allocator.points import RESERVED
 from allocator.sizes import format_size
 
@@ -165,6 +169,59 @@ class Summary:
             f"worst       {worst['value']:.4g}, {worst['image']} ({worst['codec']} {worst['setting']}, "
             f"{format_size(worst['bytes'])})",
         ]
+
+
+@dataclass(frozen=True)
+class CurveSummary:
+    """A curve's facts, those at some rates among them, and their renderings."""
+
+    curve: Curve
+    targets: Sequence[Fraction] = ()
+    """Bits per pixel."""
+
+    @functools.cached_property
+    def near(self) -> list[Near | None]:
+        """The curve at the targets; None at those out of reach."""
+        return [self.curve.near(target) for target in self.targets]
+
+    def record(self) -> dict[str, Any]:
+        """What JSON holds beside the curve's frame."""
+        unreached = dict.fromkeys(Near._fields)
+        return {
+            "objective": self.curve.objective.label,
+            "rule": self.curve.rule,
+            "optimal_allocations": self.curve.steps,
+            "targets": [
+                unreached | {"target_bpp": target, "changes": []} if near is None else near._asdict()
+                for target, near in zip(self.targets, self.near, strict=True)
+            ],
+        }
+
+    def text(self) -> str:
+        """A few lines for a terminal."""
+        curve, last = self.curve, self.curve.steps
+        lines = [
+            f"{last:,} optimal allocations from {curve.bpp(0):.4f} to {curve.bpp(last):.4f} bpp {curve.rule}, "
+            f"{curve.objective.label} from {curve.value(0):.4f} to {curve.value(last):.4f}"
+        ]
+        for target, near in zip(self.targets, self.near, strict=True):
+            if near is None:
+                lines.append(
+                    f"{float(target):g} bpp {curve.rule}: can't be reached, the least is {curve.bpp(0):.4f} bpp."
+                )
+                continue
+            budget = "" if near.budget_bytes is None else f" of {near.budget_bytes:,}"
+            other = f"{near.mean_bpp:.6f} mean" if near.rule == "pooled" else f"{near.pooled_bpp:.6f} pooled"
+            lines += [
+                f"{near.target_bpp:g} bpp {near.rule}: {curve.objective.label} {near.value:.6f}, "
+                f"at best {near.bound:.6f}",
+                f"  {near.bpp:.6f} bpp {near.rule}, {other}; {near.bytes:,}{budget} bytes",
+            ]
+            if near.changes:
+                gain = f"{1000 * near.price:.2g}"
+                lines.append(f"  1,000 more bytes would gain about {gain}; with more budget change first")
+            lines += [f"    {one.image}: {one.before} -> {one.after}, {one.bytes:+,} bytes" for one in near.changes]
+        return "\n".join(lines)
 
 
 def _baseline(baseline: Baseline | None) -> dict[str, Any] | None:

@@ -1,20 +1,23 @@
 """Commands that compare codecs."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from allocator.cli import completion
 from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, echo, emit, note
-from allocator.cli.formats import FormatName, best_of, format_table
-from allocator.cli.options import ALL_METRICS, ANCHOR, TARGETS, Threads, codec_option, metric_option, objective_option
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from allocator.published import Published
+from allocator.cli.formats import FormatName, format_table
+from allocator.cli.options import (
+    ALL_METRICS,
+    ANCHOR,
+    TARGETS,
+    Threads,
+    codec_option,
+    metric_option,
+    objective_option,
+    split,
+)
 
 With = Annotated[
     list[Path] | None,
@@ -59,162 +62,29 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare codecs at target rates, and by BD-rate to an anchor."""
-    import pandas as pd
+    import allocator as al
+    from allocator.api import RATES
 
-    from allocator.allocation import parse_target
-    from allocator.compare import against, against_by_image, at_targets, with_papers_rows
-    from allocator.grid import OTHER_RULE
-    from allocator.objective import find_objective
-    from allocator.provenance import FOOTNOTE, training_metrics
-    from allocator.tables import Table
-
-    targets = [parse_target(text) for text in target or ["0.075", "0.15", "0.3"]]
-    points, higher, curves = read_curves(table, codec and [*codec, anchor], metric, published or (), ms_ssim_db)
-    with Table(table) as opened:
-        goal = find_objective(opened, objective or ())
-    names = list(higher)
-    images = points["image"].nunique()
-    reached = at_targets(points, targets, goal, names, rule.value)
-    averages = against(points, anchor, higher, rule=rule.value, published=curves)
-    if papers:
-        measured = points["codec"].unique()
-        reached, averages = (
-            with_papers_rows(reached, measured),
-            with_papers_rows(averages, [*measured, *(curve.codec for curve in curves)]),
+    with al.open(table) as opened:
+        found = opened.compare(
+            anchor,
+            target or RATES,
+            objective=objective or (),
+            metrics=split(metric),
+            codecs=codec or (),
+            published=published or (),
+            papers=papers,
+            per_image=per_image,
+            ms_ssim_db=ms_ssim_db,
+            rule=rule.value,
         )
-    by_image = against_by_image(points, anchor, higher) if per_image else None
-    other = f"{OTHER_RULE[rule.value]}_bpp"
-    result = {
-        "table": table,
-        "images": images,
-        "objective": goal.label,
-        "rule": rule.value,
-        "anchor": anchor,
-        "training_metrics": {name: sorted(training_metrics(name)) for name in sorted(points["codec"].unique())},
-        "targets": [
-            {
-                "codec": row["codec"],
-                "target_bpp": row["target"],
-                "bpp": row["bpp"],
-                other: row[other],
-                "metrics": {name: row[name] for name in names},
-            }
-            for row in reached.to_dict("records")
-        ],
-        "averages": [
-            {
-                "codec": row["codec"],
-                "metric": row["metric"],
-                "bd_rate_percent": {method: row[f"BD-rate {method}"] for method in ("pchip", "cubic")},
-                "bd_metric": {method: row[f"BD-metric {method}"] for method in ("pchip", "cubic")},
-                "note": row["note"] or None,
-            }
-            for row in averages.to_dict("records")
-        ],
-        "by_image": None if by_image is None else by_image.to_dict("records"),
-    }
-    first = (
-        f"Each codec allocated by {goal.label}, rule {rule.value}; means over {images} images; blank: a rate out of "
-        "its reach"
-    )
-    second = f"Bjøntegaard's averages against {anchor}, rule {rule.value}: rate in percent, metric in its own units"
-
-    rates, gains = ([c for c in averages if c.startswith(start)] for start in ("BD-rate", "BD-metric"))
-    tables: list[Any] = [
-        format_table(
-            reached,
-            first,
-            format_,
-            decimals={"target": max(len(f"{float(one):g}".partition(".")[2]) for one in targets)},
-            marked=_flattered(reached, names),
-            footnote=FOOTNOTE,
-            best=best_of(reached, ["target"], dict(higher)),
-        ),
-        format_table(
-            averages,
-            second,
-            format_,
-            decimals={**dict.fromkeys(rates, 2), **dict.fromkeys(gains, 4)},
-            marked=_flattered(averages, [*rates, *gains]),
-            footnote=FOOTNOTE,
-            best=best_of(
-                averages,
-                ["metric"],
-                {**dict.fromkeys(rates, False), **dict.fromkeys(gains, lambda row: higher[averages["metric"][row]])},
-            ),
-        ),
-    ]
-    if by_image is not None:
-        third = f"BD-rates against {anchor} of each image's own curves (PCHIP), percent"
-        means = by_image.groupby(["codec", "metric"], as_index=False)["BD-rate"].mean().assign(image="mean", note="")
-        together = pd.concat([by_image, means[by_image.columns]], ignore_index=True)
-
-        tables.append(
-            format_table(
-                together,
-                third,
-                format_,
-                keys=3,
-                decimals={"BD-rate": 2},
-                marked=_flattered(together, ["BD-rate"]),
-                footnote=FOOTNOTE,
-            )
-        )
+    tables = [format_table(one, format_) for one in found.tables()]
     plain = format_ == FormatName.text
     spaced = [part for one in tables for part in ([one] if one is tables[0] or not plain else ["", one])]
-    emit(result, *spaced, as_json=as_json)
+    emit({"table": table, **found.record()}, *spaced, as_json=as_json)
     if plain and not as_json:
-        for text in averages["note"].unique():
-            if text:
-                note(text)
-
-
-def _flattered(frame: "pd.DataFrame", columns: Sequence[str]) -> frozenset[tuple[int, str]]:
-    """The cells of columns by a metric of their row's codec's training: the row's ``metric``, or the column's own."""
-    from allocator.provenance import flatters
-
-    records = enumerate(frame.to_dict("records"))
-    return frozenset(
-        (row, column)
-        for row, one in records
-        for column in columns
-        if flatters(one.get("metric", column), one["codec"])
-    )
-
-
-def read_curves(
-    table: Path,
-    codecs: list[str] | None,
-    metrics: list[str] | None,
-    files: Sequence[Path] = (),
-    ms_ssim_db: bool = False,
-) -> "tuple[pd.DataFrame, dict[str, bool], list[Published]]":
-    """A table's points, the metrics that are shown and whether higher is better, and published curves.
-
-    Args:
-        table: that holds the points.
-        codecs: only these of the table's; by default all.
-        metrics: names, with commas between; by default all that are measured.
-        files: of published points.
-        ms_ssim_db: show MS-SSIM in decibels.
-    """
-    from allocator.allocation import read_points
-    from allocator.objective import find_metric
-    from allocator.published import add_decibels, decibels, read_published
-    from allocator.tables import Table
-
-    curves = [add_decibels(curve) for file in files for curve in read_published(file)]
-    elsewhere = {curve.codec for curve in curves}
-    with Table(table) as opened:
-        points = read_points(opened, [name for name in codecs or () if name not in elsewhere])
-        known = opened.metrics()
-        higher = {
-            one: known[one] for one in (find_metric(opened, name) for name in ",".join(metrics or known).split(","))
-        }
-    if ms_ssim_db and "ms-ssim" in higher:
-        points = points.assign(**{"ms-ssim-db": points["ms-ssim"].map(decibels)})
-        higher = {"ms-ssim-db" if name == "ms-ssim" else name: better for name, better in higher.items()}
-    return points, higher, curves
+        for text in found.notes:
+            note(text)
 
 
 @app.command(epilog="Example: `allocator complexity photos/ --codec hevc --codec webp`")
@@ -243,11 +113,12 @@ def complexity(
     from allocator.complexity import measure
     from allocator.errors import AllocatorError
     from allocator.images import find_images
-    from codec import names
+    from allocator.result_table import ResultTable
+    from codec import names as codec_names
 
     files = [image.path for image in find_images(images)]
     costs, failures = [], []
-    for name in codec or names():
+    for name in codec or codec_names():
         try:
             costs.append(asdict(measure(name, files, level, threads)))
         except AllocatorError as error:
@@ -261,7 +132,8 @@ def complexity(
         frame.columns = pd.Index(
             ["codec", "level", "parameters, M", "kMAC/pixel", "bpp", "encode s", "decode s", "peak GiB"]
         )
-        text.append(format_table(frame, f"Rate and times: means over {len(files)} images, {count} threads", format_))
+        title = f"Rate and times: means over {len(files)} images, {count} threads"
+        text.append(format_table(ResultTable(frame, title), format_))
     result = {"images": len(files), "threads": count, "codecs": costs, "failures": failures}
     emit(result, *text, as_json=as_json)
     if failures:

@@ -10,7 +10,7 @@ import typer
 
 from allocator.cli.app import Json, Weights, app, echo, emit, grid, use_weights
 from allocator.cli.options import Jobs, codec_option
-from allocator.cli.tables import build_with_progress
+from allocator.cli.waiting import showing_progress
 
 SIDE = 448
 """Pixels of a photo's longer side, so that the demo takes a minute or two."""
@@ -36,10 +36,10 @@ def demo(
     """
     import functools
 
+    import allocator as al
     from allocator.allocation import allocate, make_budget, read_points
     from allocator.errors import AllocatorError
     from allocator.images import copy_photos
-    from allocator.measure.engines import Local
     from allocator.metrics import get_metric
     from allocator.objective import find_objective
     from allocator.provenance import FOOTNOTE, MARK, flatters
@@ -66,7 +66,8 @@ def demo(
     names = " and ".join(codec.name for codec in codecs)
     say(f"Measuring {len(photos)} photos at {levels} levels of {names}.")
     table = out / "demo.db"
-    build_with_progress(table, photos, codecs, [metric, get_metric("psnr")], engine=Local(jobs))
+    with showing_progress() as progress:
+        al.build(table, photos, codecs, [metric, "psnr"], jobs=jobs, progress=progress)
     better = "higher" if metric.higher_is_better else "lower"
     alone = [codec.name for codec in codecs] if len(codecs) > 1 else []
     rows, rates = [], []

@@ -1,15 +1,15 @@
 """Commands that write files to deploy: export from a table, and optimize from start to end."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from allocator.cli.app import Json, app, echo, emit, note
 from allocator.cli.options import FLOOR, WEIGHTS, Images, Jobs, codec_option, metric_option
 from allocator.cli.solving import SolveOptions, takes_problem
-from allocator.cli.tables import ColourName, build_with_progress
-from allocator.cli.waiting import waiting
+from allocator.cli.tables import ColourName
+from allocator.cli.waiting import showing_progress, waiting
 
 if TYPE_CHECKING:
     from allocator.advice import Suggestion
@@ -103,112 +103,48 @@ def optimize(
     as_json: Json = False,
 ) -> None:
     """Encode many images within one budget: measure, solve, export."""
-    from allocator.advice import suggest_floor
-    from allocator.allocation import allocate, make_budget, read_points
-    from allocator.constraints import Constraints, Floor
+    import allocator as al
+    from allocator.deployment import table_beside
     from allocator.errors import AllocatorError
-    from allocator.measure.adaptive import Needed
-    from allocator.measure.engines import Local
-    from allocator.metrics import get_metric
-    from allocator.objective import find_objective
-    from allocator.sizes import Size
     from allocator.summary import Summary
-    from allocator.tables import Table
-    from codec import get_codec
-    from codec.original import ORIGINAL
 
-    size = Size.parse(budget)
     if colour == ColourName.raw:
         raise AllocatorError("Files to deploy need their colours: --colour srgb or profile.")
-    place = table or _table_beside(out)
-    names = [*(codec or ["avif", "webp"]), *([] if no_original else [ORIGINAL])]
-    codecs = [get_codec(name) for name in dict.fromkeys(names)]
-    metrics = [get_metric(name) for name in dict.fromkeys(metric or ["ssimulacra2"])]
-
-    def floors_of(opened: Table) -> list[Floor]:
-        return [Floor.parse(opened, text) for text in floor or []]
-
-    needed = Needed(
-        codecs,
-        lambda opened, points: [make_budget(points, "pooled", size=size, originals=opened.original_bytes())],
-        lambda opened: find_objective(opened, [metrics[0].name], weights=weights),
-        "convex",
-        floors_of,
-    )
+    place = table or table_beside(out)
+    more: dict[str, Any] = {"codecs": codec} if codec else {}
+    more |= {"metrics": metric} if metric else {}
+    more |= {"colour": colour.value}
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        built = build_with_progress(
-            place,
-            images,
-            codecs,
-            metrics,
-            engine=Local(jobs),
-            keep_going=True,
-            colour=colour.value,
-            needed=needed,
-        )
-        with Table(place) as opened:
-            if built.others:
-                raise AllocatorError(
-                    f"{place}: also holds {len(built.others)} images that this command does not include "
-                    f"({built.others[0]}, ...); remove them with `allocator tables drop`, or name another --table."
-                )
-            points = read_points(opened)
-            points = points[points["codec"].isin([one.name for one in codecs])].reset_index(drop=True)
-            originals = opened.original_bytes() or 0
-            constraints = Constraints(floors_of(opened))
-            allocation = allocate(
-                points,
-                make_budget(points, "pooled", size=size, originals=originals),
-                find_objective(opened, [metrics[0].name], weights=weights),
-                constraints,
-                time_limit=60.0,
+        with showing_progress() as progress:
+            done = al.optimize(
+                images,
+                budget,
+                out,
+                floors=floor or (),
+                weights=weights,
+                keep_originals=not no_original,
+                table=place,
+                jobs=jobs,
+                write=not dry_run,
+                progress=progress,
+                **more,
             )
-            done = None if dry_run else _write(opened, allocation, out)
     except KeyboardInterrupt:
         echo(f"Interrupted. The measurements are kept in {place}; the same command resumes the work.", err=True)
         raise typer.Exit(130) from None
+    built, suggested = done.built, done.suggestion
     for one in built.notes:
         note(one)
-    summary, suggested = Summary(allocation), suggest_floor(allocation, constraints)
     lines = [
-        *summary.compared(originals),
+        *Summary(done.allocation).compared(done.original_bytes),
         *([_hint(suggested)] if suggested else []),
-        f"measured    {built.points_measured:,} points now, {built.points_known:,} before; kept in {place}",
-        _told(done, out) if done else f"{out}: no files were written (--dry-run)",
+        f"measured    {built.points_measured:,} points now, {built.points_known:,} before; kept in {done.table}",
+        _told(done.exported, out) if done.exported else f"{out}: no files were written (--dry-run)",
     ]
-    result = {
-        "table": place,
-        "out": out,
-        "original_bytes": originals,
-        "points_measured": built.points_measured,
-        "points_known": built.points_known,
-        "failures": built.failures,
-        "notes": built.notes,
-        "worst": summary.worst,
-        "suggestion": suggested
-        and {
-            "metric": suggested.floor.metric,
-            "floor": suggested.floor.worst,
-            "worst": suggested.worst,
-            "value": suggested.allocation.value,
-        },
-        "export": done and vars(done),
-        "allocation": summary.record() if as_json else None,
-    }
-    emit(result, *lines, as_json=as_json)
+    emit(done.record() if as_json else {}, *lines, as_json=as_json)
     if built.failures:
         echo("\n".join(["Left out:", *built.failures]), err=True)
         raise typer.Exit(1)
-
-
-def _table_beside(out: Path) -> Path:
-    from allocator.errors import AllocatorError
-
-    named = out if out.name not in ("", "..") else out.resolve()
-    if not named.name:
-        raise AllocatorError(f"{out}: has no parent folder for the measurements; name a --table.")
-    return named.with_name(named.name + ".db")
 
 
 def _write(opened: "Table", allocation: "Allocation", out: Path) -> "Exported":

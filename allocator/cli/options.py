@@ -1,5 +1,6 @@
 """Options and arguments that several commands share."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -28,6 +29,11 @@ WEIGHTS = (
 )
 FLOOR = "Worst value of a metric allowed for every image, or for images of a name ('hero/*:psnr=35'); repeatable."
 TARGETS = "Target rate in bits per pixel; repeatable. Default: 0.075, 0.15 and 0.3."
+
+
+def split(texts: Sequence[str] | None) -> list[str]:
+    """Values that may be typed with commas between, one by one."""
+    return ",".join(texts).split(",") if texts else []
 
 
 def codec_option(help: str) -> Any:

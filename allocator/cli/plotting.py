@@ -1,18 +1,16 @@
 """Commands that draw figures for papers."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from allocator.cli import completion
 from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, codec_names, emit, note
-from allocator.cli.comparing import Decibels, With, read_curves
-from allocator.cli.options import ALL_METRICS, ANCHOR, TARGETS, codec_option, metric_option, objective_option
+from allocator.cli.comparing import Decibels, With
+from allocator.cli.options import ALL_METRICS, ANCHOR, TARGETS, codec_option, metric_option, objective_option, split
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from allocator.plot import Drawn, Look
 
 plots = typer.Typer(help="Draw frontiers, rate-quality curves and BD-rates for papers.", no_args_is_help=True)
@@ -69,17 +67,20 @@ def frontier(
 
     The figure compares levels chosen by image, each codec alone, the best single level and equal rates.
     """
-    from allocator.allocation import parse_target
-    from allocator.objective import find_objective
-    from allocator.plot import check_ending, plot_frontier
-    from allocator.tables import Table
+    import allocator as al
+    from allocator.api import RATES
 
-    check_ending(out)
-    targets = [parse_target(text) for text in target or ["0.075", "0.15", "0.3"]]
-    with Table(table) as opened:
-        goal = find_objective(opened, objective or ())
-    points, look = _points(table, codec, columns, serif, font_size, least_bpp, most_bpp)
-    _tell("frontier", out, plot_frontier(out, points, goal, targets, look, rule.value), as_json)
+    look = _look(columns, serif, font_size, least_bpp, most_bpp)
+    with al.open(table) as opened:
+        drawn = opened.plot_frontier(
+            out,
+            target or RATES,
+            objective=objective or (),
+            codecs=codec_names(codec, opened.codecs()),
+            rule=rule.value,
+            look=look,
+        )
+    _tell("frontier", out, drawn, as_json)
 
 
 @plots.command("curves", epilog="Example: `allocator plot curves run.db --metric psnr --out curves.pdf`")
@@ -109,12 +110,20 @@ def curves(
 
     Each metric and image has a panel.
     """
-    from allocator.plot import check_ending, plot_curves
+    import allocator as al
 
-    check_ending(out)
-    _, look = _points(table, codec, columns, serif, font_size, least_bpp, most_bpp)
-    points, higher, others = read_curves(table, codec, metric, published or (), ms_ssim_db)
-    drawn = plot_curves(out, points, higher, image or (), look, rule.value, others)
+    look = _look(columns, serif, font_size, least_bpp, most_bpp)
+    with al.open(table) as opened:
+        drawn = opened.plot_curves(
+            out,
+            metrics=split(metric),
+            images=image or (),
+            codecs=codec_names(codec, opened.codecs()),
+            published=published or (),
+            ms_ssim_db=ms_ssim_db,
+            rule=rule.value,
+            look=look,
+        )
     _tell("curves", out, drawn, as_json)
 
 
@@ -138,35 +147,25 @@ def bd(
 
     Each metric has a panel.
     """
-    from allocator.plot import check_ending, plot_bd
+    import allocator as al
 
-    check_ending(out)
-    _, look = _points(table, [*codec, anchor] if codec else None, columns, serif, font_size)
-    points, higher, _ = read_curves(table, codec and [*codec, anchor], metric)
-    _tell("bd", out, plot_bd(out, points, anchor, higher, look, rule.value), as_json)
+    look = _look(columns, serif, font_size)
+    with al.open(table) as opened:
+        drawn = opened.plot_bd(
+            out,
+            anchor,
+            metrics=split(metric),
+            codecs=codec_names(codec, opened.codecs()),
+            rule=rule.value,
+            look=look,
+        )
+    _tell("bd", out, drawn, as_json)
 
 
-def _points(
-    table: Path,
-    codecs: list[str] | None,
-    columns: int,
-    serif: bool,
-    font_size: float,
-    least_bpp: float | None = None,
-    most_bpp: float | None = None,
-) -> "tuple[pd.DataFrame, Look]":
-    """Those of the codecs; colours are dealt out over all of the table's, so that each keeps its own."""
-    from allocator.allocation import read_points
-    from allocator.errors import AllocatorError
+def _look(*values: Any) -> "Look":
     from allocator.plot import Look
-    from allocator.tables import Table
 
-    if least_bpp and most_bpp and least_bpp >= most_bpp:
-        raise AllocatorError(f"The axis of rates can't begin at {least_bpp:g} and end at {most_bpp:g} bpp.")
-    with Table(table) as opened:
-        points = read_points(opened, codec_names(codecs, opened.codecs()))
-        order = tuple(sorted(read_points(opened)["codec"].unique())) if codecs else ()
-    return points, Look(columns, serif, font_size, least_bpp, most_bpp, order)
+    return Look(*values)
 
 
 def _tell(kind: str, out: Path, drawn: "Drawn", as_json: bool) -> None:

@@ -15,10 +15,7 @@ from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, codec_
 from allocator.cli.options import FLOOR, ONLY_CODECS, WEIGHTS, codec_option, objective_option
 
 if TYPE_CHECKING:
-    from fractions import Fraction
-
     from allocator.allocation import Allocation
-    from allocator.curve import Curve, Near
     from allocator.problem import Problem
 
 
@@ -261,59 +258,17 @@ def frontier(
 
     At each --target it also lists the images that change first. `allocator plot frontier` draws the curve.
     """
-    from allocator.allocation import parse_target, read_points
-    from allocator.curve import Curve
-    from allocator.objective import find_objective
-    from allocator.tables import Table
+    import allocator as al
+    from allocator.allocation import parse_target
+    from allocator.summary import CurveSummary
 
-    rates = [parse_target(text) for text in target or []]
-    with Table(table) as opened:
-        points = read_points(opened, codec_names(codec, opened.codecs()))
-        goal = find_objective(opened, objective or ())
-    curve = Curve(points, goal, rule.value)
-    frame = curve.frame(budgets)
-    lines = [
-        f"{curve.steps:,} optimal allocations from {curve.bpp(0):.4f} to {curve.bpp(curve.steps):.4f} bpp "
-        f"{rule.value}, "
-        f"{goal.label} from {curve.value(0):.4f} to {curve.value(curve.steps):.4f}"
-    ]
-    near = [curve.near(rate) for rate in rates]
-    for rate, one in zip(rates, near, strict=True):
-        lines += (
-            _closely(curve, one)
-            if one
-            else [f"{float(rate):g} bpp {rule.value}: can't be reached, the least is {curve.bpp(0):.4f} bpp."]
-        )
+    rates = [parse_target(text) for text in target or ()]
+    with al.open(table) as opened:
+        curve = opened.curve(objective=objective or (), rule=rule.value, codecs=codec_names(codec, opened.codecs()))
+    summary, frame = CurveSummary(curve, rates), curve.frame(budgets)
+    lines = [summary.text()]
     if out:
         write_frame(frame, out)
         lines.append(f"{len(frame)} points of the curve are in {out}.")
-    result = {
-        "table": table,
-        "objective": goal.label,
-        "rule": rule.value,
-        "optimal_allocations": curve.steps,
-        "curve": frame.to_dict("records"),
-        "targets": [one or _unreached(rate) for one, rate in zip(near, rates, strict=True)],
-        "out": out,
-    }
+    result = {"table": table, **summary.record(), "curve": frame.to_dict("records"), "out": out}
     emit(result, *lines, as_json=as_json)
-
-
-def _unreached(rate: "Fraction") -> dict[str, Any]:
-    from allocator.curve import Near
-
-    return dict.fromkeys(Near._fields) | {"target_bpp": rate, "changes": []}
-
-
-def _closely(curve: "Curve", near: "Near") -> list[str]:
-    """A target in words: the allocation there, the price of a byte, and the images that would change first."""
-    budget = "" if near.budget_bytes is None else f" of {near.budget_bytes:,}"
-    other = f"{near.mean_bpp:.6f} mean" if near.rule == "pooled" else f"{near.pooled_bpp:.6f} pooled"
-    lines = [
-        f"{near.target_bpp:g} bpp {near.rule}: {curve.objective.label} {near.value:.6f}, at best {near.bound:.6f}",
-        f"  {near.bpp:.6f} bpp {near.rule}, {other}; {near.bytes:,}{budget} bytes",
-    ]
-    if near.changes:
-        lines.append(f"  1,000 more bytes would gain about {1000 * near.price:.2g}; with more budget change first")
-    lines += [f"    {one.image}: {one.before} -> {one.after}, {one.bytes:+,} bytes" for one in near.changes]
-    return lines

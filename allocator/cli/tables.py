@@ -1,20 +1,17 @@
 """Commands that make tables and look at them."""
 
 import math
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from allocator.cli.app import Json, TableFile, Weights, app, console, echo, emit, grid, note, use_weights, write_frame
-from allocator.cli.formats import with_decimals
+from allocator.cli.app import Json, TableFile, Weights, app, echo, emit, grid, note, use_weights, write_frame
 from allocator.cli.options import Images, Jobs, codec_option, metric_option
-from allocator.cli.waiting import Lines
+from allocator.cli.waiting import showing_progress
 
 if TYPE_CHECKING:
-    from allocator.measure.build import BuildReport
     from allocator.metrics import Metric
     from codec import Codec
 
@@ -110,10 +107,11 @@ def tables_build(
     as_json: Json = False,
 ) -> None:
     """Measure every image at every level of the codecs."""
-    from allocator.api import CODECS, METRICS, needed_for
+    import allocator as al
+    from allocator.api import CODECS, METRICS
     from allocator.errors import AllocatorError
     from allocator.images import find_images
-    from allocator.measure.engines import Engine, Local, Ray
+    from allocator.measure.engines import Ray
     from allocator.metrics import get_metric
     from codec import get_codec
     from codec.remote import is_address
@@ -132,21 +130,25 @@ def tables_build(
             local_jobs = jobs if engine == EngineName.local else None
             _estimate(out, images, codecs, metrics, local_jobs, not no_bitstreams, colour, as_json)
             return
-        doing: Engine = Local(jobs) if engine == EngineName.local else Ray(address, jobs, gpus_per_worker)
-        needed = None
-        if for_target or for_budget:
-            needed = needed_for(codecs, metrics, for_target or (), for_budget or (), assume.value)
-        report = build_with_progress(
-            out,
-            images,
-            codecs,
-            metrics,
-            engine=doing,
-            keep_going=keep_going,
-            keep_bitstreams=not no_bitstreams,
-            colour=colour.value,
-            needed=needed,
-        )
+        with showing_progress() as progress:
+            opened = al.build(
+                out,
+                images,
+                codecs,
+                metrics,
+                jobs=jobs,
+                engine=Ray(address, jobs, gpus_per_worker) if engine == EngineName.ray else None,
+                keep_going=keep_going,
+                bitstreams=not no_bitstreams,
+                colour=colour.value,
+                only_bpp=for_target or (),
+                only_budgets=for_budget or (),
+                assume=assume.value,
+                progress=progress,
+            )
+        with opened:
+            report = opened.built
+        assert report is not None
     except KeyboardInterrupt:
         echo(f"Interrupted. The measurements are kept in {out}; the same command resumes the build.", err=True)
         raise typer.Exit(130) from None
@@ -154,11 +156,11 @@ def tables_build(
         f"{out}: {report.images} images, {report.points_measured:,} operating points measured, "
         f"{report.points_known:,} known before."
     ]
-    whole = report.images * sum(len(one.levels) for one in codecs)
-    if needed:
+    if report.broken_curves is not None:
         lines.append(
-            f"Of {whole:,} operating points these are what the budgets need, if curves are {assume.value}: then the "
-            f"allocation is the full table's. {needed.broken} curves aren't, and were measured in full."
+            f"Of {report.points_whole:,} operating points these are what the budgets need, if curves are "
+            f"{assume.value}: then the allocation is the full table's. {report.broken_curves} curves aren't, and "
+            "were measured in full."
         )
     if report.others:
         names = ", ".join(report.others[:3]) + (", ..." if len(report.others) > 3 else "")
@@ -168,8 +170,7 @@ def tables_build(
         )
     for one in report.notes:
         note(one)
-    result = {"table": out, **vars(report), "points_whole": whole, "broken_curves": needed and needed.broken}
-    emit(result, *lines, as_json=as_json)
+    emit({"table": out, **vars(report)}, *lines, as_json=as_json)
     if report.failures:
         echo("\n".join(["Left out:", *report.failures]), err=True)
         raise typer.Exit(1)
@@ -212,50 +213,10 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.1f} seconds"
 
 
-def build_with_progress(
-    out: Path, images: Sequence[str | Path], codecs: "list[Codec]", metrics: "list[Metric]", **options: Any
-) -> "BuildReport":
-    """Build a table with a progress bar."""
-    from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    from allocator.measure.build import Progress, build
-    from codec.base import shown
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=20),
-        TextColumn("{task.fields[images]} images", markup=False),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[current]}", markup=False),
-    )
-    errors = console(stderr=True)
-    if not errors.is_terminal:
-        lines = Lines()
-
-        def say(one: Progress) -> None:
-            lines.show(one.phase, one.fraction, f"{one.images_done}/{one.images}", one.current)
-
-        return build(out, images, codecs, metrics, report=say, **options)
-    with Bars(*columns, console=errors) as bars:
-        phases: dict[str, TaskID] = {}
-
-        def show(progress: Progress) -> None:
-            if progress.phase not in phases:
-                phases[progress.phase] = bars.add_task(progress.phase, total=1.0, images="", current="")
-            bars.update(
-                phases[progress.phase],
-                completed=progress.fraction,
-                images=f"{progress.images_done}/{progress.images}",
-                current=shown(progress.current),
-            )
-
-        return build(out, images, codecs, metrics, report=show, **options)
-
-
 @tables.command("show", epilog="Example: `allocator tables show run.db`")
 def tables_show(table: TableFile, as_json: Json = False) -> None:
     """Print the rates, times and mean metrics of each level."""
+    from allocator.result_table import with_decimals
     from allocator.tables import Table
 
     with Table(table) as opened:

@@ -3,8 +3,12 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from allocator.cli.app import console
+
+if TYPE_CHECKING:
+    from allocator.measure.build import Progress
 
 _SECONDS = 5.0
 """Between lines where there is no terminal."""
@@ -43,6 +47,42 @@ class Lines:
             shown(current),
         ]
         console(stderr=True).print(", ".join(part for part in parts if part), soft_wrap=True)
+
+
+@contextlib.contextmanager
+def showing_progress() -> "Iterator[Callable[[Progress], None]]":
+    """Progress of a build: gives what is to be called as it goes on."""
+    from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    from codec.base import shown
+
+    out = console(stderr=True)
+    if not out.is_terminal:
+        lines = Lines()
+        yield lambda one: lines.show(one.phase, one.fraction, f"{one.images_done}/{one.images}", one.current)
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[images]} images", markup=False),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[current]}", markup=False),
+    )
+    phases: dict[str, TaskID] = {}
+
+    def show(progress: "Progress") -> None:
+        if progress.phase not in phases:
+            phases[progress.phase] = bars.add_task(progress.phase, total=1.0, images="", current="")
+        bars.update(
+            phases[progress.phase],
+            completed=progress.fraction,
+            images=f"{progress.images_done}/{progress.images}",
+            current=shown(progress.current),
+        )
+
+    with Bars(*columns, console=out) as bars:
+        yield show
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ class Progress:
     """How far a build has come."""
 
     phase: str
-    """``reading`` (every file once, to find bad ones early), then ``measuring``."""
+    """``reading`` (every file once, to find bad ones early), then ``measuring``; in an export ``writing``."""
     images_done: int
     images: int
     fraction: float
@@ -50,6 +50,10 @@ class BuildReport:
     points_measured: int = 0
     points_known: int = 0
     """Operating points that the table held already, with all the metrics."""
+    points_whole: int = 0
+    """Operating points of these images at all levels."""
+    broken_curves: int | None = None
+    """Where only what budgets need was measured: curves that broke the assumption, and were measured in full."""
     failures: list[str] = field(default_factory=list)
     """One sentence for each image, or image and codec, that was left out."""
     notes: list[str] = field(default_factory=list)
@@ -126,6 +130,7 @@ def build(
                     break
                 run.measure(tasks)
             if not (tasks := run.settle(members, wanted)):
+                run.result.points_whole = run.result.images * sum(len(codec.levels) for codec in codecs)
                 return run.result
         raise AllocatorError(
             f"{table}: another program takes out what this build measures, again and again. What was measured is "

@@ -14,8 +14,8 @@ import codec
 from codec import ImageError
 from tests.helpers import THIS_PYTHON
 
-PUBLIC = """Allocation AllocatorError DecoderOptions FOOTNOTE MARK Problem Table __version__ build copy_photos
-flatters get_metric open solve sweep verify""".split()
+PUBLIC = """Allocation AllocatorError DecoderOptions FOOTNOTE Look MARK Problem Table __version__ build copy_photos
+flatters get_metric open optimize solve sweep verify""".split()
 
 
 def test_what_is_exported_is_there() -> None:
@@ -150,3 +150,32 @@ def test_codecs_are_compared(table: Path) -> None:
 
 def test_arrays_of_ones_own() -> None:
     assert al.solve([[0.0, 1.0], [0.0, 5.0]], [[3, 1], [3, 1]], 4).choices.tolist() == [1, 0]
+
+
+def test_images_become_files_within_a_budget(photos: Path, tmp_path: Path) -> None:
+    done = al.optimize(photos, "30%", tmp_path / "web", ["jpeg"], ["psnr"], keep_originals=False, jobs=1)
+    written = {file.suffix: file.stat().st_size for file in (tmp_path / "web").iterdir()}
+    assert {*written} == {".jpg", ".csv"}
+    assert done.exported is not None
+    assert done.exported.bytes <= 0.3 * done.original_bytes
+    assert done.table == tmp_path / "web.db"
+    again = al.optimize(
+        photos, "30%", tmp_path / "web", ["jpeg"], ["psnr"], keep_originals=False, write=False, jobs=1
+    )
+    assert again.built.points_measured == 0
+    assert again.exported is None
+    assert again.allocation.value == done.allocation.value
+
+
+def test_codecs_are_compared_and_drawn(table: Path, tmp_path: Path) -> None:
+    with al.open(table) as opened:
+        found = opened.compare("jpeg", [1.5], metrics=["psnr"])
+        assert found.at_targets["psnr"].tolist() == opened.at_targets([1.5])["psnr"].tolist()
+        assert found.record()["anchor"] == "jpeg"
+        assert "\\begin{tabular}" in found.tables()[0].latex()
+        assert found.tables()[1].markdown().startswith("Bjøntegaard's averages against jpeg")
+        look = al.Look(columns=2)
+        assert opened.plot_frontier(tmp_path / "frontier.svg", [1.5], look=look).width_inches == look.width
+        assert opened.plot_curves(tmp_path / "curves.svg", codecs=["webp"]).curves == ["webp"]
+        assert opened.plot_bd(tmp_path / "bd.svg", "jpeg", metrics=["psnr"]).curves == ["webp"]
+    assert {file.name for file in tmp_path.iterdir()} == {"frontier.svg", "curves.svg", "bd.svg"}

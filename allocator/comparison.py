@@ -1,0 +1,218 @@
+"""Codecs of a table beside each other, for people and programs: each fact in one place, and its renderings."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from allocator.allocation import read_points
+from allocator.compare import against, against_by_image, at_targets, with_papers_rows
+from allocator.grid import OTHER_RULE, Rule
+from allocator.objective import Objective, find_metric
+from allocator.provenance import flatters, training_metrics
+from allocator.published import Published, add_decibels, decibels, read_published
+from allocator.result_table import ResultTable, best_of
+from allocator.tables import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Curves(NamedTuple):
+    """What is compared."""
+
+    points: "pd.DataFrame"
+    """The table's."""
+    metrics: dict[str, bool]
+    """Those that are shown, and whether higher is better."""
+    published: list[Published]
+
+
+def read_curves(
+    table: Table,
+    codecs: Sequence[str] = (),
+    metrics: Sequence[str] = (),
+    published: Sequence[str | os.PathLike[str]] = (),
+    ms_ssim_db: bool = False,
+) -> Curves:
+    """A table's points, and published curves.
+
+    Args:
+        table: that holds the points.
+        codecs: only these of the table's; by default all.
+        metrics: names; by default all that are measured.
+        published: files of CompressAI's results (``.json``) or of points (``.csv``).
+        ms_ssim_db: show MS-SSIM in decibels.
+
+    Raises:
+        AllocatorError: a codec or metric isn't measured, or a file can't be read.
+    """
+    curves = [add_decibels(curve) for file in published for curve in read_published(Path(file))]
+    elsewhere = {curve.codec for curve in curves}
+    points = read_points(table, [name for name in codecs if name not in elsewhere])
+    known = table.metrics()
+    higher = {one: known[one] for one in (find_metric(table, name) for name in metrics or known)}
+    if ms_ssim_db and "ms-ssim" in higher:
+        points = points.assign(**{"ms-ssim-db": points["ms-ssim"].map(decibels)})
+        higher = {"ms-ssim-db" if name == "ms-ssim" else name: better for name, better in higher.items()}
+    return Curves(points, higher, curves)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Codecs at target rates, and by Bjøntegaard's averages against an anchor."""
+
+    anchor: str
+    objective: Objective
+    rule: Rule
+    targets: Sequence[Fraction]
+    images: int
+    metrics: Mapping[str, bool]
+    """Those that are shown, and whether higher is better."""
+    training_metrics: Mapping[str, Sequence[str]]
+    """Of each measured codec the metrics that trained it, which flatter it."""
+    at_targets: "pd.DataFrame"
+    """Columns as :func:`allocator.compare.at_targets` gives them."""
+    averages: "pd.DataFrame"
+    """Columns as :func:`allocator.compare.against` gives them."""
+    by_image: "pd.DataFrame | None" = None
+    """Columns as :func:`allocator.compare.against_by_image` gives them."""
+
+    @classmethod
+    def make(
+        cls,
+        curves: Curves,
+        anchor: str,
+        targets: Sequence[Fraction],
+        objective: Objective,
+        rule: Rule = "pooled",
+        *,
+        papers: bool = False,
+        per_image: bool = False,
+    ) -> "Comparison":
+        """Compare.
+
+        Args:
+            curves: what is compared.
+            anchor: a codec of the table, or a published one.
+            targets: bits per pixel.
+            objective: by which each codec is allocated on its own.
+            rule: how the rate of the set is counted.
+            papers: with blank rows for the methods of the papers' tables 1 that aren't measured.
+            per_image: with the BD-rates of each image's own curves.
+
+        Raises:
+            CompareError: the anchor isn't measured, or its curve makes no average.
+        """
+        points, metrics, published = curves
+        reached = at_targets(points, targets, objective, list(metrics), rule)
+        averages = against(points, anchor, metrics, rule=rule, published=published)
+        measured = sorted(points["codec"].unique())
+        if papers:
+            reached = with_papers_rows(reached, measured)
+            averages = with_papers_rows(averages, [*measured, *(curve.codec for curve in published)])
+        return cls(
+            anchor=anchor,
+            objective=objective,
+            rule=rule,
+            targets=targets,
+            images=points["image"].nunique(),
+            metrics=metrics,
+            training_metrics={name: sorted(training_metrics(name)) for name in measured},
+            at_targets=reached,
+            averages=averages,
+            by_image=against_by_image(points, anchor, metrics) if per_image else None,
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """Why numbers are missing, a sentence each."""
+        return [text for text in self.averages["note"].unique() if text]
+
+    def record(self) -> dict[str, Any]:
+        """All of it for JSON."""
+        other = f"{OTHER_RULE[self.rule]}_bpp"
+        return {
+            "images": self.images,
+            "objective": self.objective.label,
+            "rule": self.rule,
+            "anchor": self.anchor,
+            "training_metrics": self.training_metrics,
+            "targets": [
+                {
+                    "codec": row["codec"],
+                    "target_bpp": row["target"],
+                    "bpp": row["bpp"],
+                    other: row[other],
+                    "metrics": {name: row[name] for name in self.metrics},
+                }
+                for row in self.at_targets.to_dict("records")
+            ],
+            "averages": [
+                {
+                    "codec": row["codec"],
+                    "metric": row["metric"],
+                    "bd_rate_percent": {method: row[f"BD-rate {method}"] for method in ("pchip", "cubic")},
+                    "bd_metric": {method: row[f"BD-metric {method}"] for method in ("pchip", "cubic")},
+                    "note": row["note"] or None,
+                }
+                for row in self.averages.to_dict("records")
+            ],
+            "by_image": None if self.by_image is None else self.by_image.to_dict("records"),
+        }
+
+    def tables(self) -> list[ResultTable]:
+        """At the targets, the averages, and those of each image if there are any."""
+        rates, gains = ([c for c in self.averages if c.startswith(start)] for start in ("BD-rate", "BD-metric"))
+        of_row = self.averages["metric"]
+        tables = [
+            ResultTable(
+                self.at_targets,
+                f"Each codec allocated by {self.objective.label}, rule {self.rule}; means over {self.images} images; "
+                "blank: a rate out of its reach",
+                decimals={"target": max(len(f"{float(one):g}".partition(".")[2]) for one in self.targets)},
+                marked=_flattered(self.at_targets, list(self.metrics)),
+                best=best_of(self.at_targets, ["target"], dict(self.metrics)),
+            ),
+            ResultTable(
+                self.averages,
+                f"Bjøntegaard's averages against {self.anchor}, rule {self.rule}: rate in percent, metric in its own "
+                "units",
+                decimals={**dict.fromkeys(rates, 2), **dict.fromkeys(gains, 4)},
+                marked=_flattered(self.averages, [*rates, *gains]),
+                best=best_of(
+                    self.averages,
+                    ["metric"],
+                    {**dict.fromkeys(rates, False), **dict.fromkeys(gains, lambda row: self.metrics[of_row[row]])},
+                ),
+            ),
+        ]
+        if self.by_image is not None:
+            import pandas as pd
+
+            means = self.by_image.groupby(["codec", "metric"], as_index=False)["BD-rate"].mean()
+            means = means.assign(image="mean", note="")[self.by_image.columns]
+            together = pd.concat([self.by_image, means], ignore_index=True)
+            tables.append(
+                ResultTable(
+                    together,
+                    f"BD-rates against {self.anchor} of each image's own curves (PCHIP), percent",
+                    keys=3,
+                    decimals={"BD-rate": 2},
+                    marked=_flattered(together, ["BD-rate"]),
+                )
+            )
+        return tables
+
+
+def _flattered(frame: "pd.DataFrame", columns: Sequence[str]) -> frozenset[tuple[int, str]]:
+    """The cells of columns by a metric of their row's codec's training: the row's ``metric``, or the column's own."""
+    records = enumerate(frame.to_dict("records"))
+    return frozenset(
+        (row, column)
+        for row, one in records
+        for column in columns
+        if flatters(one.get("metric", column), one["codec"])
+    )

@@ -1,0 +1,164 @@
+"""Images to files to deploy that look best within one budget: measured, allocated and exported in one call."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from allocator.advice import Suggestion, suggest_floor
+from allocator.allocation import Allocation, make_budget
+from allocator.constraints import Floor
+from allocator.errors import AllocatorError
+from allocator.export import Exported, export
+from allocator.measure.adaptive import Needed
+from allocator.measure.build import BuildReport, Progress, build
+from allocator.measure.engines import Engine
+from allocator.metrics import Metric
+from allocator.objective import find_objective
+from allocator.problem import Problem
+from allocator.sizes import Size
+from allocator.summary import Summary
+from allocator.tables import Table
+from codec import Codec
+
+CODECS = ("avif", "webp")
+METRICS = ("ssimulacra2",)
+"""What is used unless somebody says otherwise."""
+DeployedColour = Literal["srgb", "profile"]
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """What became of the images."""
+
+    table: Path
+    """That keeps the measurements."""
+    folder: Path
+    """Of the files."""
+    original_bytes: int
+    built: BuildReport
+    allocation: Allocation
+    suggestion: Suggestion | None
+    """A floor that would spare the worst image, where it costs the others little."""
+    exported: Exported | None
+    """None where no files were to be written."""
+
+    def record(self) -> dict[str, Any]:
+        """All of it for JSON."""
+        summary, suggested = Summary(self.allocation), self.suggestion
+        return {
+            "table": self.table,
+            "out": self.folder,
+            "original_bytes": self.original_bytes,
+            "points_measured": self.built.points_measured,
+            "points_known": self.built.points_known,
+            "failures": self.built.failures,
+            "notes": self.built.notes,
+            "worst": summary.worst,
+            "suggestion": suggested
+            and {
+                "metric": suggested.floor.metric,
+                "floor": suggested.floor.worst,
+                "worst": suggested.worst,
+                "value": suggested.allocation.value,
+            },
+            "export": self.exported and vars(self.exported),
+            "allocation": summary.record(),
+        }
+
+
+def optimize(
+    images: Sequence[str | os.PathLike[str]],
+    budget: Size,
+    folder: Path,
+    codecs: Sequence[Codec],
+    metrics: Sequence[Metric],
+    *,
+    floors: Sequence[str] = (),
+    weights: Mapping[str, float] | str | os.PathLike[str] | None = None,
+    colour: DeployedColour = "srgb",
+    table: Path | None = None,
+    engine: Engine | None = None,
+    write: bool = True,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Optimized:
+    """Measure what the budget needs, allocate, and write files to deploy. The same call continues where one stopped.
+
+    Args:
+        images: files, folders and addresses.
+        budget: of all files together.
+        folder: for the files; made if missing.
+        codecs: to choose among.
+        metrics: that are measured; the first is optimised.
+        floors: ``[IMAGES:]METRIC=VALUE``, see :class:`allocator.constraints.Floor`.
+        weights: how much each image counts, see :func:`allocator.objective.find_objective`.
+        colour: what becomes of colour profiles, see :mod:`codec.picture`.
+        table: that keeps the measurements; by default beside the folder, with its name and ``.db``.
+        engine: that measures.
+        write: otherwise nothing but the table is written.
+        report: called as the work goes on.
+
+    Raises:
+        AllocatorError: the budget can't be met, the table holds other images, or see
+            :func:`allocator.measure.build.build` and :func:`allocator.export.export`.
+    """
+    place = table or table_beside(folder)
+    needed = Needed(
+        codecs,
+        lambda opened, points: [make_budget(points, "pooled", size=budget, originals=opened.original_bytes())],
+        lambda opened: find_objective(opened, [metrics[0].name], weights=weights),
+        "convex",
+        lambda opened: [Floor.parse(opened, text) for text in floors],
+    )
+    place.parent.mkdir(parents=True, exist_ok=True)
+    built = build(
+        place, images, codecs, metrics, engine=engine, keep_going=True, colour=colour, needed=needed, report=report
+    )
+    with Table(place) as opened:
+        if built.others:
+            raise AllocatorError(
+                f"{place}: also holds {len(built.others)} images that this command does not include "
+                f"({built.others[0]}, ...); remove them from it, or name another table.",
+                hint={"command": "tables drop", "table": "FILE"},
+            )
+        measured = opened.codecs()
+        problem = Problem.read(
+            opened,
+            objective=[metrics[0].name],
+            weights=weights,
+            floors=floors,
+            codecs=[one.name for one in codecs if one.name in measured],
+        )
+        allocation = problem.allocate(problem.budget(size=budget))
+        exported = None
+        if write:
+            exported = export(
+                opened,
+                allocation,
+                folder,
+                report=lambda done, total: report(Progress("writing", done, total, done / total)),
+            )
+    return Optimized(
+        table=place,
+        folder=folder,
+        original_bytes=problem.originals or 0,
+        built=built,
+        allocation=allocation,
+        suggestion=suggest_floor(allocation, problem.constraints),
+        exported=exported,
+    )
+
+
+def table_beside(folder: Path) -> Path:
+    """Where the measurements for files in a folder are kept unless somebody says otherwise.
+
+    Raises:
+        AllocatorError: nothing is beside it.
+    """
+    named = folder if folder.name not in ("", "..") else folder.resolve()
+    if not named.name:
+        raise AllocatorError(
+            f"{folder}: has no parent folder for the measurements; name a table.", hint={"table": "FILE"}
+        )
+    return named.with_name(named.name + ".db")
