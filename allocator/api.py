@@ -590,9 +590,9 @@ def _as_files(images: Images, folder: Path) -> list[str | os.PathLike[str]]:
     return files
 
 
-def _find(find: Callable[[str], T], wanted: Iterable[str | T]) -> list[T]:
-    """Codecs or metrics, those by name looked up, each once."""
-    return [find(one) if isinstance(one, str) else one for one in dict.fromkeys(wanted)]
+def _find(find: Callable[[str], T], wanted: Sequence[str | T]) -> list[T]:
+    """Codecs or metrics; those by name are looked up, each name once."""
+    return [find(one) if isinstance(one, str) else one for i, one in enumerate(wanted) if one not in wanted[:i]]
 
 
 def needed_for(

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 from allocator.allocation import Allocation, Budget, Rate, make_budget, parse_target
 from allocator.constraints import Constraints
@@ -104,20 +104,33 @@ def capped_budgets(
     return [CappedBudget(one._replace(limit=one.limit - beside), int(one.limit)) for one in budgets]
 
 
+class EntryOptions(TypedDict, total=False):
+    """How entries are written; all are optional."""
+
+    edition: Edition | None
+    """Whose rules hold; by default rates are rounded down to bytes, and the bitstreams count."""
+    count: Count | None
+    """What counts, in place of what the edition says."""
+    fill: bool
+    """Spend what is left of each budget on finer steps between levels, see :func:`submissions.fill.refill`."""
+    decoder: Decoder | DecoderOptions | None
+    """One packed before, how to pack one for all codecs of the problem (by default), or None for no decoder."""
+    written: Callable[[Entry], None]
+    """Called with each entry once it is there."""
+    report: Callable[[str], None]
+    """Told of the decoder, and of what is filled."""
+    warn: Callable[[str], None]
+    """Told what may go wrong elsewhere."""
+
+
 def make_entries(
     table: Table,
     problem: Problem,
     folder: Path,
     *,
-    edition: Edition | None = None,
-    count: Count | None = None,
     targets: Sequence[Rate] = (),
     size: int | str | None = None,
-    fill: bool = False,
-    decoder: Decoder | DecoderOptions | None = DecoderOptions(),
-    written: Callable[[Entry], None] = lambda entry: None,
-    report: Callable[[str], None] = lambda line: None,
-    warn: Callable[[str], None] = lambda line: None,
+    **options: Unpack[EntryOptions],
 ) -> tuple[list[Entry], Decoder | None]:
     """Allocate, and write a submission for each budget: in ``folder`` itself, or one in a folder below it each.
 
@@ -125,43 +138,23 @@ def make_entries(
         table: that the problem was read from.
         problem: to be solved for each budget.
         folder: made if missing; gets the decoder, and of several entries a page about all of them.
-        edition: see :func:`capped_budgets`.
-        count: see :func:`capped_budgets`.
         targets: see :func:`capped_budgets`.
         size: see :func:`capped_budgets`.
-        fill: spend what is left of each budget on finer steps between levels, see :func:`submissions.fill.refill`.
-        decoder: one that was packed before, how to pack one for all codecs of the problem, or None for data only.
-        written: called with each entry as it's there.
-        report: told of the decoder, and what is filled.
-        warn: told what may go wrong elsewhere.
+        **options: see :class:`EntryOptions`.
 
     Returns:
         The entries, and their decoder.
 
     Raises:
-        SubmissionError: see :func:`capped_budgets` and :func:`submissions.submit.submit`; besides, the folder holds
-            other submissions, the decoder can't decode what was chosen, or ``fill`` can't keep to a constraint.
+        SubmissionError: see :func:`capped_budgets` and :func:`write_entries`.
         AllocatorError: see :func:`allocator.allocation.allocate`.
-        CodecError: an image can't be read or encoded again, or a file can't be written.
+        CodecError: see :func:`write_entries`.
     """
-    if fill:  # before the solver takes its time
+    if options.get("fill"):  # before the solver takes its time
         _refuse_unfillable(problem.constraints, problem.rule)
-    budgets = capped_budgets(problem, edition, count, targets, size)
+    budgets = capped_budgets(problem, options.get("edition"), options.get("count"), targets, size)
     allocations = [problem.allocate(one.budget) for one in budgets]
-    return write_entries(
-        table,
-        allocations,
-        [one.cap for one in budgets],
-        folder,
-        problem.constraints,
-        edition=edition,
-        count=count,
-        fill=fill,
-        decoder=decoder,
-        written=written,
-        report=report,
-        warn=warn,
-    )
+    return write_entries(table, allocations, [one.cap for one in budgets], folder, problem.constraints, **options)
 
 
 def write_entries(
@@ -170,32 +163,27 @@ def write_entries(
     caps: Sequence[int | None],
     folder: Path,
     constraints: Constraints,
-    *,
-    edition: Edition | None = None,
-    count: Count | None = None,
-    fill: bool = False,
-    decoder: Decoder | DecoderOptions | None = DecoderOptions(),
-    written: Callable[[Entry], None] = lambda entry: None,
-    report: Callable[[str], None] = lambda line: None,
-    warn: Callable[[str], None] = lambda line: None,
+    **options: Unpack[EntryOptions],
 ) -> tuple[list[Entry], Decoder | None]:
-    """As :func:`make_entries`, of allocations that were made before.
+    """The second half of :func:`make_entries`, for allocations that were made before.
 
     Args:
         table: that they were made from.
         allocations: of the same images.
         caps: the most bytes of what counts of each; None for the allocation's own budget.
-        folder: see :func:`make_entries`.
+        folder: as for :func:`make_entries`.
         constraints: that the allocations were made under.
-        edition: see :func:`make_entries`.
-        count: see :func:`make_entries`.
-        fill: see :func:`make_entries`.
-        decoder: see :func:`make_entries`.
-        written: see :func:`make_entries`.
-        report: see :func:`make_entries`.
-        warn: see :func:`make_entries`.
+        **options: see :class:`EntryOptions`.
+
+    Raises:
+        SubmissionError: see :func:`submissions.submit.submit`; besides, the folder holds other submissions, the
+            decoder can't decode what was chosen, or a budget can't be filled without breaking a constraint.
+        CodecError: an image can't be read or encoded again, or a file can't be written.
     """
-    rules = _rules(edition, count)
+    fill, decoder = options.get("fill", False), options.get("decoder", DecoderOptions())
+    written, report = options.get("written", _say_nothing), options.get("report", _say_nothing)
+    warn = options.get("warn", _say_nothing)
+    rules = _rules(options.get("edition"), options.get("count"))
     if fill:
         _refuse_unfillable(constraints, allocations[0].budget.rule)
     packed = _pack(allocations[0], rules, decoder, warn) if isinstance(decoder, DecoderOptions) else decoder
@@ -247,6 +235,9 @@ def fill_allocation(
     return refill(
         allocation, int(allocation.slack), metrics, keep=sorted(floors), report=lambda line: report(f"  {line}")
     )
+
+
+def _say_nothing(what: Any) -> None: ...
 
 
 def _rules(edition: Edition | None, count: Count | None) -> Edition:
