@@ -1,6 +1,8 @@
 """Options and arguments that several commands share."""
 
-from collections.abc import Sequence
+import functools
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -29,6 +31,25 @@ WEIGHTS = (
 )
 FLOOR = "Worst value of a metric allowed for every image, or for images of a name ('hero/*:psnr=35'); repeatable."
 TARGETS = "Target rate in bits per pixel; repeatable. Default: 0.075, 0.15 and 0.3."
+
+
+def takes_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command, whose first parameter is of a dataclass of options, that class's options."""
+    shared = inspect.signature(kind).parameters
+
+    def take(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command).parameters.values())[1:]
+
+        @functools.wraps(command)
+        def wrapped(**given: Any) -> None:
+            command(kind(**{name: given.pop(name) for name in shared}), **given)
+
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*shared.values(), *own]]
+        wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return wrapped
+
+    return take
 
 
 def split(texts: Sequence[str] | None) -> list[str]:

@@ -1,8 +1,5 @@
 """Commands that allocate: solve and frontier; and the options that all commands share which allocate."""
 
-import functools
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +9,7 @@ import typer
 
 from allocator.cli import completion
 from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, codec_names, emit, write_frame
-from allocator.cli.options import FLOOR, ONLY_CODECS, WEIGHTS, codec_option, objective_option
+from allocator.cli.options import FLOOR, ONLY_CODECS, WEIGHTS, codec_option, objective_option, takes_options
 
 if TYPE_CHECKING:
     from allocator.allocation import Allocation
@@ -173,19 +170,8 @@ class SolveOptions:
         return [problem.allocate(budget) for budget in problem.budgets(self.target or (), self.budget)]
 
 
-def takes_problem(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command whose first parameter is a :class:`SolveOptions` that class's options."""
-    shared = inspect.signature(SolveOptions).parameters
-    own = list(inspect.signature(command).parameters.values())[1:]
-
-    @functools.wraps(command)
-    def wrapped(**given: Any) -> None:
-        command(SolveOptions(**{name: given.pop(name) for name in shared}), **given)
-
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*shared.values(), *own]]
-    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return wrapped
+takes_problem = takes_options(SolveOptions)
+"""Gives a command the options of a problem."""
 
 
 @app.command(epilog="Example: `allocator solve run.db --target 0.15 --out allocation.csv`")

@@ -1,6 +1,7 @@
 """Commands that make tables and look at them."""
 
 import math
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -111,7 +112,7 @@ def tables_build(
     from allocator.api import CODECS, METRICS
     from allocator.errors import AllocatorError
     from allocator.images import find_images
-    from allocator.measure.engines import Ray
+    from allocator.measure.engines import Engine, Local, Ray
     from allocator.metrics import get_metric
     from codec import get_codec
     from codec.remote import is_address
@@ -130,14 +131,17 @@ def tables_build(
             local_jobs = jobs if engine == EngineName.local else None
             _estimate(out, images, codecs, metrics, local_jobs, not no_bitstreams, colour, as_json)
             return
+        engines: dict[EngineName, Callable[[], Engine]] = {
+            EngineName.local: lambda: Local(jobs),
+            EngineName.ray: lambda: Ray(address, jobs, gpus_per_worker),
+        }
         with showing_progress() as progress:
             opened = al.build(
                 out,
                 images,
                 codecs,
                 metrics,
-                jobs=jobs,
-                engine=Ray(address, jobs, gpus_per_worker) if engine == EngineName.ray else None,
+                engine=engines[engine](),
                 keep_going=keep_going,
                 bitstreams=not no_bitstreams,
                 colour=colour.value,
