@@ -8,7 +8,7 @@ The whole job::
     found = table.allocate(bpp=0.15)
     found.submit("entry/")
 
-What stands in ``__all__`` is the public API and keeps its meaning; it is imported when it is used.
+The names in ``__all__`` are the public API and keep their meaning. Each is imported when it is first used.
 """
 
 import importlib
@@ -54,7 +54,7 @@ _MODULES = {
     "sweep": "allocator.solver.hull",
     "verify": "submissions.verify",
 }
-"""Where each public name is."""
+"""The module of each public name."""
 
 __all__ = [*sorted(_MODULES), "__version__"]
 

@@ -1,4 +1,4 @@
-"""What an allocation's worst image could be spared, and what that would take from the others."""
+"""Suggest a floor that improves an allocation's worst image at a low price in the mean."""
 
 import dataclasses
 import math
@@ -9,9 +9,9 @@ from allocator.constraints import Constraints, Floor
 from allocator.objective import WORST, Objective
 
 _MOST_LOSS = 0.1
-"""Of the mean, relative to what the worst image gains, for which a floor is suggested."""
+"""The most the mean may lose, relative to the gain of the worst image, for a floor to be suggested."""
 _SHARES = (1.0, 0.75, 0.5, 0.25)
-"""Of what the worst image can gain, that are tried."""
+"""The shares of the worst image's possible gain that are tried."""
 _DIGITS = 3
 
 
@@ -20,20 +20,20 @@ class Suggestion(NamedTuple):
 
     floor: Floor
     allocation: Allocation
-    """What it leads to."""
+    """The resulting allocation."""
     worst: float
-    """Of that allocation's images."""
+    """The worst value among that allocation's images."""
 
 
 def suggest_floor(allocation: Allocation, constraints: Constraints) -> Suggestion | None:
-    """The highest floor that costs the mean little, beside what it gains the worst image.
+    """The highest floor that costs the mean little compared with the gain of the worst image.
 
     Args:
-        allocation: best by the mean of one metric.
-        constraints: that it keeps to.
+        allocation: an allocation optimised for the mean of one metric.
+        constraints: its constraints.
 
     Returns:
-        None where the objective is another, or no floor is worth its price.
+        The floor; None if the objective is another, or no floor is worth its price.
     """
     objective = allocation.objective
     if len(objective.terms) != 1 or not objective.aggregate.is_plain_mean:
@@ -63,6 +63,6 @@ def _worst(allocation: Allocation) -> float:
 
 
 def _rounded(value: float, down: bool) -> float:
-    """With few digits, on the side that asks for less."""
+    """Round to few digits, in the direction of the weaker floor."""
     step = 10.0 ** (math.floor(math.log10(abs(value) or 1.0)) - _DIGITS + 1)
     return float(f"{(math.floor if down else math.ceil)(value / step) * step:.{_DIGITS}g}")

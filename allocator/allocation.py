@@ -1,4 +1,4 @@
-"""From a table and a target rate to one level for each image, and what that is worth."""
+"""Allocate: choose one level for each image from a table and a budget, and prove how good the choice is."""
 
 import contextlib
 import functools
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Method = Literal["exact", "pulp"]
-"""How an allocation is found: by bounds and what they leave over, or by PuLP as one program that is then compared."""
+"""Methods: ``exact`` uses bounds first; ``pulp`` has PuLP solve the whole program, and compares the results."""
 
 Rate: TypeAlias = str | float | Fraction | Decimal
-"""Bits per pixel. A float means the decimal number that it prints as."""
+"""Bits per pixel. A float means the decimal number that it is printed as."""
 
-_LEAST_TARGET, _MOST_TARGET = Decimal("1e-12"), Decimal("1e6")  # anything beyond is a slip, and slow as a fraction
+_LEAST_TARGET, _MOST_TARGET = Decimal("1e-12"), Decimal("1e6")  # larger values are errors, and slow as fractions
 _MOST_BYTES = 1 << 60
 _SECOND = 1_000_000  # decoding times are counted in microseconds
 _ROUNDED = "The images' rates have no common unit in which 60 bits count them exactly."
 
 
 class AllocationError(AllocatorError):
-    """A table can't answer the question, or the target can't be met."""
+    """The table lacks what the allocation needs, or the target can't be met."""
 
 
 class Budget(NamedTuple):
@@ -47,20 +47,20 @@ class Budget(NamedTuple):
 
     rule: Rule
     limit: Fraction
-    """``pooled``: bytes in all, a whole number. ``mean``: the sum of the images' bytes per pixel."""
+    """``pooled``: total bytes, an integer. ``mean``: the sum of the images' bytes per pixel."""
     bpp: float
-    """The same as a rate, bits per pixel."""
+    """The limit as a rate, in bits per pixel."""
     size: Size | None = None
-    """As a person gave it, if it was in bytes."""
+    """The budget as the user wrote it, if it was in bytes."""
 
     @property
     def label(self) -> str:
-        """As the person wrote it who gave it."""
+        """The budget as the user wrote it."""
         return f"{self.bpp:g} bpp" if self.size is None else str(self.size)
 
 
 class Baseline(NamedTuple):
-    """A simpler way to spend the same budget."""
+    """A simpler strategy at the same budget."""
 
     value: float
     """Of the objective."""
@@ -73,12 +73,12 @@ class Baseline(NamedTuple):
 
 @dataclass(frozen=True)
 class Allocation:
-    """One level for each image of a set, best under a budget."""
+    """The best level for each image of a set within a budget."""
 
     points: "pd.DataFrame"
     """All operating points that could be chosen."""
     chosen: "pd.DataFrame"
-    """The chosen operating points, one row an image, columns as :meth:`allocator.tables.Table.points`."""
+    """The chosen operating points, one row per image, with the columns of :meth:`allocator.tables.Table.points`."""
     objective: Objective
     budget: Budget
     value: float
@@ -87,21 +87,21 @@ class Allocation:
     pooled_bpp: float
     """Achieved rate over all pixels together."""
     mean_bpp: float
-    """Mean of the images' achieved rates; equals the former where all images have one size."""
+    """Mean of the images' achieved rates; equal to ``pooled_bpp`` if all images have the same size."""
     slack: float
-    """Unused part of the budget in bytes (``mean``: of images of average size)."""
+    """Unused part of the budget in bytes (under ``mean``: for images of average size)."""
     price: float
-    """How much the mean of the objective's costs falls, about, with one byte more for the whole set."""
+    """Approximately how much the mean of the objective's costs falls with one more byte for the whole set."""
     gap: float
-    """That mean is at most this far from the optimum; 0 when it's proven optimal."""
+    """The largest possible difference of that mean from the optimum; 0 if it is proven optimal."""
     reason: str
-    """One sentence on why it isn't proven optimal; empty if it is."""
+    """One sentence on why it is not proven optimal; empty if it is."""
     note: str
-    """How PuLP's solution of the whole program compares with the exact one; empty unless it was asked for."""
+    """The comparison of PuLP's solution with the exact one; empty for the method ``exact``."""
     single: Baseline | None
     """The best single level for all images within the budget."""
     equal: Baseline | None
-    """The best for each image at no more than the budget's rate in each; None where one has nothing so small."""
+    """The best level for each image within the budget's rate; None if an image has no level that small."""
 
     @property
     def bpp(self) -> float:
@@ -113,7 +113,7 @@ def parse_target(rate: Rate) -> Fraction:
     """A rate in bits per pixel, exactly as written: ``0.075``, as text or a float, is 75/1000.
 
     Raises:
-        AllocationError: not a number, or not above 0.
+        AllocationError: it is not a number above 0.
     """
     try:
         value = rate if isinstance(rate, Fraction) else Decimal(str(rate))
@@ -125,10 +125,10 @@ def parse_target(rate: Rate) -> Fraction:
 
 
 def read_points(table: Table, codecs: Sequence[str] = ()) -> "pd.DataFrame":
-    """A table's operating points, of some codecs only if any are named.
+    """Read a table's operating points, of all codecs or of the named ones.
 
     Raises:
-        AllocationError: the table is empty, a codec isn't in it, or an image has no point.
+        AllocationError: the table is empty or lacks a codec, or an image has no point.
     """
     images, frame = table.steady(lambda: (len(table), table.points()))
     if not images:
@@ -136,7 +136,7 @@ def read_points(table: Table, codecs: Sequence[str] = ()) -> "pd.DataFrame":
     measured = sorted(frame["codec"].unique())
     if unknown := sorted(set(codecs) - set(measured)):
         known = ", ".join(measured) or "none yet"
-        raise AllocationError(f"{table.path}: holds nothing of {', '.join(unknown)}; measured are {known}.")
+        raise AllocationError(f"{table.path}: contains no points of {', '.join(unknown)}; it contains {known}.")
     if codecs:
         frame = frame[frame["codec"].isin(codecs)].reset_index(drop=True)
     if missing := images - frame["image"].nunique():
@@ -161,13 +161,13 @@ def make_budget(
     Args:
         frame: the set's operating points.
         rule: how its rate is counted.
-        target: bits per pixel.
-        total_bytes: in place of a target.
-        size: in place of both.
-        originals: bytes of all original files, of which a size may be a share.
+        target: the budget in bits per pixel.
+        total_bytes: the budget in bytes.
+        size: the budget as a :class:`allocator.sizes.Size`.
+        originals: bytes of all original files, of which a size may be a percentage.
 
     Raises:
-        AllocationError: neither or both are given, bytes with the rule ``mean``, or not above 0.
+        AllocationError: neither or both are given, bytes are given with the rule ``mean``, or a value is not above 0.
     """
     if size is not None and total_bytes is None:
         total_bytes = size.in_bytes(originals)
@@ -197,24 +197,24 @@ def allocate(
     solver: str = "cbc",
     time_limit: float | None = None,
 ) -> Allocation:
-    """Pick one operating point for each image: the best objective within the budget, proven.
+    """Pick one operating point for each image: the best objective within the budget, with proof.
 
-    Codecs mix freely. Equal optima are told apart the same way every time, whatever the order of rows. The baselines
-    keep to the constraints on each image, not to those on the set.
+    Codecs mix freely. Among equal optima, the choice is always the same, whatever the order of rows. The baselines
+    satisfy the constraints on each image, but not those on the set.
 
     Args:
-        points: operating points as :func:`read_points` gives them.
+        points: operating points from :func:`read_points`.
         budget: from :func:`make_budget`.
         objective: from :func:`allocator.objective.find_objective`.
-        constraints: beside the budget.
+        constraints: constraints in addition to the budget.
         method: ``exact``, or ``pulp`` to have PuLP solve the whole integer program and compare.
-        solver: of the integer program or its core, as :func:`allocator.solver.knapsack.solve` takes it.
-        time_limit: seconds for the solver. Past it, or if the solver fails, the best found is given, with its gap and
-            the reason.
+        solver: the solver of the integer program or its core, see :func:`allocator.solver.knapsack.solve`.
+        time_limit: seconds for the solver. After that, or if the solver fails, the best known allocation is returned
+            with its gap and the reason.
 
     Raises:
-        AllocatorError: the objective isn't measured everywhere, a constraint leaves an image without a level, or
-            the target is below the smallest reachable rate, which the message states.
+        AllocatorError: the objective is not measured everywhere, a constraint leaves an image without a level, or
+            the target is below the lowest reachable rate, which the message states.
     """
     constraints = constraints or Constraints()
     if objective.aggregate.is_worst and constraints.decode_seconds is not None:
@@ -270,10 +270,10 @@ class _Program:
         return self.objective.value(self.costs[rows, choices], self.shares)
 
     def solve(self, constraints: Constraints) -> tuple[Solution, Fraction]:
-        """The solution, and how many units of its integer weights are a byte (``mean``: a byte per pixel).
+        """The solution, and the units of its integer weights per byte (under ``mean``: per byte per pixel).
 
         Raises:
-            AllocationError: nothing keeps to the budgets.
+            AllocationError: no allocation meets the budgets.
         """
         try:
             return self._by_rule(constraints)
@@ -282,11 +282,11 @@ class _Program:
             lightest = self.grid.points.iloc[self.grid.row[np.arange(len(least)), least]]
             if self.grid.spent(lightest["bytes"].to_numpy(), self.budget.rule) <= self.budget.limit:
                 raise AllocationError(
-                    "No allocation within the budget keeps to the limit on "
+                    "No allocation within the budget meets the limit on "
                     + (
                         "codecs."
                         if constraints.decode_seconds is None
-                        else f"decoding time: the least is about {error.least / _SECOND:.3g} seconds."
+                        else f"decoding time: the lowest possible is about {error.least / _SECOND:.3g} seconds."
                     )
                 ) from error
             raise AllocationError(_unreachable(lightest, self.budget)) from error
@@ -295,8 +295,8 @@ class _Program:
         rule, limit = self.budget.rule, self.budget.limit
         lower, upper, scale = self.grid.weights(rule)
         scaled = math.floor(limit * scale)
-        # rounded down, weights may allow a little too much; where the optimum found makes use of that, rounded up
-        # they allow too little, and the first bound still holds
+        # weights that are rounded down may allow slightly too much; if the optimum uses that, weights are rounded up:
+        # they allow slightly too little, and the first bound remains valid
         relaxed = self._within(constraints, lower, scaled)
         rows = np.arange(len(self.grid.pixels))
         if upper is lower or self.grid.spent(self.grid.bytes[rows, relaxed.choices], rule) <= limit:
@@ -305,7 +305,7 @@ class _Program:
         return replace(found, bound=relaxed.bound, reason=found.reason or relaxed.reason or _ROUNDED), scale
 
     def _within(self, constraints: Constraints, weights: NDArray[np.int64], limit: int) -> Solution:
-        """The best of all sets of codecs that the constraints allow, those with the best bounds first."""
+        """The best allocation over all sets of codecs that the constraints allow, best bounds first."""
         import pandas as pd
 
         codecs = self.grid.spread(pd.factorize(self.grid.points["codec"], sort=True)[0])
@@ -324,7 +324,7 @@ class _Program:
         bounds = [lower_bound(costs, weights, limit, available=mask) for mask in masks]
         best: Solution | None = None
         reason = ""
-        proven = math.inf  # by all the sets that were tried; those left have bounds no better than the best
+        proven = math.inf  # over all sets that were tried; the bounds of the others are no better than the best cost
         for index in np.argsort(bounds, kind="stable"):
             if bounds[index] == math.inf or (best is not None and bounds[index] >= best.cost):
                 break
@@ -396,7 +396,7 @@ def _unreachable(lightest: "pd.DataFrame", budget: Budget) -> str:
         rate = 8 * int(lightest["bytes"].sum()) / int((lightest["width"] * lightest["height"]).sum())
     else:
         rate = float(lightest["bpp"].mean())
-    # rounded up, so that the rate named can be met
+    # rounded up, so that the printed rate can be met
     reachable = math.ceil(rate * 1e5) / 1e5
     return (
         f"{budget.bpp:g} bpp can't be reached: the smallest bitstreams of all images take {reachable:.5f} bpp "

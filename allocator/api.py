@@ -1,4 +1,4 @@
-"""The public API: what ``import allocator as al`` gives. It knows all three packages, as the command line does."""
+"""The public API, which ``import allocator as al`` provides. It uses all three packages, as the command line does."""
 
 import hashlib
 import os
@@ -45,28 +45,28 @@ Images: TypeAlias = "str | os.PathLike[str] | Iterable[ImageLike] | Mapping[str,
 
 CODECS = ("avif", "hevc")
 METRICS = ("lpips",)
-"""What is measured unless somebody says otherwise."""
+"""The metric that is measured by default."""
 RATES = ("0.075", "0.15", "0.3")
-"""Those of the challenge: what is compared and drawn unless somebody says otherwise."""
+"""The challenge's rates, which are compared and drawn by default."""
 
 
 @dataclass(frozen=True)
 class Allocation(allocation.Allocation):
-    """One level for each image, best under a budget; ``chosen`` is a data frame of them."""
+    """The best level for each image within a budget; ``chosen`` is a data frame of the levels."""
 
     table: "Table" = field(kw_only=True, repr=False)
-    """That it was made from."""
+    """The table that it was made from."""
     constraints: Constraints = field(kw_only=True, repr=False)
 
     def __repr__(self) -> str:
         return f"<{Summary(self).text()}>"
 
     def summary(self) -> str:
-        """A few lines on what was reached, and beside it what simpler ways make of the same budget."""
+        """A few lines on the result, compared with simpler strategies at the same budget."""
         return Summary(self).text()
 
     def explain(self) -> list[str]:
-        """Why each image got its level, in words; see :func:`allocator.explain.explain`."""
+        """An explanation of each image's level; see :func:`allocator.explain.explain`."""
         from allocator.explain import explain
 
         return explain(self)
@@ -80,20 +80,20 @@ class Allocation(allocation.Allocation):
         decoder: "Decoder | DecoderOptions | str | os.PathLike[str] | None" = None,
         data_only: bool = False,
     ) -> "Entry":
-        """Write it as a submission: the bitstreams in an archive, and a decoder that brings all it needs.
+        """Write a submission: the bitstreams in an archive, and a stand-alone decoder.
 
         To enter several rates, or to spend exactly what an edition allows, see :meth:`Table.submit`.
 
         Args:
-            folder: made if missing.
-            edition: a year's rules, by name or from a file; whose limits hold.
-            fill: spend what is left of the budget on finer steps between levels.
-            decoder: one that was packed before (or its file), or how to pack one; by default for the challenge's
-                machine and several Pythons, whose wheels come from the package registry.
+            folder: created if missing.
+            edition: a year's rules, by name or from a file; the submission must keep their limits.
+            fill: spend the rest of the budget on finer steps between levels.
+            decoder: a decoder that was packed before (or its file), or how to pack one; by default for the
+                challenge's machine and several Python versions, with wheels from the package registry.
             data_only: write no decoder.
 
         Raises:
-            SubmissionError: a bitstream can't be made again, the decoder can't be packed, or limits are exceeded.
+            SubmissionError: a bitstream can't be reproduced, the decoder can't be packed, or limits are exceeded.
         """
         from submissions.entries import write_entries
 
@@ -112,7 +112,7 @@ class Allocation(allocation.Allocation):
     def export(
         self, folder: str | os.PathLike[str], *, report: Callable[[int, int], None] = lambda done, total: None
     ) -> "Exported":
-        """Write each image's bitstream as an ordinary file to deploy, and a list of them.
+        """Write each image's bitstream as an ordinary file to deploy, and a list of the files.
 
         Raises:
             AllocatorError: see :func:`allocator.export.export`.
@@ -122,22 +122,24 @@ class Allocation(allocation.Allocation):
         return export(self.table, self, Path(folder), report=report)
 
     def report(self, page: str | os.PathLike[str], *, title: str = "", pictures: int = 40, side: int = 1024) -> Path:
-        """Write a page that opens from disk: curves, and each image beside what became of it.
+        """Write a stand-alone page: curves, and each image compared with its decoded version.
 
         Args:
             page: the HTML file.
             title: by default the table's name.
-            pictures: show this many images; all are in the curves.
-            side: pixels of a picture's longer side, at most.
+            pictures: the number of images to show; the curves include all images.
+            side: the most pixels of a picture's longer side.
 
         Raises:
-            AllocatorError: the table keeps no bitstreams, or Plotly (the extra ``report``) is missing.
+            AllocatorError: the table contains no bitstreams, or Plotly (the extra ``report``) is missing.
         """
         return self.table.report(page, [self], title=title, pictures=pictures, side=side)
 
 
 class Table(tables.Table):
-    """All operating points of a set of images, in one SQLite file. Close it, or use it as a context manager.
+    """All operating points of a set of images, in one SQLite file.
+
+    Close it, or use it as a context manager.
 
     Args:
         path: the file.
@@ -147,26 +149,26 @@ class Table(tables.Table):
     """
 
     built: BuildReport | None = None
-    """What the build did that made or continued it, where :func:`build` returned it."""
+    """The result of the build, if :func:`build` returned this table."""
 
     def allocate(
         self, bpp: Rate | None = None, budget: int | str | Size | None = None, **options: Unpack[ProblemOptions]
     ) -> Allocation:
-        """The best level for each image within a budget, proven.
+        """Choose the best level for each image within a budget, with proof.
 
         Args:
-            bpp: the budget as a rate, bits per pixel: a float or text means what it reads, 0.15 is 15/100.
-            budget: the budget in bytes: a number, ``2MB``, ``1.5MiB``, ``30%`` of the original files.
+            bpp: the budget as a rate in bits per pixel. A float or text means the printed decimal: 0.15 is 15/100.
+            budget: the budget in bytes: a number, ``2MB``, ``1.5MiB``, or ``30%`` of the original files.
             **options: see :class:`allocator.problem.ProblemOptions`.
 
         Raises:
-            AllocatorError: the budget can't be met, or an option makes no sense for this table.
+            AllocatorError: the budget can't be met, or an option is invalid for this table.
         """
         problem = self.problem(**options)
         return self._bound(problem.allocate(problem.budget(bpp, budget)), problem)
 
     def problem(self, **options: Unpack[ProblemOptions]) -> Problem:
-        """What :meth:`allocate` solves, for many budgets: the points are read once.
+        """The problem that :meth:`allocate` solves, for many budgets; the points are read once.
 
         Args:
             **options: see :class:`allocator.problem.ProblemOptions`.
@@ -180,19 +182,19 @@ class Table(tables.Table):
     def curve(
         self, *, objective: str | Sequence[str] = (), rule: Rule = "pooled", codecs: Sequence[str] = ()
     ) -> Curve:
-        """The set's whole curve of rate and quality in one sweep.
+        """Compute the set's whole curve of rate and quality in one sweep.
 
         Args:
             objective: see :class:`allocator.problem.ProblemOptions`.
             rule: how the rate of the set is counted.
-            codecs: only these.
+            codecs: the codecs to include; by default all.
         """
         return Curve(read_points(self, codecs), find_objective(self, objective), rule)
 
     def at_targets(
         self, bpp: Sequence[Rate], *, objective: str | Sequence[str] = (), rule: Rule = "pooled"
     ) -> "pd.DataFrame":
-        """Each codec allocated on its own at each rate; columns as :func:`allocator.compare.at_targets` gives them.
+        """Allocate with each codec alone at each rate; for the columns, see :func:`allocator.compare.at_targets`.
 
         Args:
             bpp: rates in bits per pixel.
@@ -205,14 +207,14 @@ class Table(tables.Table):
         return at_targets(read_points(self), rates, find_objective(self, objective), [*self.metrics()], rule)
 
     def against(self, anchor: str, *, rule: Rule = "pooled") -> "pd.DataFrame":
-        """BD-rates of every codec against an anchor; columns as :func:`allocator.compare.against` gives them.
+        """Compute BD-rates of every codec against an anchor; for the columns, see :func:`allocator.compare.against`.
 
         Args:
             anchor: a codec of the table.
             rule: how the rate of the set is counted.
 
         Raises:
-            CompareError: the anchor isn't measured, or isn't at every image.
+            CompareError: the anchor is not measured on every image.
         """
         from allocator.compare import against
 
@@ -232,22 +234,22 @@ class Table(tables.Table):
         ms_ssim_db: bool = False,
         rule: Rule = "pooled",
     ) -> "Comparison":
-        """Codecs at rates and against an anchor: data frames, and tables for Markdown or LaTeX.
+        """Compare codecs at rates and against an anchor: data frames, and tables for Markdown or LaTeX.
 
         Args:
             anchor: a codec of the table, or a published one.
             bpp: rates in bits per pixel.
             objective: see :class:`allocator.problem.ProblemOptions`.
-            metrics: to be shown; by default all.
-            codecs: only these, beside the anchor.
-            published: files of curves from elsewhere: CompressAI's results (``.json``) or points (``.csv``).
-            papers: with blank rows for the methods of the papers' tables 1 that aren't measured.
-            per_image: with the BD-rates of each image.
+            metrics: the metrics to show; by default all.
+            codecs: the codecs to include besides the anchor; by default all.
+            published: files of published curves: CompressAI's results (``.json``) or points (``.csv``).
+            papers: add blank rows for the methods of the papers' tables 1 that are not measured.
+            per_image: add the BD-rates of each image.
             ms_ssim_db: show MS-SSIM in decibels.
             rule: how the rate of the set is counted.
 
         Raises:
-            AllocatorError: a codec or metric isn't measured, or a file can't be read.
+            AllocatorError: a codec or metric is not measured, or a file can't be read.
         """
         from allocator.comparison import Comparison, read_curves
 
@@ -266,18 +268,18 @@ class Table(tables.Table):
         rule: Rule = "pooled",
         look: "Look | None" = None,
     ) -> "Drawn":
-        """Draw what the set reaches at every rate; see :func:`allocator.plot.plot_frontier`.
+        """Draw the best value of the set at every rate; see :func:`allocator.plot.plot_frontier`.
 
         Args:
-            figure: a file that ends with ``.pdf``, ``.svg`` or ``.png``.
-            bpp: rates at which allocations are marked.
+            figure: a file with the suffix ``.pdf``, ``.svg`` or ``.png``.
+            bpp: the rates of the marked allocations.
             objective: see :class:`allocator.problem.ProblemOptions`.
-            codecs: only these.
+            codecs: the codecs to include; by default all.
             rule: how the rate of the set is counted.
-            look: of the figure.
+            look: the style of the figure.
 
         Raises:
-            AllocatorError: something isn't measured, or the file has another ending.
+            AllocatorError: a codec or metric is not measured, or the file has another suffix.
         """
         from allocator.plot import check_ending, plot_frontier
 
@@ -298,17 +300,17 @@ class Table(tables.Table):
         rule: Rule = "pooled",
         look: "Look | None" = None,
     ) -> "Drawn":
-        """Draw rate against quality at each codec's levels; see :func:`allocator.plot.plot_curves`.
+        """Draw the rate and quality of each codec's levels; see :func:`allocator.plot.plot_curves`.
 
         Args:
             figure: see :meth:`plot_frontier`.
-            metrics: to be drawn; by default all.
-            images: whose own curves are drawn; by default means over all.
-            codecs: only these.
+            metrics: the metrics to draw; by default all.
+            images: images to draw curves of; by default the means over all images.
+            codecs: the codecs to include; by default all.
             published: see :meth:`compare`.
             ms_ssim_db: draw MS-SSIM in decibels.
             rule: how the rate of the set is counted.
-            look: of the figure.
+            look: the style of the figure.
 
         Raises:
             AllocatorError: see :meth:`plot_frontier`.
@@ -335,10 +337,10 @@ class Table(tables.Table):
         Args:
             figure: see :meth:`plot_frontier`.
             anchor: a codec of the table.
-            metrics: to be drawn; by default all.
-            codecs: only these, beside the anchor.
+            metrics: the metrics to draw; by default all.
+            codecs: the codecs to include besides the anchor; by default all.
             rule: how the rate of the set is counted.
-            look: of the figure.
+            look: the style of the figure.
 
         Raises:
             AllocatorError: see :meth:`plot_frontier`.
@@ -352,22 +354,22 @@ class Table(tables.Table):
         return plot_bd(Path(figure), points, anchor, higher, self._look(look, wanted), rule)
 
     def _look(self, look: "Look | None", codecs: Sequence[str]) -> "Look":
-        """Colours are dealt out over all codecs of the table, so that each keeps its own in several figures."""
+        """Assign colours to all codecs of the table, so that each keeps its colour in several figures."""
         from allocator.plot import Look
 
         look = look or Look()
         return replace(look, order=tuple(self.codecs())) if codecs and not look.order else look
 
     def level_means(self, codec: str, metric: str, rule: Rule = "pooled") -> tuple[list[float], list[float]]:
-        """At each of a codec's levels the set's rate in bits per pixel, and the images' mean of a metric.
+        """The set's rate in bits per pixel, and the images' mean of a metric, at each level of a codec.
 
         Args:
-            codec: of the table.
-            metric: of the table.
+            codec: a codec of the table.
+            metric: a metric of the table.
             rule: how the rate of the set is counted.
 
         Raises:
-            CompareError: a level isn't measured on all images.
+            CompareError: a level is not measured on all images.
         """
         from allocator.compare import level_means
 
@@ -385,13 +387,13 @@ class Table(tables.Table):
         data_only: bool = False,
         **options: Unpack[ProblemOptions],
     ) -> "list[Entry]":
-        """Allocate, and write a submission for each rate; of several, a folder each, with one decoder.
+        """Allocate, and write a submission for each rate; several rates get a folder each, and share one decoder.
 
         Args:
-            folder: made if missing.
-            bpp: rates in bits per pixel; by default all of the edition's.
-            budget: in bytes, in place of rates.
-            edition: a year's rules, by name or from a file: they say what counts and how many bytes a rate gives.
+            folder: created if missing.
+            bpp: rates in bits per pixel; by default all rates of the edition.
+            budget: the budget in bytes, instead of rates.
+            edition: a year's rules, by name or from a file: what counts, and how many bytes a rate allows.
             fill: see :meth:`Allocation.submit`.
             decoder: see :meth:`Allocation.submit`.
             data_only: see :meth:`Allocation.submit`.
@@ -424,11 +426,11 @@ class Table(tables.Table):
         pictures: int = 40,
         side: int = 1024,
     ) -> Path:
-        """Write a page that opens from disk, of several allocations of the same images.
+        """Write a stand-alone page on several allocations of the same images.
 
         Args:
             page: see :meth:`Allocation.report`.
-            allocations: by the same objective, one for each target.
+            allocations: allocations with the same objective, one for each target.
             title: see :meth:`Allocation.report`.
             pictures: see :meth:`Allocation.report`.
             side: see :meth:`Allocation.report`.
@@ -444,7 +446,7 @@ class Table(tables.Table):
 
 
 def open(path: str | os.PathLike[str]) -> Table:
-    """A table that was built before.
+    """Open an existing table.
 
     Raises:
         TableError: it is missing, damaged, or not a table.
@@ -468,29 +470,31 @@ def build(
     assume: Assumption = "monotone",
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Table:
-    """Measure images at every level of codecs into a table; the same call continues one that was interrupted.
+    """Measure images at every level of the codecs, and store the results in a table.
+
+    The same call resumes an interrupted build.
 
     Args:
-        table: the SQLite file; made if missing.
-        images: files, folders, addresses, Pillow images and arrays, or a mapping of names to images. Of what isn't a
-            file, a PNG is written to ``TABLE-images/``.
-        codecs: by name, or objects.
-        metrics: by name, or objects; the first is optimised unless an allocation says otherwise.
-        jobs: processes of this machine; by default one for each core.
-        engine: in place of them, such as :class:`allocator.measure.engines.Ray`.
-        keep_going: leave out what fails, see ``built.failures`` of what is returned, in place of stopping.
-        bitstreams: keep them in the table.
-        colour: what becomes of colour profiles: ``raw`` ignores them, as the challenge does; ``srgb`` and
+        table: the SQLite file; created if missing.
+        images: files, folders, addresses, Pillow images and arrays, or a mapping of names to images. Images that are
+            not files are saved as PNG in ``TABLE-images/``.
+        codecs: names or objects.
+        metrics: names or objects; allocations optimise the first by default.
+        jobs: number of processes on this machine; by default one for each core.
+        engine: an engine to use instead of local processes, such as :class:`allocator.measure.engines.Ray`.
+        keep_going: leave out images that fail, and list them in ``built.failures``, instead of stopping.
+        bitstreams: store the bitstreams in the table.
+        colour: the rule for colour profiles: ``raw`` ignores them, as the challenge does; ``srgb`` and
             ``profile`` are for files to deploy.
         only_bpp: measure only what allocations at these rates need.
         only_budgets: measure only what allocations within these budgets need.
-        assume: about each image's curve of cost over bytes, for these.
-        progress: called as the build goes on.
+        assume: the assumption about each image's curve of cost over bytes, for these two.
+        progress: called after each step of the build.
 
     Raises:
-        AllocatorError: an image or codec failed and ``keep_going`` is off (what was measured is kept), or the table
+        AllocatorError: an image or codec failed and ``keep_going`` is off (the measurements are kept), or the table
             can't be written.
-        CodecError: there is no such codec or metric, or pixels can't be saved.
+        CodecError: a codec or metric is unknown, or pixels can't be saved.
     """
     coders, judges = _find(get_codec, codecs), _find(get_metric, metrics)
     needed = None
@@ -531,23 +535,23 @@ def optimize(
     write: bool = True,
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Optimized:
-    """Write images as files to deploy that look best within one budget: measured, allocated and exported.
+    """Measure images, allocate one budget, and write files to deploy that look best within it.
 
     Args:
         images: see :func:`build`.
-        budget: of all files together: bytes, ``2MB``, ``30%`` of the originals.
-        folder: for the files; made if missing.
-        codecs: to choose among, by name, or objects.
-        metrics: by name, or objects; the first is optimised.
+        budget: the budget of all files: bytes, ``2MB``, or ``30%`` of the originals.
+        folder: the folder for the files; created if missing.
+        codecs: the codecs to choose among: names or objects.
+        metrics: names or objects; the first is optimised.
         floors: see :class:`allocator.problem.ProblemOptions`.
         weights: see :class:`allocator.problem.ProblemOptions`.
         colour: ``srgb`` converts pixels, ``profile`` embeds colour profiles.
-        keep_originals: an image's file is one of its levels, too.
-        table: that keeps the measurements; by default beside the folder, with its name and ``.db``.
+        keep_originals: whether the original file is also one of an image's levels.
+        table: the table for the measurements; by default in the same place as the folder, with its name and ``.db``.
         jobs: see :func:`build`.
         engine: see :func:`build`.
-        write: otherwise nothing but the table is written.
-        progress: called as the work goes on.
+        write: whether to write the files, not only the table.
+        progress: called after each step.
 
     Raises:
         AllocatorError: see :func:`allocator.deployment.optimize`.
@@ -571,7 +575,7 @@ def optimize(
 
 
 def _as_files(images: Images, folder: Path) -> list[str | os.PathLike[str]]:
-    """Images as files; what isn't one yet is written to a folder, under its name or one that its pixels give it."""
+    """Images as files; pixels in memory are saved to a folder, under their name or one derived from the pixels."""
     if isinstance(images, str | os.PathLike):
         return [images]
     named = images.items() if isinstance(images, Mapping) else ((None, image) for image in images)
@@ -584,7 +588,7 @@ def _as_files(images: Images, folder: Path) -> list[str | os.PathLike[str]]:
             continue
         name = name or f"image-{hashlib.sha256(np.asarray(image).tobytes()).hexdigest()[:12]}"
         if "/" in name or not is_safe_name(name):
-            raise ImageError(f"{name!r} can't be the name of an image's file.")
+            raise ImageError(f"{name!r} is not a valid name for an image file.")
         save_image(folder / f"{name}.png", image)
         files.append(folder / f"{name}.png")
     return files
@@ -602,14 +606,14 @@ def needed_for(
     budgets: Sequence[int | str] = (),
     assume: Assumption = "monotone",
 ) -> Needed:
-    """What a build is to measure for allocations by the first metric at some rates and within some budgets.
+    """The points that a build must measure for allocations by the first metric at some rates and budgets.
 
     Args:
-        codecs: that are measured.
-        metrics: that are measured.
-        targets: bits per pixel.
-        budgets: in bytes, see :class:`allocator.sizes.Size`.
-        assume: about each image's curve of cost over bytes.
+        codecs: the measured codecs.
+        metrics: the measured metrics.
+        targets: rates in bits per pixel.
+        budgets: budgets in bytes, see :class:`allocator.sizes.Size`.
+        assume: the assumption about each image's curve of cost over bytes.
     """
     rates = [parse_target(target) for target in targets]
     sizes = [Size.parse(str(budget)) for budget in budgets]

@@ -105,7 +105,7 @@ def read_by_rows(connection: sqlite3.Connection, query: str, most_rows: int) -> 
             _check_rows(most_rows)
     except sqlite3.OperationalError as error:
         if "decode to UTF-8" in str(error):  # which is Python's own, and has no code
-            raise DamagedColumns("it holds a text that isn't UTF-8") from error
+            raise DamagedColumns("it contains text that is not UTF-8") from error
         raise
     return joined(parts or [{name: _column(name, ()) for name in names}])
 
@@ -129,7 +129,7 @@ def _with_dictionaries(batch: "pa.RecordBatch") -> "pa.RecordBatch":
 
 def _check_rows(left: int) -> None:
     if left < 0:
-        raise DamagedColumns("it holds more rows than bytes")
+        raise DamagedColumns("it contains more rows than bytes")
 
 
 def _column(name: str, values: Sequence[Any]) -> Any:
@@ -159,4 +159,4 @@ def _checked(name: str, column: Any) -> Any:
 
 def _refuse(name: str, unsound: bool) -> None:
     if unsound:
-        raise DamagedColumns(f"a column {name} holds what was never measured")
+        raise DamagedColumns(f"a column {name} contains an impossible value")

@@ -87,7 +87,7 @@ def _mean_difference(
 ) -> float:
     low, high = max(values[0] for values in x), min(values[-1] for values in x)
     if low >= high:
-        raise CompareError(f"The curves reach no common {what}.")
+        raise CompareError(f"The curves have no common range of {what}.")
     integrals = []
     for xs, ys in zip(x, y, strict=True):
         if method == "pchip":
@@ -163,7 +163,7 @@ def at_targets(
             row: dict[str, object] = {"codec": codec, "target": float(target)}
             try:
                 if of_codec["image"].nunique() < points["image"].nunique():
-                    raise AllocationError(f"Not all images are measured by {codec}.")
+                    raise AllocationError(f"Not all images are measured with {codec}.")
                 found = allocate(of_codec, make_budget(of_codec, rule, target=target), objective)
                 row |= {"bpp": found.bpp, other: getattr(found, other)}
                 row |= {metric: found.chosen[metric].mean() for metric in metrics}
@@ -237,10 +237,10 @@ def against(
     codecs = sorted(points["codec"].unique())
     others = {curve.codec: curve for curve in published}
     if both := sorted(others.keys() & set(codecs)):
-        raise CompareError(f"The table and a published file both hold {both[0]!r}; rename it in the file.")
+        raise CompareError(f"The table and a published file both contain {both[0]!r}; rename it in the file.")
     codecs += others
     if anchor not in codecs:
-        raise CompareError(f"The table holds nothing of {anchor!r}; measured are {', '.join(codecs)}.")
+        raise CompareError(f"The table contains no points of {anchor!r}; it contains {', '.join(codecs)}.")
 
     def curve_of(codec: str, metric: str, higher: bool) -> RateCurve:
         if codec not in others:

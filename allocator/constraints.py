@@ -1,4 +1,4 @@
-"""What an allocation must keep to besides its budget."""
+"""The constraints of an allocation in addition to its budget."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ConstraintError(AllocatorError):
-    """A constraint is malformed, names nothing in the table, or leaves an image without any level."""
+    """A constraint is invalid, matches nothing in the table, or leaves an image without any level."""
 
 
 class Choice(NamedTuple):
@@ -27,7 +27,7 @@ class Choice(NamedTuple):
 
     codec: str
     setting: str | None = None
-    """As `tables show` names it (``crf38``), or the level's number; None: all levels."""
+    """The setting that `tables show` prints (``crf38``), or the level's number; None: all levels."""
     image: str | None = None
 
     @classmethod
@@ -40,10 +40,10 @@ class Choice(NamedTuple):
         return cls(codec, setting or None, image or None)
 
     def matches(self, points: "pd.DataFrame") -> "pd.Series":
-        """Which points it means.
+        """Mark the points that it matches.
 
         Raises:
-            ConstraintError: none.
+            ConstraintError: it matches no point.
         """
         found = points["codec"] == self.codec
         if self.setting is not None:
@@ -61,20 +61,20 @@ _MOST = 10**9
 
 
 class Floor(NamedTuple):
-    """The worst value of a metric that an image may get."""
+    """The worst value of a metric that an image may have."""
 
     metric: str
     worst: float
     higher_is_better: bool
     images: str | None = None
-    """Which images: a pattern of their names, with or without their files' suffix; ``*`` matches ``/``, too."""
+    """A pattern of image names, with or without the suffixes of their files; ``*`` also matches ``/``."""
 
     @classmethod
     def parse(cls, table: Table, text: str) -> "Floor":
-        """``[IMAGES:]METRIC=VALUE``, of a metric in the table.
+        """Parse ``[IMAGES:]METRIC=VALUE``, for a metric in the table.
 
         Raises:
-            ConstraintError: not of this form.
+            ConstraintError: the text has another form.
             ObjectiveError: the table has no such metric.
         """
         what, _, value = text.rpartition("=")
@@ -89,10 +89,10 @@ class Floor(NamedTuple):
         return cls(metric, worst, table.metrics()[metric], images if colon else None)
 
     def binds(self, points: "pd.DataFrame") -> NDArray[np.bool_]:
-        """Which points are of images that it's for.
+        """Mark the points of the images that it applies to.
 
         Raises:
-            ConstraintError: none.
+            ConstraintError: it applies to no image.
         """
         if self.images is None:
             return np.ones(len(points), bool)
@@ -103,14 +103,14 @@ class Floor(NamedTuple):
             if fnmatchcase(name, self.images) or fnmatchcase(name + PurePath(path).suffix, self.images)
         }
         if not matching:
-            raise ConstraintError(f"{self.images!r}: no image in the table has a name like this.")
+            raise ConstraintError(f"{self.images!r}: no image in the table matches this pattern.")
         return np.asarray(points["image"].isin(matching))
 
     def allows(self, points: "pd.DataFrame") -> NDArray[np.bool_]:
-        """Which points keep to it, or aren't bound by it.
+        """Mark the points that satisfy it, or that it does not apply to.
 
         Raises:
-            ConstraintError: it binds no image.
+            ConstraintError: it applies to no image.
         """
         values = points[self.metric].to_numpy()
         good: NDArray[np.bool_] = values >= self.worst if self.higher_is_better else values <= self.worst
@@ -119,18 +119,18 @@ class Floor(NamedTuple):
 
 @dataclass(frozen=True)
 class Constraints:
-    """All of them hold for each image, but for the last two, which hold for the set."""
+    """Constraints on each image, except for the last two, which constrain the set."""
 
     floors: Sequence[Floor] = ()
     least_bpp: float | None = None
     most_bpp: float | None = None
     forbidden: Sequence[Choice] = ()
     forced: Sequence[Choice] = ()
-    """An image that one of these means gets one of the levels that they mean."""
+    """Matching images may use only the matching levels."""
     decode_seconds: float | None = None
-    """A second budget: total decoding time, by the times in the table."""
+    """A second budget: the total decoding time, according to the times in the table."""
     max_codecs: int | None = None
-    """So many different codecs at most."""
+    """The most different codecs."""
 
     def __post_init__(self) -> None:
         for name, value in (("decoding time", self.decode_seconds), ("number of codecs", self.max_codecs)):
@@ -144,7 +144,7 @@ class Constraints:
         """The points that an allocation may choose.
 
         Raises:
-            ConstraintError: an image keeps none, or a constraint names what isn't there.
+            ConstraintError: an image has no points left, or a constraint matches nothing.
         """
         keep = np.ones(len(points), bool)
         for floor in self.floors:
@@ -165,5 +165,5 @@ class Constraints:
         kept = points[keep]
         if empty := sorted({*points["image"].unique()} - {*kept["image"].unique()}):
             more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
-            raise ConstraintError(f"The constraints leave no level for {empty[0]}{more}; loosen them.")
+            raise ConstraintError(f"The constraints leave no level for {empty[0]}{more}; relax them.")
         return kept

@@ -1,4 +1,4 @@
-"""A set's operational rate-quality curve, as people look at it."""
+"""The operational rate-quality curve of a set."""
 
 import math
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-_CHANGES = 5  # images named at a target
+_CHANGES = 5  # the most images to list at a target
 
 
 class Change(NamedTuple):
-    """An image that gets another level with more budget."""
+    """An image that gets another level with a larger budget."""
 
     image: str
     before: str
     """Its codec and setting."""
     after: str
     bytes: int
-    """More than before."""
+    """The additional bytes."""
 
 
 class Near(NamedTuple):
@@ -37,7 +37,7 @@ class Near(NamedTuple):
     target_bpp: float
     rule: Rule
     budget_bytes: int | None
-    """Of the rule ``pooled``."""
+    """The budget under the rule ``pooled``."""
     bytes: int
     bpp: float
     """Under the rule."""
@@ -46,28 +46,28 @@ class Near(NamedTuple):
     value: float
     """Of the objective."""
     bound: float
-    """Which no allocation within the budget betters."""
+    """The best value any allocation within the budget could reach."""
     price: float
-    """What one more byte gains (``mean``: in images of average size); 0 where nothing is left to gain."""
+    """The gain of one more byte (under ``mean``: for images of average size); 0 if nothing can be gained."""
     changes: list[Change]
-    """The first that more budget brings."""
+    """The first changes with a larger budget."""
 
 
 class Curve:
     """All supported allocations of a set under a rule, from the lowest rate to the best quality.
 
     Args:
-        points: as :func:`allocator.allocation.read_points` gives them.
-        objective: aggregated by mean.
+        points: from :func:`allocator.allocation.read_points`.
+        objective: an objective aggregated by mean.
         rule: how the set's rate is counted.
 
     Raises:
-        AllocatorError: the objective isn't measured everywhere, or aggregates otherwise.
+        AllocatorError: the objective is not measured everywhere, or has another aggregate.
     """
 
     def __init__(self, points: "pd.DataFrame", objective: Objective, rule: Rule = "pooled") -> None:
         if not objective.aggregate.is_plain_mean:
-            raise AllocatorError("The curve is of the mean; solve single targets for other aggregates.")
+            raise AllocatorError("The curve supports only the mean; for other aggregates, solve single targets.")
         self.objective, self.rule = objective, rule
         self.grid = Grid(points)
         self.costs = self.grid.spread(objective.costs(self.grid.points))
@@ -87,7 +87,7 @@ class Curve:
 
     @property
     def steps(self) -> int:
-        """How many steps lead from the lightest allocation to the best."""
+        """The number of steps from the lightest allocation to the best."""
         return len(self.frontier.item)
 
     def _totals(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
@@ -118,8 +118,8 @@ class Curve:
         """The curve at budgets spread evenly in log-rate, one a row.
 
         Columns: ``budget_bytes`` (of the rule ``pooled``) and ``budget_bpp``; ``bytes``, ``bpp`` under the rule,
-        ``pooled_bpp``, ``mean_bpp`` and ``value`` of the best supported allocation within it; ``bound``, which no
-        allocation within the budget betters; ``price``, the gain in the mean objective for one more byte.
+        ``pooled_bpp``, ``mean_bpp`` and ``value`` of the best supported allocation within it; ``bound``, the
+        best value any allocation within the budget could reach; ``price``, the gain in the mean objective per byte.
         """
         import pandas as pd
 
@@ -143,7 +143,7 @@ class Curve:
         )
 
     def near(self, target: "Fraction") -> "Near | None":
-        """What the curve is at a target, and what would change next; None where the target can't be reached."""
+        """The curve at a target, and the next changes; None if the target can't be reached."""
         budget = make_budget(self.grid.points, self.rule, target=target)
         limit = math.floor(budget.limit * self._scale)
         index = self.frontier.at(limit)
@@ -188,6 +188,6 @@ class Curve:
         return frame.sort_values("bpp", ignore_index=True)
 
     def equal_rate(self, rate: "Fraction | float") -> float:
-        """The mean objective of the best for each image at no more than a rate in each; NaN where one has none."""
+        """The mean objective of each image's best level within each rate; NaN if an image has no level that small."""
         best = self.grid.equal_rate(self.costs, rate / 8)
         return math.nan if best is None else self._mean(float(self.costs[np.arange(len(best)), best].sum()))

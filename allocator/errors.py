@@ -1,11 +1,11 @@
-"""The base of this package's errors, and those that several modules raise."""
+"""The base class of this package's errors, and errors that several modules raise."""
 
 from codec.base import UserError
 
 
 class AllocatorError(UserError):
-    """Base of all errors of this package."""
+    """The base class of all errors of this package."""
 
 
 class SolveError(AllocatorError):
-    """The problem is malformed, or the solver that it names is unavailable."""
+    """The problem is invalid, or its solver is unavailable."""

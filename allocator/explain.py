@@ -1,4 +1,4 @@
-"""Why each image got its level, in words."""
+"""Explain the level of each image."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 def explain(allocation: Allocation) -> list[str]:
-    """For each image what its level gives, and what the next one up and down would cost and gain.
+    """Describe the result of each image's level, and the cost and gain of the next level up and down.
 
-    A level is worth its bytes if it gains more for each than the price, which is what bytes gain elsewhere in the
-    set. Next means on the image's own curve: of the levels that no mixture of others betters.
+    A level is worth its bytes if each gains more than the price, which is the gain of a byte elsewhere in the
+    set. The next level is the next one on the convex hull of the image's curve.
 
     Raises:
-        AllocationError: the objective aggregates otherwise than by mean, so that images don't stand alone.
+        AllocationError: the objective does not aggregate by the mean, so images can't be explained separately.
     """
     if not allocation.objective.aggregate.is_plain_mean:
         raise AllocationError("Only an allocation by the mean can be explained image by image.")
@@ -54,7 +54,7 @@ def _one(image: str, points: "pd.DataFrame", chosen: Any, allocation: Allocation
         verdict = (
             f"elsewhere these bytes gain about {price * extra:.4f}"
             if price * extra > gain
-            else f"worth its bytes (elsewhere {price * extra:.4f}), but the budget has no room for it"
+            else f"more than elsewhere (about {price * extra:.4f}), but the budget has no room for it"
         )
         lines.append(f"  up, {name(best)}: {extra:,} more bytes gain {gain:.4f}; {verdict}")
     else:
@@ -65,7 +65,7 @@ def _one(image: str, points: "pd.DataFrame", chosen: Any, allocation: Allocation
         verdict = (
             f"elsewhere these bytes gain only about {price * saved:.4f}"
             if price * saved < loss
-            else f"elsewhere these bytes gain {price * saved:.4f}, but no choice of levels uses them so well"
+            else f"elsewhere these bytes might gain {price * saved:.4f}, but no combination of levels does"
         )
         lines.append(f"  down, {name(best)}: {saved:,} bytes less lose {loss:.4f}; {verdict}")
     else:

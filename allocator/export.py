@@ -26,17 +26,17 @@ _COLUMNS = ("source", "file", "codec", "setting", "bytes", "source_bytes", "sha2
 
 @dataclass
 class Exported:
-    """What an export did."""
+    """The result of an export."""
 
     files: int = 0
     bytes: int = 0
-    """Of the files, without the list of them."""
+    """Bytes of the files, without the manifest."""
     written: int = 0
-    """Files that weren't there already."""
+    """The number of new files."""
     removed: list[str] = field(default_factory=list)
-    """Files of an earlier export that this one has no use for."""
+    """Files of an earlier export that are not part of this one."""
     left: list[str] = field(default_factory=list)
-    """Such files that were changed by others since, and stay."""
+    """Files of an earlier export that others have changed since; they are kept."""
 
 
 def export(
@@ -48,20 +48,20 @@ def export(
 ) -> Exported:
     """Write each image's chosen bitstream to ``folder``, and ``manifest.csv``, which lists the files.
 
-    A file has its source's folders and name, and its format's own suffix; an original that is kept has its own. The
-    same allocation gives the same bytes. Each file is written whole or not at all, and what is there already is left
-    alone, so that the same call continues an export that was interrupted. Of an earlier export to the same folder,
-    files are replaced and removed; no other file is touched.
+    A file has the folders and name of its source, and the suffix of its format; an original keeps its suffix. The
+    same allocation gives the same bytes. A file is never written in part, and existing files with the same content
+    are kept, so the same call resumes an interrupted export. Files of an earlier export to the same folder are
+    replaced or removed; other files are not changed.
 
     Args:
-        table: that the allocation was made from.
-        allocation: what to write.
-        folder: made if missing.
-        report: called with the images done and their number.
+        table: the table that the allocation was made from.
+        allocation: the allocation to write.
+        folder: created if missing.
+        report: called with the number of finished images and of all images.
 
     Raises:
-        AllocatorError: a file is in the way that no export wrote, a colour profile was ignored when images were
-            measured, two files differ in upper and lower case only, or a bitstream can't be made again.
+        AllocatorError: a file exists that no export wrote, a colour profile was ignored when images were
+            measured, two file names differ only in case, or a bitstream can't be reproduced.
         CodecError: an image can't be read or encoded again, or a file can't be written.
     """
     members = {member.name: member for member in table.members()}
@@ -87,7 +87,7 @@ def export(
         _refuse_in_the_way(folder / file, data, earlier.get(file))
         report(number, 2 * len(rows))
     manifest = _csv([*_COLUMNS, *metrics], lines)
-    # what is about to be written is known to be this program's before it's there
+    # list the files before writing them, so that an interrupted export recognises its own files
     both = [["", file, "", "", 0, 0, digest] for file, digests in earlier.items() for digest in digests]
     write_file(folder / _JOURNAL, _csv(_COLUMNS, [*both, *(line[: len(_COLUMNS)] for line in lines)]))
     for number, row in enumerate(rows, 1):
@@ -122,13 +122,13 @@ def _refuse_ignored_profiles(table: Table, members: Sequence[Member]) -> None:
         return
     for member in members:
         profile = member.profile
-        if not member.format:  # measured before tables told
+        if not member.format:  # measured by a version that did not store it
             with suppress(CodecError):
                 profile = read_stored_picture(member.path, "raw").found
         if profile:
             raise AllocatorError(
                 f"{member.path}: its colour profile ({profile}) was ignored when it was measured, and its colours "
-                "would be wrong; build another table by the colour rule srgb.",
+                "would be wrong; build another table with the colour rule srgb.",
                 hint={"colour": "srgb"},
             )
 
@@ -136,11 +136,11 @@ def _refuse_ignored_profiles(table: Table, members: Sequence[Member]) -> None:
 def _refuse_same_names(files: Iterable[str]) -> None:
     counts = Counter(file.casefold() for file in files)
     if twice := sorted(name for name, count in counts.items() if count > 1):
-        raise AllocatorError(f"{twice[0]}: two files would be called so, which macOS and Windows take for one.")
+        raise AllocatorError(f"{twice[0]}: two files would have this name on macOS and Windows, which ignore case.")
 
 
 def _refuse_in_the_way(path: Path, data: bytes, earlier: set[str] | None) -> None:
-    """What lies there has to be this file, or one that an earlier export wrote."""
+    """Refuse to replace an existing file unless it is equal, or an earlier export wrote it."""
     if not path.exists():
         return
     if path.is_file():
@@ -148,8 +148,8 @@ def _refuse_in_the_way(path: Path, data: bytes, earlier: set[str] | None) -> Non
         if there == hashlib.sha256(data).hexdigest() or there in (earlier or ()):
             return
     raise AllocatorError(
-        f"{path}: is in the way, and isn't as an export wrote it; move it, or choose another folder. Nothing was "
-        "written."
+        f"{path}: exists, and is not an unchanged file of an earlier export; move it, or choose another folder. "
+        "Nothing was written."
     )
 
 
@@ -168,17 +168,17 @@ def _bitstream(table: Table, codec: Codec, row: Mapping[str, Any]) -> bytes:
         data = codec.picture_encoder(picture)(row["level"])
     if len(data) != row["bytes"]:
         raise AllocatorError(
-            f"{row['image']}: its {codec.name} {row['setting']} bitstream has {len(data)} bytes, and {row['bytes']} "
+            f"{row['image']}: its {codec.name} {row['setting']} bitstream has {len(data)} bytes, but {row['bytes']} "
             "were measured; build the table again."
         )
     return data
 
 
 def _listed(manifest: Path) -> dict[str, set[str]]:
-    """The files that an earlier export wrote, or was about to, with the SHA-256 of what.
+    """The files of an earlier export, or the ones it was about to write, with their SHA-256.
 
     Raises:
-        AllocatorError: it isn't a list of an export.
+        AllocatorError: the file is not the list of an export.
     """
     try:
         text = manifest.read_text(encoding="utf-8")
@@ -188,7 +188,7 @@ def _listed(manifest: Path) -> dict[str, set[str]]:
         raise AllocatorError(f"{manifest}: can't be read ({error}).") from error
     reader = csv.DictReader(io.StringIO(text))
     if not {*_COLUMNS} <= {*(reader.fieldnames or ())}:
-        raise AllocatorError(f"{manifest}: isn't the list of an export; choose another folder.")
+        raise AllocatorError(f"{manifest}: is not the list of an export; choose another folder.")
     found: dict[str, set[str]] = {}
     for row in reader:
         if row["file"] and is_safe_name(row["file"]):

@@ -1,4 +1,4 @@
-"""Which images a set holds, and what each is called."""
+"""The images of a set, and their names."""
 
 import errno
 import os
@@ -13,33 +13,33 @@ from codec.image import SUFFIXES
 from codec.remote import file_system, is_address, tried_again
 
 SHIPPED_PHOTOS = Path(__file__).parent / "photos"
-"""Photos under CC0 to try things on; ``SOURCES.csv`` beside them says where they are from."""
+"""Photos under CC0 to experiment with; ``SOURCES.csv`` in their folder lists their sources."""
 
 
 class ImageFile(NamedTuple):
     """One image of a set."""
 
     name: str
-    """Unique in the set: the path inside the folder that was given, or the file's name; no suffix; ``/`` inside."""
+    """The path inside the given folder, or the file's name; without suffix, with ``/``, unique in the set."""
     path: str
-    """In this machine's file system, or an address."""
+    """A path in this machine's file system, or an address."""
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]], unreadable: list[str] | None = None) -> list[ImageFile]:
-    """The images named by files, folders and addresses, sorted by name.
+    """Find the images in files, folders and addresses, sorted by name.
 
-    Folders are searched to the bottom for files with an image's suffix; hidden files and folders are left out.
-    A file that is named itself is taken whatever its suffix. An address (``s3://``, ``gs://``, ``https://``) with an
-    image's suffix is a file, any other a folder.
+    Folders are searched recursively for files with the suffix of an image; hidden files and folders are left out.
+    A file that is named directly may have any suffix. An address (``s3://``, ``gs://``, ``https://``) with the suffix
+    of an image is a file; any other is a folder.
 
     Args:
-        paths: that a person gives.
-        unreadable: takes a sentence on each folder that can't be listed; by default that is an error.
+        paths: files, folders and addresses.
+        unreadable: receives a sentence for each folder that can't be listed; by default that is an error.
 
     Raises:
-        AllocatorError: a path doesn't exist, a folder can't be listed or holds no image, an address can't be listed,
-            two images share a name, or a name isn't text.
-        CodecError: no package speaks an address's protocol.
+        AllocatorError: a path does not exist, a folder can't be listed or contains no image, an address can't be
+            listed, two images have the same name, or a name is not valid text.
+        CodecError: no installed package supports an address's protocol.
     """
     found: dict[str, ImageFile] = {}
     failures: list[str] = []
@@ -47,7 +47,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]], unreadable: list[str] |
         for real, image in _listed(str(path)) if is_address(path) else _in_files(Path(path), failures):
             found.setdefault(real, image)
     if failures and unreadable is None:
-        raise AllocatorError("\n".join([*failures, "Nothing was begun."]), hint={"keep_going": True})
+        raise AllocatorError("\n".join([*failures, "Nothing was started."]), hint={"keep_going": True})
     (unreadable if unreadable is not None else []).extend(failures)
     by_name: dict[str, ImageFile] = {}
     for image in found.values():
@@ -59,8 +59,8 @@ def find_images(paths: Iterable[str | os.PathLike[str]], unreadable: list[str] |
             raise AllocatorError(f"{image.path}: {image.name!r} is not a valid file name on every system; rename it.")
         if other := by_name.get(image.name):
             raise AllocatorError(
-                f"{other.path} and {image.path} would both be called {image.name!r}; rename one, "
-                "or, if they are in different folders, give the folder that holds both."
+                f"{other.path} and {image.path} would both get the name {image.name!r}; rename one, "
+                "or, if they are in different folders, give the folder that contains both."
             )
         by_name[image.name] = image
     for image in found.values():
@@ -78,7 +78,7 @@ def _in_files(path: Path, failures: list[str]) -> Iterable[tuple[str, ImageFile]
         before = len(failures)
         files = [file for file in sorted(_below(path, failures)) if _shown(file.relative_to(path)) and file.is_file()]
         if not files and len(failures) == before:
-            raise AllocatorError(f"{path}: this folder holds no images.")
+            raise AllocatorError(f"{path}: this folder contains no images.")
         for file in files:
             name = file.relative_to(path).with_suffix("").as_posix()
             yield str(file.resolve()), ImageFile(name, str(file))
@@ -89,7 +89,7 @@ def _in_files(path: Path, failures: list[str]) -> Iterable[tuple[str, ImageFile]
 
 
 def _below(path: Path, failures: list[str]) -> Iterable[Path]:
-    """The files in a folder and in those below it that aren't hidden; what can't be listed is a failure."""
+    """The files in a folder and its subfolders that are not hidden; a folder that can't be listed is a failure."""
 
     def note(error: OSError) -> None:
         failures.append(f"{error.filename}: this folder can't be read ({error.strerror}).")
@@ -116,21 +116,21 @@ def _listed(address: str) -> Iterable[tuple[str, ImageFile]]:
     paths = [(path, PurePosixPath(path.removeprefix(root).lstrip("/"))) for path in sorted(inside)]
     images = [(files.unstrip_protocol(path), inner) for path, inner in paths if _shown(inner)]
     if not images:
-        raise AllocatorError(f"{address}: holds no images.")
+        raise AllocatorError(f"{address}: contains no images.")
     for image, inner in images:
         yield image, ImageFile(str(inner.with_suffix("")), image)
 
 
 def _shown(inside: PurePosixPath | Path) -> bool:
-    """Whether what lies there, inside a folder, is an image that counts."""
+    """Whether a path inside a folder is an image to include."""
     return inside.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in inside.parts)
 
 
 def copy_photos(folder: str | os.PathLike[str], side: int) -> list[Path]:
-    """Copy :data:`SHIPPED_PHOTOS` to a folder as PNG, made smaller; returns the files.
+    """Copy :data:`SHIPPED_PHOTOS` to a folder as PNG, scaled down, and return the files.
 
     Args:
-        folder: made if missing.
+        folder: created if missing.
         side: pixels of a copy's longer side.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What an allocation makes best: one metric or a mixture, over the images by mean, worst, or a norm between."""
+"""Objectives: one metric or a mixture, combined over the images by the mean, the worst, or a norm between."""
 
 import contextlib
 import csv
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 WEIGHTED = ", weighted"
-"""Ends the label of an objective in which images have weights."""
+"""The end of an objective's label if images have weights."""
 
 
 class ObjectiveError(AllocatorError):
-    """A metric isn't measured, or the mixture or aggregate makes no sense."""
+    """A metric is not measured, or the mixture or aggregate is invalid."""
 
 
 @dataclass(frozen=True)
@@ -38,26 +38,26 @@ class Term:
 
     @property
     def sign(self) -> float:
-        """By which the metric becomes a cost."""
+        """The factor that converts the metric to a cost."""
         return -1.0 if self.higher_is_better else 1.0
 
 
 @dataclass(frozen=True)
 class Aggregate:
-    """How the images' costs make one value."""
+    """How the images' costs are combined into one value."""
 
     text: str
-    """``mean``; ``pixels``, the mean weighted by image size; ``worst``, the worst image, and among equals the mean;
-    or a number p from 1, the p-norm mean: 1 is the mean, and as p grows the worst images count for more."""
+    """``mean``; ``pixels``, the mean weighted by image size; ``worst``, the worst image, then the mean; or a number
+    p of at least 1, the p-norm mean: 1 is the mean, and with larger p the worst images count more."""
     power: float | None = None
     """The p of a p-norm."""
 
     @classmethod
     def parse(cls, text: str) -> "Aggregate":
-        """From what a person or a manifest says.
+        """Parse the text of a user or a manifest.
 
         Raises:
-            ObjectiveError: it is none.
+            ObjectiveError: it is not an aggregate.
         """
         for known in (MEAN, PIXELS, WORST):
             if text == known.text:
@@ -65,33 +65,33 @@ class Aggregate:
         with contextlib.suppress(ValueError):
             if 1 <= (power := float(text)) < math.inf:
                 return cls(text, power)
-        raise ObjectiveError(f"Images are aggregated by mean, pixels, worst or a number from 1, not {text!r}.")
+        raise ObjectiveError(f"An aggregate must be mean, pixels, worst or a number of at least 1, not {text!r}.")
 
     def __str__(self) -> str:
         return self.text
 
     @property
     def label(self) -> str:
-        """As a person reads it: ``mean``, ``4-norm``."""
+        """The label for users: ``mean``, ``4-norm``."""
         return self.text if self.power is None else f"{self.text}-norm"
 
     @property
     def is_mean(self) -> bool:
-        """Whether it's a mean over the images, so that each counts by itself and a byte has a price."""
+        """Whether it is a mean over the images, so that each counts separately and a byte has a price."""
         return self in (MEAN, PIXELS)
 
     @property
     def is_plain_mean(self) -> bool:
-        """Whether it's the mean in which images count alike, but for their weights."""
+        """Whether it is the mean in which images count equally, apart from their weights."""
         return self == MEAN
 
     @property
     def is_worst(self) -> bool:
-        """Whether the worst image alone counts."""
+        """Whether only the worst image counts."""
         return self == WORST
 
     def shares(self, pixels: ArrayLike) -> Floats:
-        """How much images of so many pixels count in the mean."""
+        """The weights of images with these numbers of pixels in the mean."""
         return np.array(pixels, np.float64) if self == PIXELS else np.ones(np.shape(pixels))
 
     def separable(self, costs: Floats, shares: Floats) -> Floats:
@@ -111,16 +111,16 @@ MEAN, PIXELS, WORST = Aggregate("mean"), Aggregate("pixels"), Aggregate("worst")
 
 @dataclass(frozen=True)
 class Objective:
-    """A weighted sum of metrics for each image, and how the images' sums make one value.
+    """A weighted sum of metrics for each image, and how the images' sums are combined into one value.
 
-    Metrics of which more is better count negatively, so the sum is a cost; a single metric of weight 1 is reported
-    as itself.
+    A metric whose higher values are better counts negatively, so the sum is a cost. A single metric of weight 1 is
+    reported as itself.
     """
 
     terms: tuple[Term, ...]
     aggregate: Aggregate = MEAN
     weights: Mapping[str, float] | None = None
-    """Of images by name, in these means; by default all weigh the same."""
+    """Weights of images by name, in these means; by default all weights are equal."""
 
     def __post_init__(self) -> None:
         if not self.terms:
@@ -131,7 +131,7 @@ class Objective:
 
     @property
     def label(self) -> str:
-        """As a person reads it: ``lpips-squeeze - 0.02 psnr``, ``psnr, weighted``."""
+        """The label for users: ``lpips-squeeze - 0.02 psnr``, ``psnr, weighted``."""
         weighted = "" if self.weights is None else WEIGHTED
         if self._plain:
             return self.terms[0].metric + weighted
@@ -149,14 +149,14 @@ class Objective:
 
     @property
     def natural_sign(self) -> float:
-        """Turns an aggregated cost back into the value that is reported."""
+        """The sign that converts an aggregated cost to the reported value."""
         return self.terms[0].sign if self._plain and self.aggregate.power is None else 1.0
 
     def costs(self, points: "pd.DataFrame") -> Floats:
         """Each point's mixture as a cost: lower is better; from 0 for a p-norm, whose zero is the table's best value.
 
         Raises:
-            ObjectiveError: a metric is missing at some point.
+            ObjectiveError: a metric is missing at an operating point.
         """
         total = np.zeros(len(points))
         for term in self.terms:
@@ -184,17 +184,17 @@ class Objective:
         return counted * [self.weights[name] for name in images] if self.weights is not None else counted
 
     def value(self, costs: Floats, shares: Floats) -> float:
-        """The aggregate of the chosen points' costs, as it is reported."""
+        """The aggregate of the chosen points' costs, as reported."""
         return self.natural_sign * self.aggregate.value(costs, shares)
 
 
 def find_metric(table: Table, name: str) -> str:
-    """The table's metric called ``name``, or the only one that begins so: ``lpips-squeeze`` for ``lpips``.
+    """The table's metric named ``name``, or the only one with this prefix: ``lpips-squeeze`` for ``lpips``.
 
-    ``lpips`` is ``lpips-alex`` where a table holds that.
+    ``lpips`` is ``lpips-alex`` if the table contains it.
 
     Raises:
-        ObjectiveError: there is none, or several.
+        ObjectiveError: no metric matches, or several do.
     """
     metrics = table.metrics()
     if name in metrics:
@@ -206,7 +206,7 @@ def find_metric(table: Table, name: str) -> str:
         return matching[0]
     known = ", ".join(metrics) or "none"
     problem = f"several metrics {name}" if matching else f"no metric {name!r}"
-    raise ObjectiveError(f"{table.path}: holds {problem}; measured are {known}.")
+    raise ObjectiveError(f"{table.path}: contains {problem}; measured metrics: {known}.")
 
 
 def find_objective(
@@ -215,17 +215,17 @@ def find_objective(
     aggregate: str = "mean",
     weights: Mapping[str, float] | str | os.PathLike[str] | None = None,
 ) -> Objective:
-    """An objective over a table's metrics.
+    """Create an objective over a table's metrics.
 
     Args:
-        table: that holds them.
+        table: the table with the metrics.
         names: ``METRIC`` or ``METRIC:WEIGHT``, one or several; by default the table's first metric.
         aggregate: the text of an :class:`Aggregate`.
-        weights: how much images count, by name, or a CSV file of it, see :func:`read_weights`. Images that aren't
-            named count as little as the least that is.
+        weights: weights of images by name, or a CSV file, see :func:`read_weights`. Images without a weight get the
+            lowest given weight.
 
     Raises:
-        ObjectiveError: a metric isn't in the table, a weight is no number above 0, or the file isn't one of weights.
+        ObjectiveError: the table lacks a metric, a weight is not a number above 0, or the file is not one of weights.
     """
     metrics = table.metrics()
     terms = []
@@ -243,7 +243,7 @@ def find_objective(
         names_found = {member.name for member in table.members()}
         found = {name: float(weight) for name, weight in weights.items() if name in names_found}
         if not all(math.isfinite(weight) and weight >= 0 for weight in found.values()) or not any(found.values()):
-            raise ObjectiveError("Weights of images are numbers from 0, and one of them needs to be above 0.")
+            raise ObjectiveError("Weights of images must be numbers of at least 0, and one of them above 0.")
         weights = _for_all(table, found)
     elif weights is not None:
         weights = read_weights(table, weights)
@@ -251,14 +251,15 @@ def find_objective(
 
 
 def read_weights(table: Table, path: str | os.PathLike[str]) -> dict[str, float]:
-    """The weights of all images of a table from a CSV file: an image and a number from 0 a line, page views say.
+    """Read the weights of all images of a table from a CSV file: an image and a number of at least 0 in each line.
 
-    An image is called as in the table, with or without its file's suffix. A first line whose second field is no
-    number is a heading. Images that aren't listed weigh as little as the least that is; lines of other images are
-    passed over.
+    Images have their names in the table, with or without the file's suffix. If the second field of the first line is
+    not a number, the line is a heading. Images that are not listed get the lowest weight in the list; lines of other
+    images are ignored.
 
     Raises:
-        ObjectiveError: the file can't be read, a weight isn't a number from 0, or no image of the table has one.
+        ObjectiveError: the file can't be read, a weight is not a number of at least 0, or no image of the table has
+            a weight.
     """
     members = table.members()
     names = {member.name: member.name for member in members}
@@ -283,7 +284,7 @@ def read_weights(table: Table, path: str | os.PathLike[str]) -> dict[str, float]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ObjectiveError(f"{path}: can't be read as CSV ({error}).") from error
     if not any(found.values()):
-        raise ObjectiveError(f"{path}: gives none of the table's images a weight above 0, {members[0].name!r} say.")
+        raise ObjectiveError(f"{path}: gives no image of the table a weight above 0, such as {members[0].name!r}.")
     return _for_all(table, found)
 
 

@@ -104,7 +104,7 @@ def check_ending(path: Path) -> None:
         AllocatorError: its ending is none of :data:`ENDINGS`.
     """
     if path.suffix.lower() not in ENDINGS:
-        raise AllocatorError(f"{path}: name it .png, .svg or .pdf, which says what to draw.")
+        raise AllocatorError(f"{path}: unknown format; use the suffix .png, .svg or .pdf.")
 
 
 def plot_frontier(
@@ -165,7 +165,7 @@ def plot_frontier(
         for codec in codecs if len(codecs) > 1 else []:
             of_codec = points[points["codec"] == codec]
             if of_codec["image"].nunique() < points["image"].nunique():
-                notes.append(f"Not all images are measured by {codec}.")
+                notes.append(f"Not all images are measured with {codec}.")
                 continue
             frame = Curve(of_codec, objective, rule).frame(_CURVE_POINTS)
             _steps(axes, frame["bpp"], frame["value"], codec, **_style_of(codec, look.order or codecs))
@@ -202,7 +202,7 @@ def plot_curves(
     """
     check_ending(path)
     if unknown := sorted(set(images) - set(points["image"])):
-        raise AllocatorError(f"The table has no image called {unknown[0]!r}.")
+        raise AllocatorError(f"The table contains no image named {unknown[0]!r}.")
     codecs = sorted(points["codec"].unique())
     order = [*(look.order or codecs), *(curve.codec for curve in published)]
     notes: list[str] = []
@@ -266,7 +266,7 @@ def plot_bd(
     notes: list[str] = []
     tables = []
     if set(points["codec"]) == {anchor}:
-        raise CompareError(f"The table holds {anchor} alone; there is nothing to compare it with.")
+        raise CompareError(f"The table contains only {anchor}; there is nothing to compare it with.")
     for metric, higher in metrics.items():
         try:
             frame = against(points, anchor, {metric: higher}, ["pchip"], rule)

@@ -1,4 +1,4 @@
-"""The columns of operating points: a new one is a field of :class:`Point`, and all else follows from it."""
+"""The columns of operating points: a new column is a field of :class:`Point`, and everything else follows from it."""
 
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, TypeAlias
@@ -7,22 +7,22 @@ Bitstream: TypeAlias = bytes  # `bytes` names a column below
 
 
 class Column(NamedTuple):
-    """How a measured fact is stored."""
+    """How a measured value is stored."""
 
     kind: str
     """SQLite's type: ``INTEGER``, ``REAL`` or ``TEXT``."""
     low: float = 0
-    """A number below was never measured."""
+    """The lowest valid number."""
     high: float = 0
-    """A number above was never measured."""
+    """The highest valid number."""
     shared: bool = False
     """Whether many operating points have the same text."""
     needed: bool = True
     """Whether allocations read it."""
     since: int = 1
-    """The version of the schema that brought it."""
+    """The version of the schema that introduced it."""
     default: str = ""
-    """What it is, in SQL, in tables of before: a constant within the bounds."""
+    """Its value in older tables, in SQL: a constant within the bounds."""
 
 
 def _stored(column: Column) -> dict[str, Column]:
@@ -50,7 +50,7 @@ class Point:
 
 
 COLUMNS: dict[str, Column] = {one.name: one.metadata["column"] for one in fields(Point) if "column" in one.metadata}
-"""Of a point, by name, in the order of :class:`Point`'s fields."""
+"""The columns of a point by name, in the order of :class:`Point`'s fields."""
 
 RESERVED = frozenset({"id", "image", "path", "sha256", "width", "height", "codec", "bpp", "target", *COLUMNS})
-"""Columns of a table's data frame that a metric's name must leave alone."""
+"""Columns of a table's data frame, which can't be names of metrics."""

@@ -1,4 +1,4 @@
-"""What is to be allocated: operating points, an objective, constraints, and how the program is solved."""
+"""An allocation problem: operating points, an objective, constraints, and the method of the solver."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -34,21 +34,21 @@ class ProblemOptions(TypedDict, total=False):
     objective: str | Sequence[str]
     """What to optimise: ``METRIC`` or ``METRIC:WEIGHT``, or several; by default the table's first metric."""
     aggregate: str | float
-    """Over the images: ``mean`` (the default), ``pixels``, ``worst``, or the p of a p-norm."""
+    """How the images are combined: ``mean`` (the default), ``pixels``, ``worst``, or the p of a p-norm."""
     weights: Mapping[str, float] | str | os.PathLike[str] | None
-    """How much each image counts, by name, or a CSV file of it; see :func:`allocator.objective.find_objective`."""
+    """The weight of each image, by name, or a CSV file; see :func:`allocator.objective.find_objective`."""
     codecs: Sequence[str]
-    """Only these codecs."""
+    """The codecs to choose among; by default all."""
     floors: Sequence[str | Floor]
-    """``[IMAGES:]METRIC=VALUE``: no image, or none with a name like this, may be worse."""
+    """``[IMAGES:]METRIC=VALUE``: the worst value that images may have, or those whose names match ``IMAGES``."""
     least_bpp: float | None
     """No image may get fewer bits per pixel."""
     most_bpp: float | None
     """No image may get more bits per pixel."""
     forbid: Sequence[str | Choice]
-    """``[IMAGE=]CODEC[:SETTING]``: levels not to be chosen."""
+    """``[IMAGE=]CODEC[:SETTING]``: levels that must not be chosen."""
     force: Sequence[str | Choice]
-    """``[IMAGE=]CODEC[:SETTING]``: levels to choose among."""
+    """``[IMAGE=]CODEC[:SETTING]``: the only levels that may be chosen."""
     decode_seconds: float | None
     """A second budget: total decoding time."""
     max_codecs: int | None
@@ -56,32 +56,32 @@ class ProblemOptions(TypedDict, total=False):
     method: Method
     """``exact`` (the default), or ``pulp`` to have PuLP solve the whole program and compare."""
     solver: str
-    """PuLP's solver: ``cbc`` (the default), ``highs``, or another that is installed."""
+    """PuLP's solver: ``cbc`` (the default), ``highs``, or another installed one."""
     time_limit: float | None
     """Seconds for the solver, 60 by default."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A set's operating points and what its allocation is to be, for any budget."""
+    """A set's operating points, and the options of its allocation, for any budget."""
 
     points: "pd.DataFrame"
-    """As :func:`allocator.allocation.read_points` gives them."""
+    """The operating points, from :func:`allocator.allocation.read_points`."""
     objective: Objective
     constraints: Constraints = field(default_factory=Constraints)
     rule: Rule = "pooled"
     originals: int | None = None
-    """Bytes of all original files, where they are known."""
+    """Bytes of all original files, if known."""
     method: Method = "exact"
     solver: str = "cbc"
     time_limit: float | None = 60.0
 
     @classmethod
     def read(cls, table: Table, **options: Unpack[ProblemOptions]) -> "Problem":
-        """The problem that a table and options make.
+        """Create the problem for a table and options.
 
         Raises:
-            AllocatorError: the table is empty or not measured completely, or an option makes no sense for it.
+            AllocatorError: the table is empty or incomplete, or an option is invalid for it.
         """
         points = read_points(table, options.get("codecs", ()))
         return cls(
@@ -109,7 +109,7 @@ class Problem:
 
     @property
     def pixels(self) -> int:
-        """Of all images."""
+        """The pixels of all images."""
         sizes = self.points.drop_duplicates("image")
         return int((sizes["width"].astype("int64") * sizes["height"].astype("int64")).sum())
 
@@ -117,11 +117,11 @@ class Problem:
         """A budget of the set, from a rate or from a number of bytes.
 
         Args:
-            bpp: bits per pixel; a float or text means what it reads: 0.15 is 15/100.
-            size: bytes, or text such as ``2MB`` and ``30%`` of the originals.
+            bpp: bits per pixel. A float or text means the printed decimal: 0.15 is 15/100.
+            size: bytes, or text such as ``2MB`` or ``30%`` (of the originals).
 
         Raises:
-            AllocatorError: neither or both are given, or one makes no sense.
+            AllocatorError: neither or both are given, or one is invalid.
         """
         if (bpp is None) == (size is None):
             raise AllocationError("Give either a target rate (bpp) or a budget in bytes.")
@@ -132,10 +132,10 @@ class Problem:
         return make_budget(self.points, self.rule, size=parsed, originals=self.originals)
 
     def budgets(self, targets: Sequence[Rate] = (), size: int | str | Size | None = None) -> list[Budget]:
-        """One for each target rate, and one for the number of bytes.
+        """Budgets for each target rate, and for the number of bytes.
 
         Raises:
-            AllocatorError: there is none, or one makes no sense.
+            AllocatorError: no budget is given, or one is invalid.
         """
         budgets = [self.budget(target) for target in targets]
         if size is not None:

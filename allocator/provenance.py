@@ -1,4 +1,4 @@
-"""Which metrics took part in a codec's training: a figure by one of them flatters that codec."""
+"""The metrics of a codec's training loss: a figure by one of them flatters that codec."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ FOOTNOTE = f"{MARK} The metric was in this codec's training loss, and flatters i
 
 
 def training_metrics(codec: str) -> frozenset[str]:
-    """The metrics in the loss of the codec called so; none where it was never trained or isn't known here."""
+    """The metrics in the training loss of a codec; none if it was not trained, or is unavailable here."""
     try:
         return stored_codec(codec).training_metrics
     except CodecError:
@@ -18,10 +18,10 @@ def training_metrics(codec: str) -> frozenset[str]:
 
 
 def flatters(metric: str, codec: str) -> bool:
-    """Whether a metric was in a codec's training loss, be it in decibels or not."""
+    """Whether a metric was in a codec's training loss, in decibels or not."""
     return metric.removesuffix("-db") in training_metrics(codec)
 
 
 def marked(metric: str, codecs: Iterable[str]) -> str:
-    """The mark if a metric flatters one of the codecs, else nothing."""
+    """The mark if a metric flatters one of the codecs, otherwise nothing."""
     return MARK if any(flatters(metric, codec) for codec in codecs) else ""

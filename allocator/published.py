@@ -61,7 +61,7 @@ def _of_json(text: str, path: Path) -> list[Published]:
         columns = {str(name): list(values) for name, values in content["results"].items()}
         name = str(content.get("name") or path.stem)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PublishedError(f"{path}: holds no results as CompressAI writes them (name, results).") from error
+        raise PublishedError(f"{path}: contains no results in CompressAI's format (name, results).") from error
     return [_curve(name, columns, path)]
 
 
@@ -69,7 +69,7 @@ def _of_csv(text: str, path: Path) -> list[Published]:
     rows = list(csv.DictReader(text.splitlines()))
     names = dict.fromkeys(row.get("codec") or path.stem for row in rows)
     if not names:
-        raise PublishedError(f"{path}: holds no points.")
+        raise PublishedError(f"{path}: contains no points.")
     return [
         _curve(name, _columns(row for row in rows if (row.get("codec") or path.stem) == name), path) for name in names
     ]

@@ -1,4 +1,4 @@
-"""Numbers of bytes as people write them: ``2MB``, ``1.5MiB``, ``30%`` of the originals, or plain bytes."""
+"""Sizes as users write them: ``2MB``, ``1.5MiB``, ``30%`` of the originals, or plain bytes."""
 
 import re
 from decimal import Decimal
@@ -24,45 +24,47 @@ _LONGEST = 30
 
 
 class Size(NamedTuple):
-    """So many of a unit."""
+    """The number of units."""
 
     number: Fraction
     unit: str
-    """Of bytes; or ``%`` of the originals."""
+    """A unit of bytes, or ``%`` of the originals."""
 
     @classmethod
     def parse(cls, text: str) -> "Size":
-        """A number above 0 and a unit, in any case; without one it's bytes.
+        """Parse a number above 0 and a unit in upper or lower case; without a unit, the number is bytes.
 
         Raises:
-            AllocatorError: anything else.
+            AllocatorError: the text has another form.
         """
         found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*|%)", text.strip().replace("_", ""))
         unit = found and (_SHARE if found[2] == _SHARE else _BY_SPELLING.get(found[2].lower() or "b"))
         if not found or not unit or len(text) > _LONGEST or not (number := Fraction(Decimal(found[1]))):
-            raise AllocatorError(f"A budget is bytes (200000), 2MB, 1.5MiB or 30% of the originals, not {text!r}.")
+            raise AllocatorError(
+                f"A budget must be bytes (200000), 2MB, 1.5MiB or 30% of the originals, not {text!r}."
+            )
         return cls(number, unit)
 
     def in_bytes(self, originals: int | None) -> int:
         """Rounded down.
 
         Args:
-            originals: bytes of all original files, where they are known.
+            originals: bytes of all original files, if known.
 
         Raises:
-            AllocatorError: it's a share of originals whose size isn't known, or less than a byte.
+            AllocatorError: it is a percentage of originals of unknown size, or less than a byte.
         """
         if self.unit != _SHARE:
             whole = int(self.number * _UNITS[self.unit])
         elif originals is None:
             raise AllocatorError(
-                f"{self}: the table doesn't know how large the originals' files are; continue its build.",
+                f"{self}: the table lacks the sizes of the original files; run its build again.",
                 hint={"command": "tables build"},
             )
         else:
             whole = int(self.number * originals / 100)
         if not whole:
-            raise AllocatorError(f"A budget is at least 1 byte, not {self}.")
+            raise AllocatorError(f"A budget must be at least 1 byte, not {self}.")
         return whole
 
     def __str__(self) -> str:
@@ -72,11 +74,11 @@ class Size(NamedTuple):
 
 
 def format_size(count: int, unit: str = "") -> str:
-    """A number of bytes with four digits or so, for people.
+    """Format a number of bytes with about four digits.
 
     Args:
-        count: of bytes.
-        unit: in which they think; by default the largest decimal one that gives at least 1.
+        count: the number of bytes.
+        unit: the unit to use; by default the largest decimal one that gives at least 1.
     """
     if unit not in _UNITS:
         unit = next(unit for unit in ("GB", "MB", "kB", "B") if count >= _UNITS[unit] or unit == "B")

@@ -1,4 +1,4 @@
-"""What an allocation or a curve reached, for people and programs: each fact in one place, and its renderings."""
+"""The results of an allocation or a curve, as text and JSON: each fact has one definition."""
 
 import functools
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _LEVEL = ("image", "width", "height", "codec", "level", "setting", "bytes", "bpp
 
 @dataclass(frozen=True)
 class Summary:
-    """An allocation's facts and their renderings."""
+    """An allocation's results, and their renderings."""
 
     allocation: Allocation
 
@@ -28,31 +28,31 @@ class Summary:
 
     @property
     def bound(self) -> float | None:
-        """A value that no allocation within the budget betters; None where the objective is no mean."""
+        """The best value any allocation within the budget could reach; None if the objective is not a mean."""
         one = self.allocation
         return one.value - one.objective.natural_sign * one.gap if one.objective.aggregate.is_mean else None
 
     @property
     def gain_per_byte(self) -> float | None:
-        """What a byte more would gain, about; None where the objective is no mean."""
+        """The approximate gain of one more byte; None if the objective is not a mean."""
         return self.allocation.price if self.allocation.objective.aggregate.is_mean else None
 
     @property
     def codecs(self) -> str:
-        """How many images each codec got: ``po-dkic 6, hevc 1``."""
+        """The number of images for each codec: ``po-dkic 6, hevc 1``."""
         return ", ".join(
             f"{codec} {count}" for codec, count in self.allocation.chosen["codec"].value_counts().items()
         )
 
     @property
     def other_bpp(self) -> tuple[str, float]:
-        """The rate under the rule that isn't the budget's, after that rule's name."""
+        """The name of the rule that the budget does not use, and the rate under it."""
         one = self.allocation
         return ("mean", one.mean_bpp) if one.budget.rule == "pooled" else ("pooled", one.pooled_bpp)
 
     @property
     def worst(self) -> dict[str, Any]:
-        """The image that the objective finds worst."""
+        """The worst image according to the objective."""
         objective, chosen = self.allocation.objective, self.allocation.chosen
         costs = objective.costs(chosen)
         row = chosen.iloc[int(costs.argmax())]
@@ -60,7 +60,7 @@ class Summary:
         return {**level, "value": objective.natural_sign * float(costs.max())}
 
     def record(self) -> dict[str, Any]:
-        """All of it for JSON."""
+        """All results, for JSON."""
         one = self.allocation
         metrics = [name for name in one.chosen.columns if name not in RESERVED]
         return {
@@ -125,7 +125,7 @@ class Summary:
         return "\n".join(lines)
 
     def sentences(self) -> str:
-        """A paragraph: what was chosen, how far from optimal, and what a byte more would buy."""
+        """A paragraph: the choice, its distance from the optimum, and the gain of one more byte."""
         one, label = self.allocation, self.allocation.objective.label
         rule, rate = self.other_bpp
         budget = "as the mean of the images" if self.budget_bytes is None else f"pooled ({self.budget_bytes:,} bytes)"
@@ -153,10 +153,10 @@ class Summary:
         return " ".join(sentences)
 
     def compared(self, originals: int) -> list[str]:
-        """Lines on what became of the original files.
+        """Lines that compare the files with the originals.
 
         Args:
-            originals: their bytes.
+            originals: bytes of the original files.
         """
         one, worst = self.allocation, self.worst
         unit = one.budget.size.unit if one.budget.size else ""

@@ -234,7 +234,7 @@ class Table:
             row = self._connection.execute("SELECT value FROM property WHERE name = 'colour'").fetchone()
         colour: Colour = row[0] if row else "raw"
         if colour not in get_args(Colour):
-            raise TableError(f"{self.path}: was built by an unknown rule for colours, {str(colour)[:40]!r}.")
+            raise TableError(f"{self.path}: was built with an unknown colour rule, {str(colour)[:40]!r}.")
         return colour
 
     def use_colour(self, colour: Colour) -> None:
@@ -248,7 +248,7 @@ class Table:
                 self._connection.execute("INSERT OR REPLACE INTO property VALUES ('colour', ?)", (colour,))
         elif self.colour != colour:
             raise TableError(
-                f"{self.path}: was built by the colour rule {self.colour}; use that again, or build another table.",
+                f"{self.path}: was built with the colour rule {self.colour}; use that rule, or another table.",
                 hint={"colour": self.colour},
             )
 
@@ -258,9 +258,11 @@ class Table:
         for kind, name, text in self._connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall():
             if (kind, name) in unknown:
                 if unknown.pop((kind, name)) != _plain_sql(text):
-                    raise TableError(f"{self.path}: its table {name} isn't made as this program makes it.")
+                    raise TableError(
+                        f"{self.path}: its table {name} has a structure that this program does not write."
+                    )
             elif not _is_harmless(kind, text):
-                raise TableError(f"{self.path}: holds the {kind} {name!r}, which no table of this program has.")
+                raise TableError(f"{self.path}: contains the {kind} {name!r}, which no table of this program has.")
         if unknown:
             raise TableError(f"{self.path}: lacks the table {min(unknown)[1]}.")
 
@@ -299,9 +301,9 @@ class Table:
                 "and run the same command again",
                 sqlite3.SQLITE_NOTADB: "is not a table",
                 sqlite3.SQLITE_CORRUPT: "is damaged",
-                sqlite3.SQLITE_READONLY: "may not be written",
+                sqlite3.SQLITE_READONLY: "can't be written (it is read-only)",
                 sqlite3.SQLITE_CANTOPEN: "can't be opened; does its folder exist?",
-                sqlite3.SQLITE_INTERRUPT: "is damaged (reading it doesn't end)",
+                sqlite3.SQLITE_INTERRUPT: "is damaged (reading it does not end)",
             }.get(code, str(error))
             raise TableError(f"{self.path}: {reason}.") from error
         except UnicodeDecodeError as error:  # SQLite quotes a schema that it can't parse
@@ -341,7 +343,7 @@ class Table:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         if self._old:
-            raise TableError(f"{self.path}: may not be written.")
+            raise TableError(f"{self.path}: can't be written.")
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -516,7 +518,9 @@ class Table:
         """
         row = self._of_point("SELECT decoded_sha256 FROM point", sha256, fingerprint)
         if row is None:
-            raise TableError(f"{self.path}: no longer holds a point that was chosen; it has changed meanwhile.")
+            raise TableError(
+                f"{self.path}: no longer contains a chosen point, because it has changed in the meantime."
+            )
         return str(row[0])
 
     def find_point(self, sha256: str, fingerprint: str) -> tuple[str, Point] | None:
@@ -559,7 +563,7 @@ class Table:
             )
             found = dict(rows)
         if not all(isinstance(name, str) and higher in (0, 1) for name, higher in found.items()):
-            raise TableError(f"{self.path}: is damaged (its metrics make no sense).")
+            raise TableError(f"{self.path}: is damaged (its metrics are invalid).")
         return {name: bool(higher) for name, higher in found.items()}
 
     def frame(self) -> "pd.DataFrame":
@@ -589,7 +593,7 @@ class Table:
         )
         width, height = (members[name] for name in ("width", "height"))
         if len(width) and (width * height).max() > _MOST_PIXELS:
-            raise TableError(f"{self.path}: is damaged (an image is larger than any that is read).")
+            raise TableError(f"{self.path}: is damaged (an image exceeds the size limit).")
         needed = [name for name, one in COLUMNS.items() if one.needed]
         found = self._read_in_parts(
             f"SELECT {', '.join((*_KEYS, *self._selected((*needed, *more))))} FROM point "
@@ -644,7 +648,7 @@ class Table:
                 "GROUP BY name ORDER BY max(id)"
             ).fetchall()
         if wrong := [name for name, _ in found if name in RESERVED]:
-            raise TableError(f"{self.path}: holds a metric called {wrong[0]!r}, which heads another column.")
+            raise TableError(f"{self.path}: contains a metric with the name {wrong[0]!r}, which is another column.")
         return found
 
     def _read_in_parts(self, query: str) -> "Columns":
@@ -692,7 +696,9 @@ class Table:
                 "(SELECT sha256 FROM main.image WHERE id = mine.image)"
             ).fetchone()
             if clash:
-                raise TableError(f"{other.path}: its image {clash[0]!r} isn't the one of that name in {self.path}.")
+                raise TableError(
+                    f"{other.path}: its image {clash[0]!r} differs from the image of that name in {self.path}."
+                )
             shared = self._scalar("SELECT EXISTS (SELECT 1 FROM other.image JOIN main.image USING (sha256))")
             last = {
                 "image": self._scalar("SELECT coalesce(max(id), 0) FROM main.image"),

@@ -87,7 +87,7 @@ class Bank:
         try:
             content = json.loads(read_file(path, MOST_MANIFEST_BYTES))
             if content["format"] != FORMAT:
-                raise BankError(f"{path}: is of format {content['format']}; this version reads {FORMAT}.")
+                raise BankError(f"{path}: has format {content['format']}, but this version reads format {FORMAT}.")
             bank = cls(
                 Path(folder),
                 str(content["name"]),
@@ -98,7 +98,7 @@ class Bank:
             )
             bank.validate()
         except FileNotFoundError:
-            raise BankError(f"{folder}: holds no bank (there is no {BANK_MANIFEST}).") from None
+            raise BankError(f"{folder}: contains no bank ({BANK_MANIFEST} is missing).") from None
         except OSError as error:
             raise BankError(f"{path}: can't be read ({error.strerror}).") from error
         except BankError:
@@ -112,15 +112,15 @@ class Bank:
         if not all(
             isinstance(x.label, str) and isinstance(x.weights, str) and type(x.gain) is int for x in self.levels
         ):
-            raise BankError(f"{self.folder}: its levels make no sense.")
+            raise BankError(f"{self.folder}: its manifest has invalid levels.")
         if not all(isinstance(text, str) for pair in self.files.items() for text in pair):
-            raise BankError(f"{self.folder}: its list of files makes no sense.")
+            raise BankError(f"{self.folder}: its manifest has an invalid list of files.")
         wanted = {level.weights for level in self.levels} | {TABLES}
         if not 0 < len(self.levels) <= MAX_LEVELS or not all(0 <= x.gain < self.config.levels for x in self.levels):
-            raise BankError(f"{self.folder}: its levels make no sense.")
+            raise BankError(f"{self.folder}: its manifest has invalid levels.")
         if not is_codec_name(self.name):
             raise BankError(
-                f"{self.folder}: {self.name!r} can't be a codec's name; use letters, digits, -, +, _ and ."
+                f"{self.folder}: {self.name!r} is not a valid codec name; use letters, digits, -, +, _ and ."
             )
         if missing := wanted - self.files.keys():
             raise BankError(f"{self.folder}: its manifest doesn't list {', '.join(sorted(missing))}.")
@@ -141,7 +141,7 @@ class Bank:
             raise BankError(f"{path}: can't be read ({error.strerror}).") from error
         digest = hashlib.sha256(data).hexdigest()
         if digest != self.files[name]:
-            raise BankError(f"{path}: isn't the file that the manifest describes (its SHA-256 differs).")
+            raise BankError(f"{path}: does not match the manifest (its SHA-256 differs).")
         return parse_tensors(data, path)[0]
 
     def network(self, weights: str) -> CompressionNetwork:
@@ -158,7 +158,7 @@ class Bank:
         try:
             network.load_state_dict(tensors, assign=True)
         except RuntimeError as error:
-            raise BankError(f"{self.folder / weights}: doesn't fit the configuration in the manifest.") from error
+            raise BankError(f"{self.folder / weights}: does not match the configuration in the manifest.") from error
         return network.eval().requires_grad_(False)
 
     def tables(self) -> tuple[list[list[FrequencyTable]], list[FrequencyTable]]:
@@ -174,8 +174,8 @@ class Bank:
                 for part in ("hyper.", "latent.")
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise BankError(f"{self.folder / TABLES}: holds no tables ({error}).") from error
+            raise BankError(f"{self.folder / TABLES}: contains no valid tables ({error}).") from error
         channels = self.config.hyper
         if len(hyper) != channels * len(self.levels) or len(latent) != SCALES:
-            raise BankError(f"{self.folder / TABLES}: lacks tables.")
+            raise BankError(f"{self.folder / TABLES}: lacks some of the bank's tables.")
         return [hyper[i : i + channels] for i in range(0, len(hyper), channels)], latent

@@ -54,15 +54,17 @@ def create_bank(
     networks = list(networks) * (config.levels if len(networks) == 1 else 1)
     count = len(networks)
     if config.levels not in (1, count) or any(network.config != config for network in networks):
-        raise BankError("A bank is one network with several gains, or a network of one configuration for each level.")
+        raise BankError(
+            "A bank needs one network with several gains, or one network per level with the same configuration."
+        )
     if not is_codec_name(name) or is_taken(name):
         raise BankError(
-            f"{name!r} can't be a bank's name; use letters, digits, -, +, _ and ., and no other codec's name or "
-            "ending of files."
+            f"{name!r} is not a valid bank name; use letters, digits, -, +, _ and ., and no name or file "
+            "suffix of another codec."
         )
     labels = labels or [f"g{i}" for i in range(count)]
     if len(labels) != count or len(set(labels)) != count:
-        raise BankError(f"A bank of {count} levels needs as many labels, all different.")
+        raise BankError(f"A bank with {count} levels needs {count} different labels.")
     target = Path(folder)
     different = list({id(network): network for network in networks}.values())
     files = (
@@ -74,7 +76,7 @@ def create_bank(
     for network, file in zip(different, files, strict=True):
         tensors = {key: _stored(key, value, half) for key, value in network.state_dict().items()}
         if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-            raise BankError(f"{file} would hold weights that aren't finite.")
+            raise BankError(f"{file}: the weights are not finite.")
         write_tensors(target / file, tensors)
         stored = CompressionNetwork(config)
         stored.load_state_dict({key: value.float() for key, value in tensors.items()})
@@ -170,7 +172,9 @@ def respace_levels(network: CompressionNetwork, places: Sequence[float]) -> Comp
     """
     old = network.config.levels
     if old < 2 or len(places) < 2 or any(low >= high for low, high in itertools.pairwise(places)):
-        raise BankError("Levels can be moved where a network has several, to two or more places that rise.")
+        raise BankError(
+            "Levels can be moved only in a network with several levels, to at least two increasing positions."
+        )
     respaced = CompressionNetwork(dataclasses.replace(network.config, levels=len(places)))
     at = torch.tensor(places, dtype=torch.float32)
     low = at.floor().long().clamp(0, old - 2)

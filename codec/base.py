@@ -1,4 +1,4 @@
-"""What a codec is. Subclass :class:`Codec`, register it as an entry point, and every table can hold it."""
+"""The definition of a codec: subclass :class:`Codec` and register it as an entry point to use it everywhere."""
 
 import contextlib
 import functools
@@ -20,19 +20,19 @@ RGBImage: TypeAlias = NDArray[np.uint8]
 
 
 def is_codec_name(name: str) -> bool:
-    """Whether a name can be typed, and be the ending of a file."""
+    """Whether a name can be typed on a command line, and be the suffix of a file."""
     return bool(re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name))
 
 
 def shown(text: str, line_breaks: bool = True) -> str:
-    """A text that does nothing to a terminal: what isn't printed is escaped, as in JSON.
+    """Make a text safe to print: characters that are not printable are escaped, as in JSON.
 
-    Names of files, and whatever strangers' files hold, may steer a terminal, turn the direction of writing, or be no
-    text at all (halves of surrogate pairs stand for bytes that aren't UTF-8).
+    File names, and texts in files from others, may contain control sequences, change the direction of writing, or be
+    invalid (halves of surrogate pairs represent bytes that are not UTF-8).
 
     Args:
-        text: to be printed.
-        line_breaks: keep them.
+        text: the text to print.
+        line_breaks: keep line breaks.
     """
     kept = "\n" if line_breaks else ""
     return _UNPRINTED.sub(lambda one: one[0] if one[0] == kept else f"\\u{ord(one[0]):04x}", text)
@@ -42,12 +42,12 @@ _UNPRINTED = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-
 
 
 class UserError(Exception):
-    """An error that its message explains to a person: what is wrong, where, and what to do.
+    """An error whose message explains to the user what failed, why, and what to do.
 
     Args:
-        message: in most cases one sentence.
-        hint: parameters that would help, by name, and a value for each (True: no value). The command line shows
-            them as its options.
+        message: usually one sentence.
+        hint: parameters that solve the problem, by name, with a value for each (True: no value). The command line
+            shows them as its options.
     """
 
     def __init__(self, message: str = "", *, hint: Mapping[str, str | bool] | None = None) -> None:
@@ -56,11 +56,11 @@ class UserError(Exception):
 
 
 class CodecError(UserError):
-    """Base of all errors of this package."""
+    """The base class of all errors of this package."""
 
 
 class BitstreamError(CodecError):
-    """A bitstream is damaged, truncated, too large, or of another codec."""
+    """A bitstream is damaged, truncated or too large, or belongs to another codec."""
 
 
 class ImageError(CodecError):
@@ -69,10 +69,10 @@ class ImageError(CodecError):
 
 @contextlib.contextmanager
 def foreign_errors(what: str) -> Iterator[None]:
-    """Turn whatever someone's codec or metric raises into one sentence that begins with ``what``.
+    """Convert exceptions in a user's codec or metric to one sentence that begins with ``what``.
 
     Raises:
-        CodecError: instead of any other exception but a lack of memory; that one is its cause.
+        CodecError: instead of every other exception except a lack of memory; the exception is its cause.
     """
     try:
         yield
@@ -83,7 +83,7 @@ def foreign_errors(what: str) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """An exception in a few words: its type and its first line."""
+    """A short description of an exception: its type and its first line."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".rstrip(".: ")
 
 
@@ -106,28 +106,28 @@ class Codec(ABC):
     """
 
     name: str
-    """What people type: ``hevc``."""
+    """The name that users type, such as ``hevc``."""
     suffix: str
-    """Ending of a bitstream's file name, dot included; no two codecs share one."""
+    """The suffix of a bitstream's file name, with the dot, unique to this codec."""
     version: str
-    """Names what changes bytes or pixels besides the level and the code: libraries, settings, weights."""
+    """Identifies whatever else changes bytes or pixels, besides level and code: libraries, settings, weights."""
     levels: Sequence[str]
     """The setting of each level, fewest bytes first: ``("crf50", "crf48", ...)``."""
     exact_pixels: bool = True
-    """Whether every machine decodes a bitstream to the very same pixels; else a few may differ by a step."""
+    """Whether every machine decodes a bitstream to identical pixels; otherwise a few may differ by one step."""
     portable: bool = True
-    """Whether other machines decode its bitstreams to (nearly) these pixels; else they may read other symbols."""
+    """Whether other machines decode its bitstreams to (nearly) these pixels; otherwise symbols may differ."""
     keeps_alpha: bool = False
     """Whether :meth:`picture_encoder` keeps transparency."""
     keeps_profile: bool = False
     """Whether it writes a colour profile into its bitstreams."""
     training_metrics: frozenset[str] = frozenset()
-    """Names of the metrics that were in the loss that trained it, by which figures flatter it."""
+    """Names of the metrics in its training loss, which flatter it."""
     requirements: Sequence[str] = ()
-    """Distributions that decoding imports, beside torch, numpy and Pillow: a submission brings them along."""
+    """Distributions that decoding imports besides torch, numpy and Pillow; a submission includes them."""
 
     def __init_subclass__(cls) -> None:
-        """Let callers give :meth:`encode` files and Pillow images; implementations always get pixels."""
+        """Accept files and Pillow images in :meth:`encode`; implementations always receive pixels."""
         super().__init_subclass__()
         if "encode" in vars(cls):
             cls.encode = _takes_images(cls.encode)  # type: ignore[assignment,method-assign]
@@ -137,35 +137,35 @@ class Codec(ABC):
         """Encode ``image`` at ``levels[level]`` into one complete bitstream.
 
         Args:
-            image: an :data:`RGBImage`, which is what subclasses get; callers may also give whatever
-                :func:`codec.picture.as_rgb` takes: a file, an address, a Pillow image, another array.
+            image: an :data:`RGBImage`. Callers may also pass everything that :func:`codec.picture.as_rgb` accepts: a
+                file, an address, a Pillow image, another array.
             level: from 0, fewest bytes first.
 
         Raises:
-            ImageError: ``image`` can't be read, or isn't one.
-            CodecError: the codec can't hold this image (its size, say).
+            ImageError: ``image`` can't be read, or is not an image.
+            CodecError: the codec can't encode this image, for example because of its size.
         """
 
     def encoder(self, image: RGBImage) -> Callable[[int], bytes]:
-        """:meth:`encode` for one image at many levels; to be overridden where levels share work."""
+        """:meth:`encode` for one image at many levels; override it if levels share work."""
         return functools.partial(self.encode, image)
 
     def fits(self, format: str, *, alpha: bool, profile: bool) -> bool:
-        """Whether it can encode such pictures.
+        """Whether it can encode pictures with these properties.
 
         Args:
             format: Pillow's name of the file's format.
-            alpha: some pixels are transparent.
-            profile: its colours need a profile in the bitstream.
+            alpha: whether some pixels are transparent.
+            profile: whether the colours need a profile in the bitstream.
         """
         return (self.keeps_alpha or not alpha) and (self.keeps_profile or not profile)
 
     def picture_encoder(self, picture: "Picture") -> Callable[[int], bytes]:
-        """:meth:`encoder` for a picture that :meth:`fits`; to be overridden where more than RGB is kept."""
+        """:meth:`encoder` for a picture that :meth:`fits`; override it if more than RGB is kept."""
         return self.encoder(picture.pixels)
 
     def decode_picture(self, data: bytes) -> "Picture":
-        """:meth:`decode` with all that a viewer needs; to be overridden where more than RGB is kept."""
+        """:meth:`decode` with everything a viewer needs; override it if more than RGB is kept."""
         from codec.picture import Picture
 
         return Picture(self.decode(data))
@@ -175,40 +175,40 @@ class Codec(ABC):
         """Decode a bitstream made by :meth:`encode` at any level.
 
         Raises:
-            BitstreamError: ``data`` isn't such a bitstream, or not a whole one.
+            BitstreamError: ``data`` is not such a bitstream, or is incomplete.
         """
 
     def between(self, level: int) -> Sequence[str]:
-        """Settings finer than the levels, between one and the next, fewest bytes first; by default there are none."""
+        """Settings between one level and the next, fewest bytes first; by default there are none."""
         return ()
 
     def encoder_between(self, image: RGBImage, level: int) -> Callable[[int], bytes]:
-        """Encodes an image with one of the settings of :meth:`between`, given by its index."""
-        raise NotImplementedError(f"{self.name} has nothing between its levels.")
+        """Encode an image with one of the settings of :meth:`between`, given by its index."""
+        raise NotImplementedError(f"{self.name} has no settings between its levels.")
 
     @property
     def shares_cores(self) -> bool:
-        """Whether several processes decode faster than one: not where they'd share one GPU."""
+        """Whether several processes decode faster than one; not if they would share one GPU."""
         return True
 
     def decode_memory(self, data: bytes) -> int:
-        """About how many bytes of memory decoding takes beyond an idle process.
+        """The approximate memory in bytes that decoding needs beyond an idle process.
 
         Raises:
-            BitstreamError: as :meth:`decode`, where a look at the header tells.
+            BitstreamError: the header shows that the bitstream is invalid.
         """
         return 256 << 20
 
     @property
     def modules(self) -> Sequence[str]:
-        """Modules whose code its bytes and pixels follow from, as :mod:`codec.code_digest` sees it.
+        """The modules whose code determines its bytes and pixels, for :mod:`codec.code_digest`.
 
-        By default that of its class. Override it to name others too, or none where ``version`` tells all.
+        By default the module of its class. Override it to add others, or to return none if ``version`` suffices.
         """
         return (type(self).__module__,)
 
     def fingerprint(self, level: int, setting: str | None = None) -> str:
-        """32 hex digits that change whenever the bytes or pixels of a level (or a setting beside it) might."""
+        """32 hex digits that change whenever the bytes or pixels of a level (or a setting next to it) may change."""
         from codec.code_digest import unrecorded_code
 
         code = [digest for module in self.modules for digest in unrecorded_code(module)]

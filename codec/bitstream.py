@@ -60,7 +60,7 @@ def unpack(data: bytes) -> Stream:
         raise BitstreamError("is empty.")
     if data[0] != VERSION:
         raise BitstreamError(
-            f"is of format version {data[0]}, not {VERSION}; it is damaged or needs another decoder."
+            f"has format version {data[0]}, not {VERSION}; it is damaged, or needs another version of the decoder."
         )
     try:
         level, step = data[3] & ~_HAS_STEP, data[4] if data[3] & _HAS_STEP else 0
@@ -70,7 +70,7 @@ def unpack(data: bytes) -> Stream:
         raise BitstreamError("ends within its header.") from None
     stream = Stream(int.from_bytes(data[1:3], "big"), level, step, width + 1, height + 1, data[position + 3 :])
     if pack(stream) != data:
-        raise BitstreamError("is damaged or truncated (its checksum doesn't fit).")
+        raise BitstreamError("is damaged or truncated (its checksum does not match).")
     if not is_coded_size(stream.width, stream.height):
         raise BitstreamError(f"claims {stream.width}x{stream.height} pixels, over the limit of {MAX_PIXELS:,}.")
     return stream
@@ -108,4 +108,4 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
             return value, position
         if not byte:
             break
-    raise BitstreamError("is damaged (a size in its header doesn't end).")
+    raise BitstreamError("is damaged (a size in its header is invalid).")

@@ -36,7 +36,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[CompressionNetwork, d
         network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
         return network, json.loads(texts["notes"])
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise WeightsError(f"{path}: holds no network of a known configuration.") from error
+        raise WeightsError(f"{path}: contains no network with a known configuration.") from error
 
 
 def read_network(source: str) -> tuple[CompressionNetwork, dict[str, Any]]:

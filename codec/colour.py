@@ -1,4 +1,4 @@
-"""Colour profiles (ICC): what pixels that are stored with one look like in sRGB, which viewers assume without."""
+"""Colour profiles (ICC): convert pixels to sRGB, which viewers assume for files without a profile."""
 
 import functools
 import io
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 """A profile's colour space to Pillow's mode of its pixels."""
 _SAME = 1
-"""The most steps of 255 between a profile and sRGB for both to count as the same."""
+"""The largest difference, in steps of 255, between a profile and sRGB for both to count as equal."""
 
 
 @functools.lru_cache(maxsize=32)
@@ -27,24 +27,24 @@ def _opened(profile: bytes) -> "ImageCmsProfile | None":
 
 
 def mode_of(profile: bytes | None) -> str | None:
-    """Pillow's mode of the pixels that a profile describes; None if it's damaged or of another kind."""
+    """Pillow's mode of the pixels that a profile describes; None if it is damaged or of another kind."""
     opened = _opened(profile) if profile else None
     return _SPACES.get(opened.profile.xcolor_space.strip()) if opened else None
 
 
 def profile_name(profile: bytes) -> str:
-    """What a profile calls itself."""
+    """The name in a profile."""
     opened = _opened(profile)
     name = opened.profile.profile_description if opened else None
     return " ".join((name or "").split()) or "unnamed"
 
 
 def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """An image's pixels in sRGB (relative to the white point, perceptual where the profile has that).
+    """Convert an image's pixels to sRGB (relative to the white point; perceptual if the profile supports it).
 
     Args:
-        image: of the mode :func:`mode_of` gives for the profile.
-        profile: that it was stored with.
+        image: an image in the mode that :func:`mode_of` returns for the profile.
+        profile: the profile of its pixels.
     """
     converted = _transform(profile).apply(image)
     assert isinstance(converted, Image.Image)
@@ -63,7 +63,7 @@ def _transform(profile: bytes) -> Any:
 
 @functools.lru_cache(maxsize=32)
 def is_srgb(profile: bytes) -> bool:
-    """Whether colours look the same with a profile as without."""
+    """Whether colours look the same with and without a profile."""
     if (mode := mode_of(profile)) not in ("RGB", "L"):
         return False
     if mode == "RGB":

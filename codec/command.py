@@ -1,4 +1,4 @@
-"""Codecs that are programs: an entry of a TOML file (:mod:`codec.entries`) says how, and no shell is in between."""
+"""Codecs that are programs: an entry of a TOML file (:mod:`codec.entries`) describes the calls; no shell is used."""
 
 import contextlib
 import ctypes
@@ -29,51 +29,51 @@ from codec.yuv import BITS, from_yuv, to_yuv
 
 _PREFIX = f"clic-allocator-{platform.node()}-"
 _INTERPRETER = 3
-"""The segment of an ELF file that names what loads shared libraries."""
+"""The segment of an ELF file that names the loader of shared libraries."""
 _LIBC: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class CommandError(CodecError):
-    """An entry makes no sense, or a program is missing, fails, or takes too long."""
+    """An entry is invalid, or a program is missing, fails, or takes too long."""
 
 
 class _Failure(CommandError):
-    """A program ended with another status than 0."""
+    """A program ended with a status other than 0."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """An entry."""
+    """An entry of a program."""
 
     encode: tuple[str, ...]
-    """Program and arguments, with ``{input}`` (of ``format``), ``{output}``, ``{quality}``, and where they are needed
+    """Program and arguments, with ``{input}`` (in ``format``), ``{output}``, ``{quality}``, and if needed
     ``{width}``, ``{height}`` and ``{config}``."""
     decode: tuple[str, ...]
-    """The same with ``{input}`` and ``{output}`` (of ``format``; where that is PNG, whatever is read as an image)."""
+    """The same with ``{input}`` and ``{output}`` (in ``format``; for PNG, every readable format is accepted)."""
     suffix: str
     qualities: tuple[str, ...]
     """Settings of the levels, fewest bytes first."""
     version: tuple[str, ...] = ()
-    """What prints a version in its first line."""
+    """A call that prints a version in its first line."""
     multiple: int = 1
-    """Sides must be multiples of it: images are padded, and a byte ahead of the stream says how much to cut off."""
+    """Sides must be multiples of this: images are padded, and a byte before the bitstream stores the padding."""
     seconds: float = 600.0
-    """After which a program is stopped."""
+    """The time limit of a program."""
     format: str = "png"
-    """Of the images that programs read and write: ``png``, or raw video, a name in :data:`codec.yuv.BITS`. Raw video
-    doesn't tell its size, so a stream then begins with it."""
+    """The format of the images that programs read and write: ``png``, or raw video, a name in :data:`codec.yuv.BITS`.
+    Raw video does not contain its size, so a bitstream then begins with the size."""
     config: str = ""
-    """An environment variable that names the file which ``{config}`` stands for."""
+    """The environment variable with the path that replaces ``{config}``."""
     static: str = ""
-    """A static binary in the place of the program that decodes: a submission's decoder can bring it along."""
+    """A static binary that replaces the decoding program: a submission's decoder can include it."""
 
     @property
     def decoding(self) -> tuple[str, ...]:
-        """What is called to decode."""
+        """The call that decodes."""
         return (self.static, *self.decode[1:]) if self.static else self.decode
 
     def missing(self) -> list[str]:
-        """What this machine lacks: programs on the PATH, or the variable that names the configuration file."""
+        """The missing requirements: programs on the PATH, or the variable with the path of the configuration file."""
         programs = [name for name in sorted({self.encode[0], self.decoding[0]}) if not find_program(name)]
         lacking = [f"{' and '.join(programs)} on the PATH"] if programs else []
         if self.config and not Path(os.environ.get(self.config, "")).is_file():
@@ -82,7 +82,7 @@ class Command:
 
 
 def find_program(name: str) -> str | None:
-    """Where a program is; of ffmpeg also the one that the package imageio-ffmpeg brings."""
+    """The path of a program; for ffmpeg, also the one in the package imageio-ffmpeg."""
     found = shutil.which(name)
     if found is None and name == "ffmpeg":
         with contextlib.suppress(ImportError, RuntimeError):
@@ -94,12 +94,12 @@ def find_program(name: str) -> str | None:
 
 @dataclass
 class CommandCodec(Codec):
-    """A codec of an entry."""
+    """The codec of an entry."""
 
     name: str
     command: Command
     version: str = ""
-    """By default made of what the program tells of itself, and of how it is called."""
+    """By default derived from the program's version and its calls."""
     suffix: str = field(init=False)
     levels: tuple[str, ...] = field(init=False)
 
@@ -129,7 +129,7 @@ class CommandCodec(Codec):
                 [find_program(program) or program, *arguments], capture_output=True, timeout=20, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise CommandError(f"{self.name}: {program} doesn't tell its version ({error}).") from error
+            raise CommandError(f"{self.name}: {program} does not report its version ({error}).") from error
         text = (done.stdout or done.stderr).decode(errors="replace").strip()
         return text.partition("\n")[0][:80] or "unknown version"
 
@@ -167,7 +167,7 @@ class CommandCodec(Codec):
                 self._run(self.command.decoding, source, target, shape)
                 image = self._read_raw(target, shape) if self._raw else read_image(target)
             except (_Failure, ImageError, ValueError) as error:
-                raise BitstreamError(f"not a whole {self.name} bitstream ({_reason(error, folder)}).") from error
+                raise BitstreamError(f"not a complete {self.name} bitstream ({_reason(error, folder)}).") from error
         height, width = image.shape[0] - below, image.shape[1] - right
         if min(height, width) < 1:
             raise BitstreamError(f"not a {self.name} bitstream of this project.")
@@ -182,11 +182,11 @@ class CommandCodec(Codec):
         return "image.yuv" if self._raw else "image.png"
 
     def _padding(self, height: int, width: int) -> tuple[int, int]:
-        """Rows below and columns to the right."""
+        """The padding: rows at the bottom and columns at the right."""
         return -height % self.command.multiple, -width % self.command.multiple
 
     def _sizes(self, data: bytes) -> tuple[int, int, bytes]:
-        """Width, height, and what follows them in a stream of raw video."""
+        """Split a bitstream of raw video into width, height and the rest."""
         try:
             width, position = read_varint(data, 0)
             height, position = read_varint(data, position)
@@ -199,7 +199,7 @@ class CommandCodec(Codec):
     def _read_raw(self, path: Path, shape: tuple[int, ...]) -> RGBImage:
         most = 2 * 3 * shape[0] * shape[1]
         if not path.is_file() or path.stat().st_size > most:
-            raise ValueError("the program wrote no frame of the image's size")
+            raise ValueError("the program did not write a frame of the image's size")
         return from_yuv(path.read_bytes(), shape[0], shape[1], self.command.format)
 
     def _run(
@@ -226,7 +226,7 @@ class CommandCodec(Codec):
             out, err = process.communicate(timeout=self.command.seconds)
         except subprocess.TimeoutExpired:
             raise CommandError(f"{program} took longer than {self.command.seconds:g} seconds.") from None
-        finally:  # with all that it started, also after Ctrl-C
+        finally:  # with all its child processes, also after Ctrl-C
             end_group(process.pid)
             process.wait()
         if process.returncode:
@@ -239,18 +239,18 @@ def _reason(error: Exception, folder: Path) -> str:
 
 
 def _die_with_parent() -> None:
-    """A killed build leaves no encoder behind: Linux kills it as the process that started it ends."""
+    """Have Linux kill the program with the process that started it, so a killed build leaves no encoder running."""
     _LIBC.prctl(1, signal.SIGKILL)
 
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    """A folder for one call; those that killed processes left are removed first."""
+    """A temporary folder for one call; folders left by killed processes are removed first."""
     _sweep()
     try:
         made = tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", ignore_cleanup_errors=True)
     except OSError as error:
-        raise CommandError(f"A folder for programs can't be made ({error.strerror}).") from error
+        raise CommandError(f"A temporary folder for programs can't be created ({error.strerror}).") from error
     with made as folder:
         yield Path(folder)
 
@@ -264,12 +264,12 @@ def _sweep() -> None:
 
 
 def packed_command(folder: Path, *, name: str, version: str, program: str, **call: Any) -> CommandCodec:
-    """The codec of a program that a decoder brings.
+    """The codec of a program that a decoder includes.
 
     Args:
-        folder: of the decoder.
-        name: of the codec.
-        version: of the codec.
+        folder: the decoder's folder.
+        name: the codec's name.
+        version: the codec's version.
         program: its file within the folder.
         call: the fields of :class:`Command` that decoding needs.
     """
@@ -279,10 +279,10 @@ def packed_command(folder: Path, *, name: str, version: str, program: str, **cal
 
 
 def read_static(path: str) -> bytes:
-    """A static binary.
+    """Read a static binary.
 
     Raises:
-        CommandError: it can't be read, or isn't one for Linux.
+        CommandError: it can't be read, or is not a static binary for Linux.
     """
     try:
         data = Path(path).read_bytes()
@@ -293,9 +293,7 @@ def read_static(path: str) -> bytes:
             raise ValueError
         start, size, count = struct.unpack_from("<Q", data, 32)[0], *struct.unpack_from("<HH", data, 54)
         if any(struct.unpack_from("<I", data, start + i * size)[0] == _INTERPRETER for i in range(count)):
-            raise CommandError(
-                f"{path}: is linked with shared libraries, which a decoder doesn't bring; link it statically."
-            )
+            raise CommandError(f"{path}: needs shared libraries, which a decoder can't include; link it statically.")
     except (ValueError, struct.error):
         raise CommandError(f"{path}: is not a program for 64-bit Linux.") from None
     return data

@@ -1,8 +1,8 @@
-"""Other people's models in CompressAI's conventions as codecs: its zoo's, or any class with checkpoints.
+"""Models with CompressAI's interface as codecs: those of its zoo, or any class with checkpoints.
 
-``compressai:ARCHITECTURE`` has the zoo's pretrained qualities as levels, ``compressai:ARCHITECTURE@FILE,FILE,...``
-has checkpoints, fewest bytes first, and ``module:PACKAGE.CLASS@FILE,FILE,...`` takes the class from any package.
-Checkpoints are known by what they hold: wherever the files lie, it is the same codec.
+``compressai:ARCHITECTURE`` uses the zoo's pretrained qualities as levels, ``compressai:ARCHITECTURE@FILE,FILE,...``
+uses checkpoints, fewest bytes first, and ``module:PACKAGE.CLASS@FILE,FILE,...`` uses a class from any package.
+Checkpoints are identified by their contents: files in another folder are the same codec.
 """
 
 import hashlib
@@ -25,9 +25,9 @@ class CompressAICodec(ModelCodec):
     """The codec of a specification as above.
 
     Args:
-        specification: of class and checkpoints.
-        name: of the codec; by default it is called after its class and its weights.
-        as_stored: name it and its streams as the first version of this project did, whose tables hold whole
+        specification: the class and the checkpoints.
+        name: the codec's name; by default it is derived from the class and the weights.
+        as_stored: name it and its bitstreams as the first version of this project did, whose tables contain
             specifications as names.
 
     Raises:
@@ -44,7 +44,7 @@ class CompressAICodec(ModelCodec):
         if not self.files:
             if kind != "compressai":
                 raise ModelError(
-                    f"{specification}: name checkpoints behind an @, fewest bytes first, with commas between."
+                    f"{specification}: name the checkpoints after an @, separated by commas, fewest bytes first."
                 )
             self.urls = _zoo_urls(what)
             self.training_metrics = frozenset({"psnr"})  # the zoo's models for MSE
@@ -61,7 +61,7 @@ class CompressAICodec(ModelCodec):
             name = name or f"{what.rpartition('.')[2]}-{mark.hex()}"
             suffix = f".{name}"
             if not is_codec_name(name):
-                raise ModelError(f"{name!r} can't be a codec's name; use letters, digits, -, +, _ and .")
+                raise ModelError(f"{name!r} is not a valid codec name; use letters, digits, -, +, _ and .")
         levels = tuple(f"q{i + 1}" for i in range(len(self.files or self.urls)))
         super().__init__(name, suffix, version, levels, mark, model_class)
 
@@ -79,7 +79,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint, read without running code.
 
     Raises:
-        ModelError: it can't be read, or holds more than tensors.
+        ModelError: it can't be read, or contains more than tensors.
     """
     try:
         if path.suffix == ".safetensors":
@@ -90,12 +90,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
         return {name.removeprefix("module."): tensor for name, tensor in content.items() if torch.is_tensor(tensor)}
     except FileNotFoundError:
         raise ModelError(f"{path}: there is no such checkpoint.") from None
-    except Exception as error:  # of torch, about damaged files or such as hold code
+    except Exception as error:  # from torch, for files that are damaged or contain code
         raise ModelError(f"{path}: is not a checkpoint that can be read without running its code.") from error
 
 
 def _with_todays_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Checkpoints of the zoo are older than its code."""
+    """Load a checkpoint of the zoo, which may be older than its code."""
     from compressai.zoo.pretrained import load_pretrained
 
     renamed: dict[str, Tensor] = load_pretrained(state)
@@ -110,9 +110,9 @@ def _download(url: str, name: str) -> dict[str, Tensor]:
             url, map_location="cpu", progress=False, check_hash=True, weights_only=True
         )
         return state
-    except Exception as error:  # of sockets, of torch, about damaged files
+    except Exception as error:  # from sockets, and from torch for damaged files
         raise ModelError(
-            f"{name}: its weights can't be downloaded ({reason(error)}); fetch {url} and the other qualities "
+            f"{name}: its weights can't be downloaded ({reason(error)}); download {url} and the other qualities "
             f"elsewhere and name the files: {name}@FILE,FILE."
         ) from error
 
@@ -122,15 +122,15 @@ def _zoo_urls(architecture: str) -> list[str]:
 
     by_quality = model_urls.get(architecture, {}).get("mse")
     if not by_quality:
-        raise ModelError(f"CompressAI's zoo has no weights of {architecture}; name checkpoints behind an @.")
+        raise ModelError(f"CompressAI's zoo has no weights of {architecture}; name checkpoints after an @.")
     return [by_quality[quality] for quality in sorted(by_quality)]
 
 
 def zoo_class(architecture: str) -> Any:
-    """The class of one of CompressAI's architectures, by its name there.
+    """The class of an architecture of CompressAI, by its name there.
 
     Raises:
-        ModelError: the package isn't installed, or has no such architecture.
+        ModelError: the package is not installed, or has no such architecture.
     """
     try:
         with warnings.catch_warnings():
@@ -152,7 +152,7 @@ def _class_of(path: str) -> Any:
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
-    except Exception as error:  # of a stranger's package
+    except Exception as error:  # from another package
         raise ModelError(f"module:{path}: can't be imported ({reason(error)}).") from error
 
 

@@ -92,7 +92,7 @@ class DKICModel(CompressionModel):  # type: ignore[misc]
             ValueError: it is no state of such a model.
         """
         if _CONFIGURATION not in state_dict:
-            raise ValueError("The checkpoint names no configuration; make the model and use load_state_dict.")
+            raise ValueError("The checkpoint names no configuration; create the model and use load_state_dict.")
         config, level = _unpacked(state_dict[_CONFIGURATION])
         model = cls(config, level)
         model.load_state_dict(state_dict)
@@ -152,7 +152,7 @@ class DKICModel(CompressionModel):  # type: ignore[misc]
         """Take the level, and make sure that the configuration is this model's."""
         config, level = _unpacked(state)
         if config != self.network.config:
-            raise ValueError("The checkpoint is of another configuration; use DKICModel.from_state_dict.")
+            raise ValueError("The checkpoint has another configuration; use DKICModel.from_state_dict.")
         self.level = level
 
     def _apply(self, *args: Any, **options: Any) -> Any:

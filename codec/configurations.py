@@ -28,5 +28,5 @@ def find_configuration(name: str) -> NetworkConfig:
     if name in CONFIGURATIONS:
         return CONFIGURATIONS[name]
     if not (folder := bank_folder(name)).joinpath(BANK_MANIFEST).exists():
-        raise ValueError(f"There is no configuration {name!r}; there are {', '.join(CONFIGURATIONS)}, and banks.")
+        raise ValueError(f"Unknown configuration {name!r}; use {', '.join(CONFIGURATIONS)}, or a bank.")
     return Bank.load(folder).config

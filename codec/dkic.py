@@ -54,18 +54,18 @@ class DKICConfig(NetworkConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.blocks) != 3 or not 0 < self.mlp_ratio <= 64:
-            raise ValueError("blocks have three values, and mlp_ratio is positive.")
+            raise ValueError("blocks needs three values, and mlp_ratio must be positive.")
         if self.kernel % 2 == 0 or self.resampling_kernel % 2 == 0:
-            raise ValueError("Kernels have odd sides.")
+            raise ValueError("Kernel sizes must be odd.")
         if self.stem not in _SKIPPED:
-            raise ValueError(f"There is no stem of {self.stem}; there are 2, 4 and 8.")
+            raise ValueError(f"stem must be 2, 4 or 8, not {self.stem}.")
         if self.block not in ("drb", "rbb"):
-            raise ValueError(f"There is no block {self.block!r}.")
+            raise ValueError(f"Unknown block {self.block!r}.")
         if self.norm not in get_args(NormPlacement) or self.aggregation not in get_args(Aggregation):
-            raise ValueError(f"There is no norm {self.norm!r} or no aggregation {self.aggregation!r}.")
+            raise ValueError(f"Unknown norm {self.norm!r} or aggregation {self.aggregation!r}.")
         for channels in (*self.channels, self.hyper):
             if channels % self.group_channels:
-                raise ValueError(f"{channels} channels don't divide into groups of {self.group_channels}.")
+                raise ValueError(f"{channels} channels can't be divided into groups of {self.group_channels}.")
 
     @property
     def groups(self) -> list[tuple[int, int]]:

@@ -21,7 +21,7 @@ def jpeg_end(data: bytes) -> int:
     while kind != _EOI:
         found = _MARKER_IN_SCAN.search(data, position) if kind == _SOS else _MARKER.match(data, position)
         if not found:
-            raise ValueError("it has no end")
+            raise ValueError("its end is missing")
         position, kind = found.end(), data[found.end() - 1]
         if kind not in (_SOI, _EOI):
             position += int.from_bytes(data[position : position + 2], "big")
@@ -39,7 +39,7 @@ def jpeg2000_end(data: bytes) -> int:
         at, size = (position + 6, 4) if marker == _SOT else (position + 2, 2)
         length = int.from_bytes(data[at : at + size], "big")
         if not length or position >= len(data):
-            raise ValueError("it has no end")
+            raise ValueError("its end is missing")
         position += length if marker == _SOT else 2 + length
     return position + 2
 

@@ -12,23 +12,23 @@ from codec.toml import read_toml
 from codec.yuv import BITS
 
 CODEC_FILES = "ALLOCATOR_CODECS"
-"""Environment variable: TOML files of entries, separated as in ``PATH``; they come before those that ship."""
+"""Environment variable: TOML files of entries, separated as in ``PATH``; they precede the included entries."""
 COMMAND_FILES = "ALLOCATOR_COMMANDS"
-"""The same under its older name."""
+"""The older name of that variable."""
 SHIPPED = Path(__file__).with_name("commands.toml")
 _MOST = 16
 
 
 class EntryError(CodecError):
-    """A file of entries can't be read, or an entry makes no sense."""
+    """A file of entries can't be read, or an entry is invalid."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """An entry of a model."""
+    """The entry of a model."""
 
     specification: str
-    """As :mod:`codec.compressai_codec` reads it, with whole paths."""
+    """The specification for :mod:`codec.compressai_codec`, with absolute paths."""
 
 
 Entry = Command | Model
@@ -38,22 +38,22 @@ def read_entries(path: Path) -> dict[str, Entry]:
     """The entries of a file.
 
     Raises:
-        EntryError: it can't be read, or an entry makes no sense.
+        EntryError: it can't be read, or an entry is invalid.
     """
     entries: dict[str, Entry] = {}
     for name, entry in read_toml(path, EntryError).items():
         try:
             entries[name] = _model(path, entry) if "model" in entry else _command(path, entry)
             if not is_codec_name(name):
-                raise ValueError("its name can't be typed")
+                raise ValueError("its name is not a valid codec name")
         except (TypeError, ValueError, AttributeError) as error:
-            raise EntryError(f"{path}: the entry {name!r} describes no codec ({error}).") from error
+            raise EntryError(f"{path}: the entry {name!r} is not a valid codec ({error}).") from error
     return entries
 
 
 def _model(path: Path, entry: dict[str, Any]) -> Model:
     if entry.keys() - {"model", "checkpoints"} or not str(entry["model"]).startswith(("compressai:", "module:")):
-        raise ValueError('a model has model = "module:..." or "compressai:...", and checkpoints')
+        raise ValueError('a model needs model = "module:..." or "compressai:...", and checkpoints')
     files = [str(path.absolute().parent / file) for file in entry.get("checkpoints", [])]
     return Model("@".join([entry["model"], *([",".join(files)] if files else [])]))
 
@@ -85,7 +85,7 @@ def _command(path: Path, entry: dict[str, Any]) -> Command:
 
 
 def known_entries() -> dict[str, Entry]:
-    """All entries by name; the first of a name counts.
+    """All entries by name; the first entry of a name is used.
 
     Raises:
         EntryError: a file can't be read.

@@ -1,4 +1,4 @@
-"""What packages register under a name: one entry point for each codec and metric, the built-in ones and yours."""
+"""Entry points: packages register one for each codec and metric, the built-in ones and yours."""
 
 import difflib
 import importlib.metadata
@@ -18,26 +18,26 @@ def registered(group: str) -> frozenset[str]:
 
 
 def create(group: str, name: str, kind: str, known: Sequence[str], more: str = "") -> Any:
-    """Call the entry point of a name without arguments, and return what it makes.
+    """Call the entry point of a name without arguments, and return the result.
 
     Args:
-        group: of entry points.
-        name: in the group.
-        kind: of what it makes, in a word.
-        known: names to suggest where there is no such entry.
-        more: ends that error's message.
+        group: the group of entry points.
+        name: the name in the group.
+        kind: the kind of object, in one word, for messages.
+        known: names to suggest if there is no such entry.
+        more: the end of that error message.
 
     Raises:
-        UnknownName: there is no such entry, or it raises anything but a :class:`UserError`, which passes.
+        UnknownName: there is no such entry, or it raises an exception other than :class:`UserError`.
     """
     found = list(importlib.metadata.entry_points(group=group, name=name))
     if not found:
         close = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}."
-        raise UnknownName(f"No {kind} is called {name!r}; {hint}{more}")
+        hint = f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(known)}."
+        raise UnknownName(f"Unknown {kind} {name!r}; {hint}{more}")
     try:
         return found[0].load()()
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # of a stranger's package
+    except (Exception, SystemExit) as error:  # from another package
         raise UnknownName(f"The {kind} {name!r} can't be loaded from {found[0].value} ({reason(error)}).") from error

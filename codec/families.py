@@ -26,7 +26,7 @@ def from_json(content: dict[str, Any]) -> NetworkConfig:
     fields = dict(content)
     family = fields.pop("family", "dkic")  # once there was no other
     if family not in FAMILIES:
-        raise ValueError(f"There is no family {family!r} of networks; there are {', '.join(FAMILIES)}.")
+        raise ValueError(f"Unknown network family {family!r}; use {', '.join(FAMILIES)}.")
     module, _, name = FAMILIES[family].partition(":")
     kind: type[NetworkConfig] = getattr(importlib.import_module(module), name)
     return kind.from_dict(_absent(kind) | fields)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and names that stay where they belong."""
+"""Write files completely or not at all, and check that names stay inside a folder."""
 
 import errno
 import os
@@ -8,16 +8,16 @@ from pathlib import Path
 
 from codec.base import ImageError
 
-_LONGEST_NAME = 255  # bytes, of most file systems
+_LONGEST_NAME = 255  # bytes, in most file systems
 
 
 def read_file(path: str | os.PathLike[str], most: int) -> bytes:
-    """The content of a plain file of at most ``most`` bytes.
+    """Read a regular file of at most ``most`` bytes.
 
     Raises:
         OSError: it can't be read, is larger, or is not a regular file.
     """
-    without_waiting = getattr(os, "O_NONBLOCK", 0)  # for someone to write into a pipe
+    without_waiting = getattr(os, "O_NONBLOCK", 0)  # for a writer if it is a pipe
     with os.fdopen(os.open(path, os.O_RDONLY | without_waiting | getattr(os, "O_BINARY", 0)), "rb") as opened:
         status = os.fstat(opened.fileno())
         if not stat.S_ISREG(status.st_mode):
@@ -29,7 +29,7 @@ def read_file(path: str | os.PathLike[str], most: int) -> bytes:
 
 
 def write_file(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write ``data`` to ``path``, whole or not at all; missing folders are made.
+    """Write ``data`` to ``path``, never in part; missing folders are created.
 
     Raises:
         ImageError: the file can't be written (disk full, no permission).
@@ -53,7 +53,7 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def is_safe_name(name: str) -> bool:
-    """Whether a name with ``/`` inside stays below any folder on any system, and is a name at all."""
+    """Whether a name, which may contain ``/``, is valid and stays inside a folder on every system."""
     parts = name.split("/")
     return not (
         not name

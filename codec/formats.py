@@ -1,4 +1,4 @@
-"""Pillow's formats: what decoders need of them."""
+"""The parts of Pillow's formats that decoders need."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 
 
 def register_formats() -> None:
-    """Teach Pillow HEIF and JPEG XL where they are installed: a submission brings only what it needs."""
+    """Register HEIF and JPEG XL with Pillow if they are installed; a submission includes only what it needs."""
     with contextlib.suppress(ImportError):
         import pillow_jxl  # noqa: F401  (registers itself)
     with contextlib.suppress(ImportError):
@@ -27,17 +27,17 @@ def register_formats() -> None:
 
 
 def available(formats: tuple[str, ...]) -> list[str]:
-    """The formats of Pillow's that are installed: a server may lack some, and Pillow refuses unknown names."""
+    """The installed ones of Pillow's formats: a server may lack some, and Pillow refuses unknown names."""
     Image.init()
     return [name for name in formats if name in Image.OPEN]
 
 
 def open_image(file: BinaryIO, formats: tuple[str, ...]) -> Image.Image:
-    """Decode an image of one of Pillow's ``formats``, once its size is known to be at most :data:`MAX_PIXELS`.
+    """Decode an image in one of Pillow's ``formats``, after checking that it has at most :data:`MAX_PIXELS`.
 
     Raises:
-        PIL.Image.DecompressionBombError: it is larger.
-        Exception: whatever the format's plugin raises on damaged data.
+        PIL.Image.DecompressionBombError: it has more pixels.
+        Exception: any exception of the format's plugin for damaged data.
     """
     register_formats()
     if (size := jxl_size(file)) and size[0] * size[1] > MAX_PIXELS:
@@ -51,7 +51,7 @@ def open_image(file: BinaryIO, formats: tuple[str, ...]) -> Image.Image:
 
 
 def write_png(path: str | os.PathLike[str], image: RGBImage) -> None:
-    """Write ``image`` as an RGB PNG, whole or not at all; missing folders are made.
+    """Write ``image`` as an RGB PNG, never in part; missing folders are created.
 
     Raises:
         ImageError: the file can't be written (disk full, no permission).

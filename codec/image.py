@@ -19,9 +19,9 @@ from codec.remote import fetch, is_address
 from codec.trust import check_path
 
 SUFFIXES = frozenset(".avif .bmp .gif .heic .heif .jpeg .jpg .jxl .pgm .png .pnm .ppm .tif .tiff .webp".split())
-"""Endings of the files that count as images in a folder."""
+"""Suffixes of the files that are images in a folder."""
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JXL", "PNG", "PPM", "TIFF", "WEBP")
-"""Pillow's names of the formats that are read; others (PDF, PostScript) would start programs."""
+"""Pillow's names of the formats that are read; some others (PDF, PostScript) would start programs."""
 _EIGHT_BIT_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr"}
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF
 _BLACK_IS_ZERO = 1
@@ -31,31 +31,31 @@ _ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
 
 
 def read_image(path: str | os.PathLike[str]) -> RGBImage:
-    """Read an image file as a viewer would show it, in 8-bit RGB; also from an address (:mod:`codec.remote`).
+    """Read an image file or address (:mod:`codec.remote`) as 8-bit RGB, as a viewer would show it.
 
     EXIF orientation is applied; grayscale, palette and CMYK become RGB; 16-bit samples keep their
     upper 8 bits; an alpha channel that is opaque everywhere is dropped. Colour profiles are ignored,
     as in the challenge's own scoring.
 
     Raises:
-        ImageError: missing, unreadable, damaged, truncated, empty, over :data:`MAX_PIXELS`, transparent,
-            or with samples (32 bits, 12 bits, signed, float, L*a*b*) whose meaning in 8 bits isn't certain.
+        ImageError: the file is missing, unreadable, damaged, truncated, empty, over :data:`MAX_PIXELS`, transparent,
+            or has samples (32 bits, 12 bits, signed, float, L*a*b*) without a definite meaning in 8 bits.
     """
     with reading(path) as file:
         image = open_image(file, FORMATS)
         pixels = to_pixels(image, file, path)
         if pixels.shape[2] > 3:
-            raise ImageError(f"{path}: has transparent pixels, which are kept under other colour rules only.")
+            raise ImageError(f"{path}: has transparent pixels, which only other colour rules keep.")
         return pixels
 
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str], data: bytes | None = None) -> Iterator[BinaryIO]:
-    """An image file for the block; whatever goes wrong there becomes an :class:`ImageError` that names it.
+    """Open an image file for the block; every error there becomes an :class:`ImageError` that names the file.
 
     Args:
-        path: of the file, which may be an address.
-        data: the file's content, where it's at hand.
+        path: the file or address.
+        data: the file's content, if available.
     """
     try:
         with _opened(path) if data is None else io.BytesIO(data) as file:
@@ -66,25 +66,25 @@ def reading(path: str | os.PathLike[str], data: bytes | None = None) -> Iterator
     except CodecError:
         raise
     except Image.DecompressionBombError:
-        raise ImageError(f"{path}: has more than {MAX_PIXELS:,} pixels, the most that is read.") from None
+        raise ImageError(f"{path}: has more than {MAX_PIXELS:,} pixels, which is the limit.") from None
     except FileNotFoundError:
         raise ImageError(f"{path}: there is no such file.") from None
     except PermissionError:
-        raise ImageError(f"{path}: may not be read (permission denied).") from None
+        raise ImageError(f"{path}: can't be read (permission denied).") from None
     except PIL.UnidentifiedImageError:
-        raise ImageError(f"{path}: is not an image, or a damaged one.") from None
+        raise ImageError(f"{path}: is not an image, or is damaged.") from None
     except MemoryError:
         raise ImageError(f"{path}: is too large for this machine's memory.") from None
-    # Pillow's plugins raise almost anything on damaged input
+    # Pillow's plugins raise many kinds of exceptions on damaged input
     except Exception as error:
         raise ImageError(f"{path}: can't be decoded ({str(error).strip().rstrip('.')}).") from error
 
 
 def read_stored_image(path: str) -> RGBImage:
-    """As :func:`read_image`, from where a table or a manifest says that an image is.
+    """:func:`read_image` for a path from a table or a manifest.
 
     Raises:
-        UntrustedName: it is an address, and nobody trusts it (see :mod:`codec.trust`).
+        UntrustedName: it is an address that is not trusted (see :mod:`codec.trust`).
     """
     check_path(path)
     return read_image(path)
@@ -105,14 +105,16 @@ def _opened(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def to_pixels(opened: Image.Image, file: BinaryIO, path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """The pixels of an image that was opened, upright: uint8 of shape (height, width, 3), or 4 with alpha.
+    """The pixels of an open image, upright: uint8 of shape (height, width, 3), or 4 with alpha.
 
     Raises:
-        ImageError: it is an animation, or its samples' meaning in 8 bits isn't certain.
+        ImageError: it is an animation, or its samples have no definite meaning in 8 bits.
     """
     frames = getattr(opened, "n_frames", 1)
     if frames > 1 and opened.format in _ANIMATED:
-        raise ImageError(f"{path}: is an animation of {frames} frames, which can't be kept; leave it as it is.")
+        raise ImageError(
+            f"{path}: is an animation of {frames} frames, which is not supported; keep the original file."
+        )
     image = ImageOps.exif_transpose(opened)
     clear = image.info.get("transparency")
     if image.mode.startswith("I"):
@@ -137,7 +139,7 @@ def to_pixels(opened: Image.Image, file: BinaryIO, path: str | os.PathLike[str])
 
 
 def _refuse_other_samples(opened: Image.Image, path: str | os.PathLike[str]) -> None:
-    """Refuse integers that aren't 16 bits of black to white: Pillow hands those on as they are."""
+    """Refuse integers other than 16 bits with 0 as black: Pillow does not convert those."""
     if opened.format == "TIFF":
         tags = opened.tag_v2  # type: ignore[attr-defined]
         bits, kind, meaning = (tags.get(tag) for tag in (_BITS_PER_SAMPLE, _SAMPLE_FORMAT, _PHOTOMETRIC))
@@ -145,7 +147,7 @@ def _refuse_other_samples(opened: Image.Image, path: str | os.PathLike[str]) -> 
     else:
         understood = opened.mode.startswith("I;16") or opened.format == "PPM"  # which Pillow scales to 16 bits
     if not understood:
-        raise ImageError(f"{path}: has samples that aren't 8 or 16 bits from black to white; convert it first.")
+        raise ImageError(f"{path}: has samples other than 8 or 16 bits with 0 as black; convert it first.")
 
 
 def _as_eight_bits(clear: int | tuple[int, ...] | None, depth: int) -> int | tuple[int, ...] | None:

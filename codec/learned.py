@@ -77,7 +77,7 @@ class LearnedCodec(Codec):
         height, width = image.shape[:2]
         if not is_coded_size(width, height):
             raise CodecError(
-                f"{self.name} can't encode {width}x{height} pixels; {MAX_PIXELS:,} are the most, with both sides "
+                f"{self.name} can't encode {width}x{height} pixels; the limit is {MAX_PIXELS:,}, with both sides "
                 f"padded to multiples of {CELL}."
             )
         pixels = to_tensor(image).to(self.device)
@@ -137,7 +137,7 @@ class LearnedCodec(Codec):
     def _latents(self, stream: Stream) -> tuple[Tensor, Tensor]:
         if stream.bank != self._mark:
             raise BitstreamError(
-                f"was made with the bank {stream.bank:04x}; this is {self.name}'s bank {self._mark:04x}."
+                f"was encoded with the bank {stream.bank:04x}, but {self.name} is the bank {self._mark:04x}."
             )
         setting, gain = self._setting(stream)
         size, hyper_size = LatentSizes.of_image(stream.height, stream.width)
@@ -152,7 +152,7 @@ class LearnedCodec(Codec):
     def _setting(self, stream: Stream) -> tuple[Level, float]:
         """The level of a stream, and its gain, which may lie between two levels'."""
         if stream.level >= len(self.levels) or stream.step > len(self.between(stream.level)):
-            raise BitstreamError(f"is of a level that {self.name} doesn't have.")
+            raise BitstreamError(f"has a level that {self.name} does not have.")
         setting = self.bank.levels[stream.level]
         return setting, setting.gain + stream.step / STEPS
 
@@ -209,4 +209,4 @@ class memory_named:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in str(error):
-            raise CodecError(f"{self.size} pixels need more memory than there is.") from error
+            raise CodecError(f"{self.size} pixels need more memory than is available.") from error

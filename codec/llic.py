@@ -46,11 +46,11 @@ class LLICConfig(NetworkConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.blocks) != 4 or len(self.kernels) != 4:
-            raise ValueError("blocks and kernels have four values.")
+            raise ValueError("blocks and kernels need four values.")
         if any(kernel % 2 == 0 for kernel in self.kernels):
-            raise ValueError("Kernels have odd sides.")
+            raise ValueError("Kernel sizes must be odd.")
         if not 0 < self.gate_ratio <= 64 or min(*self.channels, self.latent) < self.reduction:
-            raise ValueError("gate_ratio is positive, and reduction no larger than the channels.")
+            raise ValueError("gate_ratio must be positive, and reduction at most the number of channels.")
 
     def analysis(self) -> nn.Module:
         return Analysis(self)

@@ -1,8 +1,8 @@
-"""A network in CompressAI's conventions as a codec: what encoding and decoding with it need.
+"""A network with CompressAI's interface as a codec: encoding and decoding.
 
 The class has ``compress``, ``decompress`` and ``update``, and ``from_state_dict`` or a constructor without arguments.
-Such models decode what the same machine and versions encoded; they don't promise it between machines unless their
-class says so by ``portable = True`` (:mod:`codec.entropy.exact` shows how that is reached).
+Such models decode what the same machine and versions encoded. Decoding on other machines is guaranteed only if the
+class sets ``portable = True`` (:mod:`codec.entropy.exact` provides the means).
 """
 
 import importlib
@@ -22,25 +22,25 @@ from codec.tensors import edge_pad, to_tensor
 from codec.weights import read_tensors
 
 _PADDED_TO = 64
-"""Sides are padded to multiples of it, as by CompressAI's own evaluation; every model of its zoo takes that."""
+"""Sides are padded to multiples of this, as in CompressAI's evaluation; every model of its zoo accepts that."""
 _DEEPEST = 4
 Strings = bytes | list["Strings"]
 
 
 class ModelError(CodecError):
-    """A model or its weights are unavailable, or don't fit each other."""
+    """A model or its weights are unavailable, or do not match."""
 
 
 class ModelCodec(Codec):
-    """The codec of one class and its weights, a set for each level.
+    """The codec of a class and its weights, one set for each level.
 
     Args:
-        name: of the codec.
-        suffix: of its bitstreams.
-        version: of class and weights.
-        levels: fewest bytes first.
-        mark: what streams begin with behind their checksum, two bytes.
-        model_class: as above.
+        name: the codec's name.
+        suffix: the suffix of its bitstreams.
+        version: the version of class and weights.
+        levels: the levels, fewest bytes first.
+        mark: the two bytes after the checksum of a bitstream.
+        model_class: the class, as described above.
     """
 
     exact_pixels = False
@@ -64,7 +64,7 @@ class ModelCodec(Codec):
 
     @abstractmethod
     def read_weights(self, level: int) -> dict[str, Tensor]:
-        """The state of a level's model.
+        """The state dictionary of a level's model.
 
         Raises:
             CodecError: it is unavailable.
@@ -79,16 +79,16 @@ class ModelCodec(Codec):
             shape = json.dumps(coded["shape"], separators=(",", ":")).encode()
             body = self.mark + bytes([level]) + b"".join(map(varint, (width - 1, height - 1, len(shape))))
             body += shape + _packed(coded["strings"])
-        except Exception as error:  # of anyone's model
+        except Exception as error:  # from a user's model
             raise CodecError(f"{self.name} can't encode {width}x{height} pixels ({reason(error)}).") from error
         return zlib.crc32(body).to_bytes(4, "big") + body
 
     def decode(self, data: bytes) -> RGBImage:
         body = data[4:]
         if len(body) < 4 or zlib.crc32(body).to_bytes(4, "big") != data[:4]:
-            raise BitstreamError("is damaged or truncated (its checksum doesn't fit).")
+            raise BitstreamError("is damaged or truncated (its checksum does not match).")
         if body[:2] != self.mark or body[2] >= len(self.levels):
-            raise BitstreamError(f"is of another model than {self.name}, or of other weights.")
+            raise BitstreamError(f"was encoded with another model than {self.name}, or with other weights.")
         try:
             width, position = read_varint(body, 3)
             height, position = read_varint(body, position)
@@ -97,7 +97,7 @@ class ModelCodec(Codec):
             shape = json.loads(body[position : position + length])
             strings, end = _unpacked(body, position + length, _DEEPEST)
             if end < len(body):
-                raise ValueError("bytes behind the end")
+                raise ValueError("bytes after the end")
             if width * height > MAX_PIXELS or not _is_shape(shape, max(width, height) + _PADDED_TO):
                 raise ValueError("sizes")
         except (IndexError, ValueError, RecursionError) as error:
@@ -108,14 +108,14 @@ class ModelCodec(Codec):
                 decoded: Tensor = model.decompress(strings, shape)["x_hat"]
             pixels = (decoded[0, :, :height, :width].clamp(0, 1) * 255).round().to(torch.uint8)
             return np.ascontiguousarray(pixels.movedim(0, 2).cpu().numpy())
-        except Exception as error:  # of anyone's model
-            raise BitstreamError(f"isn't decoded by {self.name} ({reason(error)}).") from error
+        except Exception as error:  # from a user's model
+            raise BitstreamError(f"can't be decoded by {self.name} ({reason(error)}).") from error
 
     def network(self, level: int) -> Any:
         """The model of a level.
 
         Raises:
-            ModelError: its weights are unavailable, or don't fit.
+            ModelError: its weights are unavailable, or do not match.
         """
         if level not in self._models:
             self._models[level] = _with_weights(self.model_class, self.read_weights(level), self.name)
@@ -123,7 +123,7 @@ class ModelCodec(Codec):
 
 
 class PackedModel(ModelCodec):
-    """A model that a decoder brings, with its weights in safetensors files."""
+    """A model that a decoder includes, with its weights in safetensors files."""
 
     def __init__(
         self, folder: Path, name: str, suffix: str, version: str, source: str, weights: list[str], mark: str
@@ -149,8 +149,8 @@ def _with_weights(model_class: Any, state: dict[str, Tensor], name: str) -> Any:
             made.load_state_dict(state)
         made.update()
         return made.eval()
-    except Exception as error:  # of anyone's model
-        raise ModelError(f"{name}: its weights don't fit it ({reason(error)}).") from error
+    except Exception as error:  # from a user's model
+        raise ModelError(f"{name}: its weights do not match the model ({reason(error)}).") from error
 
 
 def _packed(strings: Strings) -> bytes:
@@ -176,7 +176,7 @@ def _unpacked(data: bytes, position: int, deepest: int) -> tuple[Strings, int]:
 
 
 def _is_shape(shape: Any, most: int) -> bool:
-    """Whether it is made of sizes only, in lists or by names."""
+    """Whether it consists only of sizes, in lists or dictionaries."""
     if isinstance(shape, dict | list):
         return all(_is_shape(one, most) for one in (shape.values() if isinstance(shape, dict) else shape))
     return isinstance(shape, int) and 0 <= shape <= most

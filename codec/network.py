@@ -101,27 +101,29 @@ class NetworkConfig(ABC):
             if field.name.endswith(("kernel", "kernels")):
                 most = _LARGEST_KERNEL
             if max((number for number in numbers if isinstance(number, int)), default=0) > most:
-                raise ValueError(f"{field.name} can't be over {most}.")
+                raise ValueError(f"{field.name} must be at most {most}.")
             if field.type is bool and not isinstance(value, bool):
-                raise ValueError(f"{field.name} can't be {value!r}: true or false.")
+                raise ValueError(f"{field.name} must be true or false, not {value!r}.")
         if len(self.channels) != 3:
-            raise ValueError("channels have three values.")
+            raise ValueError("channels needs three values.")
         if self.context_kernel % 2 == 0:
-            raise ValueError("Kernels have odd sides.")
+            raise ValueError("Kernel sizes must be odd.")
         if self.attention > _WIDEST_WINDOW or self.attention % 2:
-            raise ValueError(f"attention can't be {self.attention}: even, and at most {_WIDEST_WINDOW}.")
+            raise ValueError(f"attention must be even and at most {_WIDEST_WINDOW}, not {self.attention}.")
         if self.context_model not in CONTEXT_MODELS:
-            raise ValueError(f"There is no context model {self.context_model!r}.")
+            raise ValueError(f"Unknown context model {self.context_model!r}.")
         channel_wise = self.context_model == "channel-wise"
         if channel_wise and (set(self.stages) != {1} or self.global_channels % 2 or self.contexts_see_global):
             raise ValueError(
-                "The channel-wise model has one stage a slice and an even global context, which its networks see "
+                "The channel-wise model needs one stage per slice, and an even global context "
                 "without contexts_see_global."
             )
         if not channel_wise and (self.support_slices or self.residual_prediction):
-            raise ValueError("support_slices and residual_prediction are the channel-wise model's.")
+            raise ValueError("support_slices and residual_prediction need the channel-wise model.")
         if sum(self.slices) != self.latent or len(self.slices) != len(self.stages):
-            raise ValueError(f"The slices {self.slices} don't make {self.latent} channels with {self.stages} stages.")
+            raise ValueError(
+                f"The slices {self.slices} must add up to {self.latent} channels and match the stages {self.stages}."
+            )
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Self":
@@ -132,7 +134,7 @@ class NetworkConfig(ABC):
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := fields.keys() - known:
-            raise ValueError(f"There is no setting {', '.join(sorted(unknown))}.")
+            raise ValueError(f"Unknown setting {', '.join(sorted(unknown))}.")
         values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
         return cls(**values)
 
@@ -407,7 +409,7 @@ def empty_network(config: NetworkConfig) -> CompressionNetwork:
     with torch.device("meta"):
         network = CompressionNetwork(config)
     if (count := count_parameters([network])) > MOST_PARAMETERS:
-        raise ValueError(f"its network would have {count:,} parameters, and {MOST_PARAMETERS:,} are the most")
+        raise ValueError(f"its network would have {count:,} parameters; the limit is {MOST_PARAMETERS:,}")
     return network
 
 

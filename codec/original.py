@@ -1,4 +1,4 @@
-"""The file that an image came from, as the one level of a codec: kept where nothing smaller is good enough."""
+"""The original file as the only level of a codec: chosen if nothing smaller is good enough."""
 
 from collections.abc import Callable
 
@@ -7,11 +7,11 @@ from codec.picture import Picture, read_picture
 
 ORIGINAL = "original"
 _DEPLOYABLE = frozenset({"AVIF", "GIF", "JPEG", "JXL", "MPO", "PNG", "WEBP"})
-"""Pillow's names of the formats that viewers of web pages know."""
+"""Pillow's names of the formats that web browsers show."""
 
 
 class Original(Codec):
-    """Every byte of the file, metadata included. It takes part only where files are deployed."""
+    """The unchanged file, including metadata; only for files to deploy."""
 
     name = ORIGINAL
     suffix = ".original"
@@ -36,4 +36,4 @@ class Original(Codec):
         try:
             return read_picture("bitstream", "srgb", data)
         except ImageError as error:
-            raise BitstreamError(f"not a whole image file ({error}).") from error
+            raise BitstreamError(f"not a complete image file ({error}).") from error

@@ -1,13 +1,13 @@
-"""Images as they are deployed: with their transparency, and with colours that look as the file's own.
+"""Images to deploy: with transparency, and with the colours of the file.
 
-One rule, :data:`Colour`, says what becomes of a colour profile:
+The rule :data:`Colour` sets the treatment of colour profiles:
 
-- ``raw``: it is ignored, as the challenge's scoring does; transparency is refused.
-- ``srgb``: pixels are converted to sRGB, which every viewer assumes of a file without a profile.
-- ``profile``: RGB pixels stay as they are, and the profile is written into every file. Of CMYK and grayscale images,
-  which most formats can't hold, the pixels are converted.
+- ``raw``: profiles are ignored, as in the challenge's scoring; transparency is refused.
+- ``srgb``: pixels are converted to sRGB, which every viewer assumes for a file without a profile.
+- ``profile``: RGB pixels are unchanged, and the profile is written into every file. The pixels of CMYK and grayscale
+  images are converted, because most formats can't store them.
 
-Whatever the rule, EXIF orientation is applied, and samples of 16 bits keep their upper 8.
+Under every rule, EXIF orientation is applied, and samples of 16 bits keep their upper 8.
 """
 
 import functools
@@ -29,34 +29,34 @@ from codec.image import FORMATS, pixels_sha256, read_image, reading, to_pixels
 from codec.trust import check_path
 
 Colour = Literal["raw", "srgb", "profile"]
-"""What becomes of colour profiles."""
+"""The treatment of colour profiles."""
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8]"
 _BLACK, _WHITE = 0, 255
 _GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 _HEAD = 1 << 16
-"""Bytes of a file in which its colours are described."""
+"""The number of bytes at the start of a file that are searched for a description of its colours."""
 _WIDE = {9, 11, 12}
 """Code points of BT.2020's and P3's primaries."""
 _HIGH_RANGE = {8, 16, 18}
-"""Of the linear, PQ and HLG transfer characteristics."""
+"""Code points of the linear, PQ and HLG transfer characteristics."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image with all that a viewer needs to show it."""
+    """An image with everything a viewer needs to show it."""
 
     pixels: NDArray[np.uint8]
     """Shape (height, width, 3), or (height, width, 4) with alpha."""
     profile: bytes | None = None
-    """Of the pixels; without one they are sRGB."""
+    """The profile of the pixels; without one they are sRGB."""
     source: bytes = b""
-    """The file that it was read from; empty under the rule ``raw``."""
+    """The content of the file that it was read from; empty under the rule ``raw``."""
     format: str = ""
     """Pillow's name of that file's format."""
     found: str = ""
-    """The name of the file's own profile, where colours would be wrong without it."""
+    """The name of the file's profile, if colours would be wrong without it."""
     file_bytes: int = 0
-    """Size of that file."""
+    """Bytes of that file."""
 
     @property
     def alpha(self) -> bool:
@@ -65,17 +65,17 @@ class Picture:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """What tables know it by: its pixels, and under other rules than ``raw`` the file, too."""
+        """Its identity in tables: the pixels, and under rules other than ``raw`` also the file."""
         pixels = pixels_sha256(self.pixels)
         if not self.source:
             return pixels
         return hashlib.sha256(b"".join([pixels.encode(), self.profile or b"", b"\0", self.source])).hexdigest()
 
     def over(self, grey: int) -> RGBImage:
-        """What a viewer shows over a background, in sRGB: uint8 of shape (height, width, 3).
+        """The pixels that a viewer shows over a background, in sRGB: uint8 of shape (height, width, 3).
 
         Args:
-            grey: of the background, 0 to 255.
+            grey: the background, 0 to 255.
         """
         seen: RGBImage = self.pixels[..., :3]
         if self.profile:
@@ -87,21 +87,21 @@ class Picture:
 
     @property
     def backgrounds(self) -> tuple[int, ...]:
-        """Over which it's to be looked at."""
+        """The backgrounds over which metrics compare it."""
         return (_BLACK, _WHITE) if self.alpha else (_BLACK,)
 
 
 def read_picture(path: str | os.PathLike[str], colour: Colour, data: bytes | None = None) -> Picture:
-    """Read an image file, also from an address, under a rule for colour profiles.
+    """Read an image file or address under a rule for colour profiles.
 
     Args:
-        path: of the file.
+        path: the file or address.
         colour: the rule.
-        data: the file's content, where it's at hand.
+        data: the file's content, if available.
 
     Raises:
-        ImageError: see :func:`codec.read_image`; besides, under other rules than ``raw``, colours that are described
-            without a profile (by CICP) and aren't sRGB's.
+        ImageError: see :func:`codec.read_image`; also, under rules other than ``raw``, colours that are described
+            without a profile (by CICP) and are not those of sRGB.
     """
     with reading(path, data) as file:
         image = open_image(file, FORMATS)
@@ -112,7 +112,7 @@ def read_picture(path: str | os.PathLike[str], colour: Colour, data: bytes | Non
         found = profiles.profile_name(profile) if profile else ""
         if colour == "raw":
             if pixels.shape[2] > 3:
-                raise ImageError(f"{path}: has transparent pixels, which are kept under other colour rules only.")
+                raise ImageError(f"{path}: has transparent pixels, which only other colour rules keep.")
             return Picture(pixels, format=image.format or "", found=found, file_bytes=len(source))
         if not profile:
             _refuse_other_colours(source, path)
@@ -123,14 +123,14 @@ def read_picture(path: str | os.PathLike[str], colour: Colour, data: bytes | Non
 
 
 def as_rgb(image: ImageLike) -> RGBImage:
-    """The pixels of an image, wherever it is; colour profiles are ignored.
+    """The pixels of a file or of an image in memory; colour profiles are ignored.
 
     Args:
         image: a file or address, a Pillow image, or an array: uint8 of shape (height, width), grey, or
             (height, width, 3 or 4). A fourth channel is opacity.
 
     Raises:
-        ImageError: it can't be read, is of another type or shape, or has transparent pixels.
+        ImageError: it can't be read, has another type or shape, or has transparent pixels.
     """
     if isinstance(image, str | os.PathLike):
         return read_image(image)
@@ -139,19 +139,19 @@ def as_rgb(image: ImageLike) -> RGBImage:
     else:
         pixels = _checked_array(image)
     if pixels.shape[2] > 3 and pixels[..., 3].min() < 255:
-        raise ImageError("The image has transparent pixels, which no bitstream of RGB keeps.")
+        raise ImageError("The image has transparent pixels, which an RGB bitstream can't keep.")
     return np.ascontiguousarray(pixels[..., :3])
 
 
 def save_image(path: str | os.PathLike[str], image: "NDArray[np.uint8] | Image.Image") -> None:
-    """Write an image as a PNG that keeps every pixel, whole or not at all.
+    """Write an image as a PNG, which is lossless; the file is never written in part.
 
     Args:
-        path: of the file; missing folders are made.
-        image: a Pillow image, or an array as :func:`as_rgb` takes it.
+        path: the file; missing folders are created.
+        image: a Pillow image, or an array as :func:`as_rgb` accepts.
 
     Raises:
-        ImageError: it is of another type or shape, its samples fit no PNG, or the file can't be written.
+        ImageError: it has another type or shape, PNG can't store its samples, or the file can't be written.
     """
     picture = image if isinstance(image, Image.Image) else Image.fromarray(_checked_array(image))
     buffer = io.BytesIO()
@@ -169,7 +169,7 @@ def _checked_array(array: object) -> NDArray[np.uint8]:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or not pixels.size:
         raise ImageError(
-            "An image is a file, a Pillow image, or an array of uint8 of shape (height, width) or "
+            "An image must be a file, a Pillow image, or an array of uint8 of shape (height, width) or "
             f"(height, width, 3 or 4), not {type(array).__name__}"
             + (f" of {pixels.dtype}, shape {pixels.shape}." if isinstance(array, np.ndarray) else ".")
         )
@@ -177,17 +177,17 @@ def _checked_array(array: object) -> NDArray[np.uint8]:
 
 
 def read_stored_picture(path: str, colour: Colour) -> Picture:
-    """As :func:`read_picture`, from where a table says that an image is.
+    """:func:`read_picture` for a path from a table.
 
     Raises:
-        UntrustedName: it is an address, and nobody trusts it (see :mod:`codec.trust`).
+        UntrustedName: it is an address that is not trusted (see :mod:`codec.trust`).
     """
     check_path(path)
     return read_picture(path, colour)
 
 
 def _fitting(image: Image.Image) -> bytes | None:
-    """An image's profile, if it's of the kind that the image needs and not sRGB's own."""
+    """An image's profile, if it matches the kind of image and is not sRGB."""
     profile: bytes | None = image.info.get("icc_profile")
     mode = profiles.mode_of(profile)
     fits = {"CMYK": image.mode == "CMYK", "RGB": image.mode != "CMYK", "L": image.mode in _GREY}
@@ -207,7 +207,7 @@ def _converted(image: Image.Image, pixels: NDArray[np.uint8], profile: bytes) ->
 
 
 def _refuse_other_colours(source: bytes, path: str | os.PathLike[str]) -> None:
-    """Refuse wide or high-range colours that a file describes by code points (ITU-T H.273) alone."""
+    """Refuse wide or high-range colours that a file describes only by code points (ITU-T H.273)."""
     head = source[:_HEAD]
     if source.startswith(b"\x89PNG"):
         size, place = 1, head.find(b"cICP") + 4

@@ -1,4 +1,4 @@
-"""Classical codecs as ladders of quality levels. A bitstream is a standard file that any viewer opens."""
+"""Classical codecs as ladders of quality levels. A bitstream is a standard file that every viewer opens."""
 
 import io
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ _CRF = (50, 48, 46, 44, 42, 40, 38, 37, 35, 33, 31, 29, 27, 24, 21, 18)
 class PillowCodec(Codec):
     """One of Pillow's image formats, with a ladder over one of its settings.
 
-    The ladders in this module were placed by ``benchmarks/ladders.py`` on training photos: evenly in
+    ``benchmarks/ladders.py`` placed the ladders of this module on training photos: evenly in
     log-rate over the part of 0.03 to 2 bits per pixel that the format reaches.
     """
 
@@ -33,7 +33,7 @@ class PillowCodec(Codec):
     format: str
     """Pillow's name of the format."""
     ladder: Mapping[str, Mapping[str, Any]]
-    """Each level's label, fewest bytes first, to its arguments of :meth:`PIL.Image.Image.save`."""
+    """Maps each level's label, fewest bytes first, to its arguments of :meth:`PIL.Image.Image.save`."""
     options: Mapping[str, Any]
     """The arguments that all levels share."""
     requirements: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class PillowCodec(Codec):
         buffer = io.BytesIO()
         try:
             Image.fromarray(image).save(buffer, self.format, **setting, **self.options)
-        except Exception as error:  # each plugin has its own
+        except Exception as error:  # each plugin raises its own
             height, width = image.shape[:2]
             raise CodecError(f"{self.name} can't encode {width}x{height} pixels ({_reason(error)}).") from error
         return buffer.getvalue()
@@ -81,7 +81,7 @@ class PillowCodec(Codec):
     def decode_picture(self, data: bytes) -> "Picture":
         from codec.picture import Picture
 
-        if type(self).decode is not PillowCodec.decode:  # a subclass has its own
+        if type(self).decode is not PillowCodec.decode:  # a subclass may override it
             return super().decode_picture(data)
         opened = self._opened(data)
         mode = "RGBA" if opened.mode == "RGBA" else "RGB"
@@ -94,14 +94,14 @@ class PillowCodec(Codec):
             ends = self._ends(data)
         except Image.DecompressionBombError:
             raise BitstreamError(f"claims more than {MAX_PIXELS:,} pixels.") from None
-        except Exception as error:  # each plugin has its own
-            raise BitstreamError(f"not a whole {self.name} bitstream ({_reason(error)}).") from error
+        except Exception as error:  # each plugin raises its own
+            raise BitstreamError(f"not a complete {self.name} bitstream ({_reason(error)}).") from error
         if not ends:
             raise BitstreamError(f"not a {self.name} bitstream (other bytes follow its end).")
         return image
 
     def _ends(self, data: bytes) -> bool:
-        """Whether a bitstream that decodes is at its end where ``data`` is."""
+        """Whether a decodable bitstream ends where ``data`` ends."""
         return ENDS[self.format](data) == len(data)
 
 
@@ -116,7 +116,7 @@ def _reason(error: Exception) -> str:
 
 
 def jpeg() -> PillowCodec:
-    """Baseline's successor in the wild: progressive 4:2:0 JPEG with optimised Huffman tables."""
+    """Progressive 4:2:0 JPEG with optimised Huffman tables, as commonly used on the web."""
     return PillowCodec(
         name="jpeg",
         suffix=".jpg",
@@ -129,7 +129,7 @@ def jpeg() -> PillowCodec:
 
 
 def webp() -> PillowCodec:
-    """Lossy WebP at its slowest method; 4:2:0 is all it has."""
+    """Lossy WebP with its slowest method; it supports only 4:2:0."""
     return PillowCodec(
         name="webp",
         suffix=".webp",
@@ -141,7 +141,7 @@ def webp() -> PillowCodec:
 
 
 def avif() -> PillowCodec:
-    """AV1 stills in 4:4:4 at libaom's speed 6, on one thread so that jobs can run side by side."""
+    """AV1 still images in 4:4:4 at libaom's speed 6, on one thread so that jobs can run in parallel."""
     return PillowCodec(
         name="avif",
         suffix=".avif",
@@ -153,12 +153,12 @@ def avif() -> PillowCodec:
 
 
 class JPEGXL(PillowCodec):
-    """Codestreams don't say where they end, but all of their bytes are needed."""
+    """Codestreams do not mark their end, but all of their bytes are needed."""
 
     def _ends(self, data: bytes) -> bool:
         try:
             open_image(io.BytesIO(data[:-1]), (self.format,))
-        except Exception:  # the plugin's own
+        except Exception:  # the plugin's exception
             return True
         return False
 
@@ -179,16 +179,16 @@ def jxl() -> PillowCodec:
 
 
 class JPEG2000(PillowCodec):
-    """A ladder of rates in place of qualities."""
+    """A ladder of rates instead of qualities."""
 
     def between(self, level: int) -> tuple[str, ...]:
         return ()
 
 
 def jpeg2000() -> PillowCodec:
-    """JPEG 2000 by OpenJPEG: bare codestreams of the 9/7 wavelet and the irreversible colour transform.
+    """JPEG 2000 by OpenJPEG: bare codestreams with the 9/7 wavelet and the irreversible colour transform.
 
-    The levels are rates, 0.03 to 2 bits per pixel evenly in log-rate, for the format's own rate control meets them.
+    The levels are rates, 0.03 to 2 bits per pixel evenly in log-rate, because the format's rate control meets them.
     """
     rates = [0.03 * (2 / 0.03) ** (step / 15) for step in range(16)]
     return JPEG2000(
@@ -202,9 +202,9 @@ def jpeg2000() -> PillowCodec:
 
 
 def hevc() -> PillowCodec:
-    """HEVC stills in 4:4:4 by x265, the coding tool of BPG444, in a HEIF file.
+    """HEVC still images in 4:4:4 by x265, the encoder of BPG444, in a HEIF file.
 
-    x265 runs on one thread: without wavefronts streams are smaller and don't depend on the machine's cores.
+    x265 runs on one thread: without wavefronts, bitstreams are smaller and do not depend on the machine's cores.
     """
     import pillow_heif
 
@@ -222,7 +222,7 @@ def hevc() -> PillowCodec:
 
 
 def installed(distribution: str) -> str:
-    """A distribution's version."""
+    """The version of an installed distribution."""
     from importlib.metadata import version
 
     return version(distribution)

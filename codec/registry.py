@@ -1,9 +1,9 @@
-"""Codecs by name. An entry point is the one way in, for the built-in ones and for yours.
+"""Find codecs by name. Built-in codecs and yours are registered in the same way, as entry points.
 
-Learned codecs are data: a bank's folder (see :mod:`codec.bank`) is one, by its path, or by its name where
-:mod:`codec.bank_folders` finds it. Programs (:mod:`codec.command`) and other people's models
-(:mod:`codec.compressai_codec`) have names that files of entries give (:mod:`codec.entries`); a model also gets one
-by ``NAME=SPECIFICATION``, for as long as the process lasts.
+A learned codec is data: the folder of a bank (see :mod:`codec.bank`), given by its path, or by its name if
+:mod:`codec.bank_folders` finds it. Files of entries (:mod:`codec.entries`) give names to programs
+(:mod:`codec.command`) and models (:mod:`codec.compressai_codec`). ``NAME=SPECIFICATION`` gives a model a name in this
+process.
 """
 
 import contextlib
@@ -42,10 +42,10 @@ def _installed_commands() -> list[str]:
 
 
 def get_codec(name: str) -> Codec:
-    """The codec called ``name``: an entry point, a known bank, a bank's folder, a program, or a CompressAI model.
+    """The codec named ``name``: an entry point, a known bank, a bank's folder, a program, or a CompressAI model.
 
-    A model's specification may have a name in front, ``mine=module:package.Class@a.pth``; from then on, and without
-    it by the name that it has itself, the model is known by that name in this process.
+    A model's specification may begin with a name, ``mine=module:package.Class@a.pth``. The process then knows the
+    model by that name, or by its own name if none is given.
 
     Raises:
         UnknownName: there is no such codec, or importing it fails.
@@ -65,14 +65,14 @@ def get_codec(name: str) -> Codec:
         return codec
     if alias:
         raise UnknownName(
-            f"{name}: only models (compressai:, module:) are given a name; a bank's is in its manifest."
+            f"{name}: only models (compressai:, module:) can be given a name; the name of a bank is in its manifest."
         )
     note_typed(name)
     return _find_codec(name)
 
 
 _models: dict[str, Codec] = {}
-"""Models that were typed in this process, by name."""
+"""The models that the user named in this process."""
 
 
 def _find_codec(name: str) -> Codec:
@@ -104,10 +104,10 @@ def _check(codec: Codec) -> None:
 
 
 def stored_codec(name: str) -> Codec:
-    """As :func:`get_codec`, for a name that a table or a manifest holds.
+    """:func:`get_codec` for a name from a table or a manifest.
 
     Raises:
-        UntrustedName: it would load code or files, and nobody trusts it (see :mod:`codec.trust`).
+        UntrustedName: it would load code or files and is not trusted (see :mod:`codec.trust`).
     """
     if name not in registered(CODECS):
         check_name(name)
@@ -118,21 +118,21 @@ def stored_codec(name: str) -> Codec:
 
 @functools.lru_cache(maxsize=8)
 def _of_bank(folder: Path, changed: int) -> Codec:
-    """A bank's codec, kept with its weights until the bank is ``changed``."""
+    """A bank's codec, cached with its weights until the bank is ``changed``."""
     from codec.bank import Bank, BankError
     from codec.learned import LearnedCodec
 
     bank = Bank.load(folder)
     if is_taken(bank.name):
         raise BankError(
-            f"{folder}: its bank is called {bank.name!r}, as another codec or its files are; change the name in "
+            f"{folder}: its bank has the name {bank.name!r}, which another codec or its files use; change it in "
             f"its {BANK_MANIFEST}."
         )
     return LearnedCodec(bank)
 
 
 def is_taken(name: str) -> bool:
-    """Whether a bank called so would be taken for another codec, or its bitstreams for another kind of files."""
+    """Whether a bank of this name would be confused with another codec, or its bitstreams with other files."""
     from codec.image import SUFFIXES
 
     entries = registered(CODECS)
@@ -154,7 +154,7 @@ def _of_entry(name: str, entry: "Entry") -> Codec:
 
 
 def codec_for_file(name: str) -> Codec:
-    """The codec whose bitstreams end like the file name ``name``; of several the one with the longest ending.
+    """The codec whose suffix ends the file name ``name``; the longest suffix if several match.
 
     Raises:
         UnknownName: no registered codec has that suffix.
@@ -168,7 +168,7 @@ def codec_for_file(name: str) -> Codec:
     endings = [suffix for suffix in others.keys() | _by_suffix().keys() if name.endswith(suffix)]
     if not endings:
         known = ", ".join(sorted(others.keys() | _by_suffix().keys()))
-        raise UnknownName(f"{name}: no codec writes files with this ending; known are {known}.")
+        raise UnknownName(f"{name}: no codec writes files with this suffix; known suffixes are {known}.")
     suffix = max(endings, key=len)
     return _by_suffix()[suffix] if suffix in _by_suffix() else get_codec(others[suffix])
 
@@ -177,6 +177,6 @@ def codec_for_file(name: str) -> Codec:
 def _by_suffix() -> dict[str, Codec]:
     codecs = []
     for name in registered(CODECS):
-        with contextlib.suppress(CodecError):  # another package's fault keeps no one from their own files
+        with contextlib.suppress(CodecError):  # an error in another package must not affect the user's files
             codecs.append(get_codec(name))
     return {codec.suffix: codec for codec in codecs}

@@ -6,11 +6,11 @@ from typing import Any
 from codec.base import CodecError
 
 _WAITS = (0.5, 1.0, 2.0)
-"""Seconds between one try and the next."""
+"""Seconds between attempts."""
 
 
 def is_address(path: object) -> bool:
-    """Whether a path names a file elsewhere, not in this machine's file system."""
+    """Whether a path is an address, not a path in this machine's file system."""
     return "://" in str(path)
 
 
@@ -18,7 +18,7 @@ def file_system(address: str) -> tuple[Any, str]:
     """The fsspec file system of an address, and the path in it.
 
     Raises:
-        CodecError: no package that is installed speaks the address's protocol.
+        CodecError: no installed package supports the address's protocol.
     """
     try:
         from fsspec.core import url_to_fs
@@ -31,29 +31,29 @@ def file_system(address: str) -> tuple[Any, str]:
 
 
 def fetch(address: str) -> bytes:
-    """The content of a file; what fails on the way is tried again.
+    """Read a file; reads that fail in transit are repeated.
 
     Raises:
         CodecError: see :func:`file_system`.
-        FileNotFoundError, PermissionError: it isn't there, or may not be read.
-        OSError: the store can't be reached, or breaks off.
+        FileNotFoundError, PermissionError: it does not exist, or access is denied.
+        OSError: the store can't be reached, or closes the connection.
     """
     files, path = file_system(address)
     return bytes(tried_again(lambda: files.cat_file(path)))
 
 
 def tried_again(action: Any) -> Any:
-    """What an action on a file system gives, after failures that may pass.
+    """Return the result of an action on a file system; repeat it after temporary failures.
 
     Raises:
-        OSError: the last failure, or one that won't pass.
+        OSError: the last failure, or a permanent one.
     """
     for wait in _WAITS:
         try:
             return action()
         except (FileNotFoundError, PermissionError):
             raise
-        except Exception:  # each store has its own
+        except Exception:  # each store raises its own
             time.sleep(wait)
     try:
         return action()

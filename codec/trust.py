@@ -1,8 +1,8 @@
-"""What a file from someone else may make this program do: nothing but read plain names.
+"""Trust in names: a file from someone else may contain only plain names.
 
-``module:`` names import code, ``compressai:`` names open files and addresses, and addresses open connections. Whoever
-types one means it. The same text inside a table or a manifest was written by whoever made the file, so it is followed
-only if it was also typed in this process, or after :func:`trust_files`.
+``module:`` names import code, ``compressai:`` names open files and addresses, and addresses open connections. A name
+that the user types is trusted. A name in a table or a manifest was written by the author of the file, so it is
+followed only if the user also typed it in this process, or after :func:`trust_files`.
 """
 
 from codec.base import CodecError, is_codec_name
@@ -13,29 +13,30 @@ _all_files = False
 
 
 class UntrustedName(CodecError):
-    """A file names code or an address, and nobody said that it is trusted."""
+    """A file contains the name of code or an address that the user has not trusted."""
 
 
 def note_typed(name: str) -> None:
-    """From now on ``name`` is followed, whoever says it."""
+    """Follow ``name`` from now on, also in files."""
     _typed.add(name)
 
 
 def trust_files(trusted: bool = True) -> None:
-    """Follow all names in files, or stop doing so."""
+    """Follow all names in files, or stop following them."""
     global _all_files
     _all_files = trusted
 
 
 def check_name(name: str) -> None:
-    """Refuse a codec's or metric's name from a file if it is more than a plain name.
+    """Refuse a codec's or metric's name from a file if it is not a plain name.
 
     Raises:
-        UntrustedName: it names code or a file.
+        UntrustedName: it would load code or a file.
     """
     if not (_all_files or name in _typed or is_codec_name(name)):
         raise UntrustedName(
-            f"The file names {name!r}, which would load code or files from there. If you trust its author, say so.",
+            f"The file contains the name {name!r}, which would load code or files. Allow this only if you trust its "
+            "author.",
             hint={"trust": True},
         )
 
@@ -48,7 +49,7 @@ def check_path(path: str) -> None:
     """
     if is_address(path) and not (_all_files or path in _typed):
         raise UntrustedName(
-            f"The file says that an image is at {path!r}, and reading it would open a connection. If you trust "
-            "its author, say so.",
+            f"The file gives the address {path!r} for an image, and reading it would open a connection. Allow "
+            "this only if you trust its author.",
             hint={"trust": True},
         )

@@ -1,8 +1,8 @@
-"""The classical codecs with other settings, by name: ``avif-speed8-420``, ``webp-method4``, ``jpegli-step2``.
+"""The classical codecs with other settings in the name: ``avif-speed8-420``, ``webp-method4``, ``jpegli-step2``.
 
-A name is a codec's and its options, in any order: ``speedN`` (AVIF), ``methodN`` (WebP), ``effortN`` (JPEG XL),
+A name is that of a codec and its options, in any order: ``speedN`` (AVIF), ``methodN`` (WebP), ``effortN`` (JPEG XL),
 ``420``, ``422`` or ``444`` (AVIF, JPEG), and ``stepN``, which makes a level of every N-th quality from the ladder's
-lowest to its highest. Codecs of different options are different codecs to a table, and mix in an allocation.
+lowest to its highest. Codecs with different options are different codecs in a table, and mix in an allocation.
 """
 
 import functools
@@ -31,11 +31,11 @@ _SUBSAMPLINGS = {"420": "4:2:0", "422": "4:2:2", "444": "4:4:4"}
 
 
 class TunedName(CodecError):
-    """A codec doesn't take an option of the name."""
+    """A codec does not support an option in the name."""
 
 
 class Jpegli(PillowCodec):
-    """JPEG by Google's jpegli, in its own chroma format; any decoder reads it. Needs the extra ``jpegli``."""
+    """JPEG by Google's jpegli, in its own chroma format; every decoder reads it. Needs the extra ``jpegli``."""
 
     def _encode(self, image: NDArray[Any], setting: Mapping[str, Any]) -> bytes:
         import pyjpegli
@@ -51,7 +51,7 @@ def jpegli() -> PillowCodec:
     """The ladder of JPEG, encoded by jpegli.
 
     Raises:
-        TunedName: its package isn't installed.
+        TunedName: its package is not installed.
     """
     if importlib.util.find_spec("pyjpegli") is None:
         raise TunedName("jpegli needs its package: pip install 'clic-allocator[jpegli]'.")
@@ -73,10 +73,10 @@ _BASES = {"avif": pillow.avif, "jpeg": pillow.jpeg, JPEGLI: jpegli, "jxl": pillo
 
 @functools.lru_cache(maxsize=64)
 def find_tuned(name: str) -> Codec | None:
-    """The codec of such a name; None if it isn't one.
+    """The codec of a name with options; None if the name has another form.
 
     Raises:
-        TunedName: the codec doesn't take one of the options, or has it twice, or needs a package.
+        TunedName: the codec does not support an option, the name repeats one, or a package is missing.
     """
     base, *options = name.split("-")
     if base not in _BASES or not (options or base == JPEGLI):

@@ -35,7 +35,7 @@ def from_yuv(data: bytes, height: int, width: int, format: str) -> RGBImage:
     """
     samples: NDArray[np.float64] = np.frombuffer(data, _type(format)).astype(np.float64)
     if len(samples) != 3 * height * width:
-        raise ValueError(f"{len(data):,} bytes are no frame of {width}x{height} pixels in {format}")
+        raise ValueError(f"{len(data):,} bytes are not a frame of {width}x{height} pixels in {format}")
     most = (1 << BITS[format]) - 1
     luma, cb, cr = samples.reshape(3, height, width)
     luma, cb, cr = luma / most, (cb - (most + 1) / 2) / most, (cr - (most + 1) / 2) / most

@@ -155,7 +155,7 @@ def open_streams(path: Path) -> Streams:
             except SubmissionError:
                 raise
             except Exception as error:  # of zlib and json on a stranger's bytes
-                raise SubmissionError(f"{path}: its index makes no sense ({error}).") from error
+                raise SubmissionError(f"{path}: its index is invalid ({error}).") from error
         return Streams(path, places, spare)
 
 
@@ -184,12 +184,14 @@ def _stored(path: Path, file: BinaryIO) -> tuple[dict[str, tuple[int, int]], int
         for info in members:
             check_name(info.filename)
             if info.filename in places:
-                raise SubmissionError(f"{path}: holds {info.filename!r} twice.")
+                raise SubmissionError(f"{path}: contains {info.filename!r} twice.")
             if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-                raise SubmissionError(f"{path}: holds {info.filename!r} compressed, which bitstreams never are.")
+                raise SubmissionError(
+                    f"{path}: contains {info.filename!r} compressed, but bitstreams must be stored."
+                )
             left -= info.file_size
             if left < 0:
-                raise SubmissionError(f"{path}: claims to hold more than it has bytes.")
+                raise SubmissionError(f"{path}: claims to contain more bytes than it has.")
             places[info.filename] = 0, info.file_size
         for info in members:
             with archive.open(info) as member:  # checks its header, and at the end its checksum
@@ -206,7 +208,7 @@ def _bound_directory(path: Path, file: BinaryIO, most: int) -> None:
     if len(end) < _END or not end.startswith(b"PK\5\6"):
         raise ValueError("it does not end like one")
     if int.from_bytes(end[12:16], "little") // _CENTRAL > most:
-        raise SubmissionError(f"{path}: holds more than {most:,} members.")
+        raise SubmissionError(f"{path}: contains more than {most:,} members.")
 
 
 def _headers(members: Sequence[zipfile.ZipInfo]) -> int:
@@ -238,7 +240,7 @@ def _split(file: BinaryIO, offset: int, size: int) -> dict[str, tuple[int, int]]
         places[full] = start, stream
         start += stream
     if start != end:
-        raise ValueError("bytes behind the end")
+        raise ValueError("bytes after the end")
     return places
 
 
@@ -262,7 +264,7 @@ def extract(path: Path, folder: Path, most: int = _MOST_EXTRACTED) -> None:
             check_name(info.filename)
             mode = info.external_attr >> 16
             if mode and not stat.S_ISREG(mode) and stat.S_IFMT(mode):
-                raise SubmissionError(f"{path}: holds {info.filename!r}, which is not a regular file.")
+                raise SubmissionError(f"{path}: contains {info.filename!r}, which is not a regular file.")
             target = folder / info.filename
             target.parent.mkdir(parents=True, exist_ok=True)
             with archive.open(info) as source, target.open("xb") as copy:
@@ -279,7 +281,7 @@ def read_member(path: Path, name: str, most: int) -> bytes:
     """
     with _sentences(path, "can't be read"), open_zip(path) as archive:
         if name not in archive.namelist():
-            raise SubmissionError(f"{path}: holds no {name}.")
+            raise SubmissionError(f"{path}: contains no {name}.")
         if archive.getinfo(name).file_size > most:
             raise SubmissionError(f"{path}: its {name} has more than {most:,} bytes.")
         return archive.read(name)
@@ -294,7 +296,7 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
             for info in archive.infolist():
                 if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     raise SubmissionError(
-                        f"{path}: holds {info.filename!r} compressed by method {info.compress_type}, not deflated."
+                        f"{path}: contains {info.filename!r} compressed by method {info.compress_type}, not deflated."
                     )
             yield archive
 

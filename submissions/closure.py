@@ -141,7 +141,7 @@ class _Walk:
         try:
             tree = ast.parse(self.source(module) or b"")
         except (SyntaxError, ValueError) as error:
-            raise SubmissionError(f"{module} isn't Python that can be read ({error}).") from error
+            raise SubmissionError(f"{module} is not valid Python ({error}).") from error
         place = self.find(module)
         gathers = place is not None and place.is_dir() and module.partition(".")[0] not in self.whole
         return tree, self.put_off(module, tree) if gathers else _PutOff([], {})

@@ -101,8 +101,8 @@ class Decoder:
             if theirs != codec.version:
                 known = f"only {codec.name} of {theirs!r}" if theirs else f"only {', '.join(sorted(self.versions))}"
                 raise SubmissionError(
-                    f"The decoder can't decode {codec.name} of {codec.version!r}; it knows {known}. "
-                    "Allocate with codecs that it knows, or pack another decoder.",
+                    f"The decoder can't decode {codec.name} of {codec.version!r}; it contains {known}. "
+                    "Allocate with only these codecs, or pack another decoder.",
                     hint={"codec": "NAME"},
                 )
 
@@ -123,7 +123,7 @@ def read_decoder(path: Path) -> Decoder:
     except (SubmissionError, OSError, LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise SubmissionError(f"{path}: is not a decoder archive, or is damaged.") from error
     if known not in range(OLDEST_FORMAT, FORMAT + 1):
-        raise SubmissionError(f"{path}: is of format {known!r}; this version reads up to {FORMAT}.")
+        raise SubmissionError(f"{path}: has format {known!r}, but this version reads formats up to {FORMAT}.")
     return decoder
 
 
@@ -153,7 +153,7 @@ def make_decoder(
     """
     for python in pythons or ():
         if not re.fullmatch(r"3\.\d+", python):
-            raise SubmissionError(f"A Python is named like 3.12, not {python!r}.")
+            raise SubmissionError(f"A Python version must look like 3.12, not {python!r}.")
     parts = [_part(codec, programs) for codec in sorted(codecs, key=lambda codec: codec.name)]
     members: dict[str, bytes] = {"decode": _LAUNCHER}
     members |= {name: data for part in parts for name, data in part.members.items()}
@@ -224,7 +224,7 @@ def _part(codec: Codec, programs: bool) -> _Part:
         if not (codec.command.static and programs):
             why = "the rules don't allow programs" if codec.command.static else "its entry names no static binary"
             raise SubmissionError(
-                f"{codec.name} is a program that a decoder can't bring: {why}; pack the data only.",
+                f"{codec.name} is a program that a decoder can't include: {why}; pack the data only.",
                 hint={"no_decoder": True},
             )
         program = f"programs/{codec.name}/{Path(codec.command.static).name}"
@@ -279,7 +279,7 @@ def _compiled(closure: Closure, python: str, wheelhouse: Path | None, machine: s
     stems = {name.partition(".")[0] for name in closure.extensions}
     for package in packages:
         if not _is_here(python, machine) and not distributions(package):
-            raise SubmissionError(f"{package} has compiled modules, and of no known wheel for Python {python}.")
+            raise SubmissionError(f"{package} has compiled modules, but no known wheel for Python {python}.")
         for distribution in distributions(package):
             if _is_here(python, machine):
                 for file in distribution.files or ():
@@ -380,4 +380,4 @@ def check_size(decoder: Decoder, limit: int) -> None:
         SubmissionError: it is.
     """
     if limit and len(decoder.data) > limit:
-        raise SubmissionError(f"The decoder has {len(decoder.data):,} bytes, and {limit:,} are allowed.")
+        raise SubmissionError(f"The decoder has {len(decoder.data):,} bytes, but only {limit:,} are allowed.")

@@ -102,7 +102,7 @@ def decode(archive: Path, folder: Path, source: Source, jobs: int | None = None)
             codec = source.codec(member)
             image = member.removesuffix(codec.suffix)
             if (other := written.setdefault(image, member)) != member:
-                failures.append(f"{member}: would give the same image as {other}.")
+                failures.append(f"{member}: would give an image of the same name as {other}.")
                 continue
             most = max(most, codec.decode_memory(data))
             jobs = jobs if codec.shares_cores else 1
@@ -110,7 +110,7 @@ def decode(archive: Path, folder: Path, source: Source, jobs: int | None = None)
         except CodecError as error:
             failures.append(f"{member}: {error}")
         except Exception as error:  # of a codec that can't be loaded here
-            failures.append(f"{member}: its codec fails with {type(error).__name__} ({error}).")
+            failures.append(f"{member}: its codec failed with {type(error).__name__} ({error}).")
     jobs = max(1, min(jobs or cores(), len(tasks), int(_memory() * _USED) // (_WORKER + most)))
     return failures + list(_in_processes(tasks, folder, source, jobs))
 

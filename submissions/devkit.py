@@ -71,7 +71,7 @@ def filter_environment(folder: Path) -> dict[str, str]:
             (packages / name).symlink_to(place)
         except OSError as error:
             raise SubmissionError(
-                f"The server's environment is made of links, which this system doesn't let you make ({error}); "
+                f"The server's environment needs links, which this system does not let you create ({error}); "
                 "verify on Linux or macOS."
             ) from error
     launcher = binaries / "python3"
@@ -123,7 +123,7 @@ def server_python(wanted: str | None = None) -> str:
     """
     found = shutil.which(wanted) if wanted else shutil.which(f"python{PYTHON}") or sys.executable
     if found is None:
-        raise SubmissionError(f"No Python is called {wanted!r}.")
+        raise SubmissionError(f"There is no Python named {wanted!r}.")
     return str(Path(found).resolve())
 
 
@@ -158,7 +158,7 @@ def build_environment(folder: Path, python: str, report: Callable[[str], None] =
             ran = subprocess.run(command, capture_output=True, text=True, check=False)
             if ran.returncode:
                 last = (ran.stderr.strip().splitlines() or ["no word"])[-1]
-                raise SubmissionError(f"The devkit's environment can't be made: {last}")
+                raise SubmissionError(f"The devkit's environment can't be created: {last}")
         done.touch()
     return _environment(folder / "bin", folder)
 

@@ -41,7 +41,7 @@ class Edition:
             or not all(_is_positive(number) for number in numbers)
             or not isinstance(self.programs, bool)
         ):
-            raise ValueError("a value that makes no sense")
+            raise ValueError("an invalid value")
 
     def has_target(self, bpp: float) -> bool:
         """Whether a rate is one of the edition's; any is, where it names none."""
@@ -59,8 +59,8 @@ class Edition:
             return rule
         if self.name in edition_names() and abs(printed - rule) > 1e-3 * printed:
             raise SubmissionError(
-                f"The edition {self.name} allows {printed:,} bytes for its own images; at that rate these would have "
-                f"{rule:,}. Take the year alone for images of your own."
+                f"The edition {self.name} has a cap of {printed:,} bytes for its own images, but this rate allows "
+                f"{rule:,} for yours. For your own images, give only the year."
             )
         return printed
 

@@ -96,11 +96,13 @@ def capped_budgets(
     if rules.count == "streams":
         return [CappedBudget(one, int(one.limit) if one.rule == "pooled" else None) for one in budgets]
     if problem.rule != "pooled":
-        raise SubmissionError("An archive's bytes count only under the rule `pooled`.")
+        raise SubmissionError("Counting an archive's bytes needs the rule `pooled`.")
     beside = data_overhead(problem.points, rules)
     for one in budgets:
         if one.limit <= beside:
-            raise SubmissionError(f"The archive alone takes {beside:,} bytes of the budget of {int(one.limit):,}.")
+            raise SubmissionError(
+                f"The archive's overhead of {beside:,} bytes exceeds the budget of {int(one.limit):,}."
+            )
     return [CappedBudget(one._replace(limit=one.limit - beside), int(one.limit)) for one in budgets]
 
 
@@ -248,11 +250,10 @@ def _rules(edition: Edition | None, count: Count | None) -> Edition:
 def _refuse_unfillable(limits: Constraints, rule: Rule) -> None:
     if limits.most_bpp or limits.forced or limits.forbidden or limits.decode_seconds:
         raise SubmissionError(
-            "What is left of a budget can't be filled under limits on single images or on time; leave out one or the "
-            "other."
+            "A budget can't be filled under limits on single images or on time; leave out one or the other."
         )
     if rule != "pooled":
-        raise SubmissionError("What is left of a budget is filled only under the rule `pooled`.")
+        raise SubmissionError("Filling a budget needs the rule `pooled`.")
 
 
 def _pack(allocation: Allocation, rules: Edition, options: DecoderOptions, warn: Callable[[str], None]) -> Decoder:
@@ -267,7 +268,9 @@ def _refuse_others(folder: Path, folders: Sequence[Path]) -> None:
     """Old entries beside new ones would be taken for part of them."""
     for manifest in [folder / MANIFEST, *folder.glob(f"*/{MANIFEST}")]:
         if manifest.is_file() and manifest.parent not in folders:
-            raise SubmissionError(f"{manifest.parent}: holds another submission; delete it, or name another folder.")
+            raise SubmissionError(
+                f"{manifest.parent}: contains another submission; delete it, or name another folder."
+            )
 
 
 def _heading(folder: Path, allocation: Allocation, cap: int | None, rules: Edition) -> str:

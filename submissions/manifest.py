@@ -116,7 +116,7 @@ class Manifest:
             content = json.loads(text)
             if content["version"] not in range(OLDEST_VERSION, MANIFEST_VERSION + 1):
                 raise SubmissionError(
-                    f"{path}: is of version {content['version']!r}; this program reads up to {MANIFEST_VERSION}."
+                    f"{path}: has version {content['version']!r}; this program reads up to {MANIFEST_VERSION}."
                 )
             entries = [_checked(Entry, entry) for entry in content["entries"]]
             manifest = _checked(cls, {**content, "entries": entries})
@@ -125,7 +125,7 @@ class Manifest:
         except FileNotFoundError:
             raise SubmissionError(f"{path}: there is no such file; is its folder a submission?") from None
         except (OSError, ArithmeticError, ValueError, LookupError, TypeError, RecursionError) as error:
-            raise SubmissionError(f"{path}: is not a submission's manifest, or a damaged one.") from error
+            raise SubmissionError(f"{path}: is not a submission's manifest, or is damaged.") from error
 
     def _check(self) -> None:
         """Make sure that the fields fit each other.
@@ -139,11 +139,11 @@ class Manifest:
         if self.bytes != sum(entry.bytes for entry in self.entries):
             raise ValueError("a wrong total")
         if self.rule not in ("pooled", "mean") or (self.rule == "pooled") != (self.budget_bytes is not None):
-            raise ValueError("a rule that isn't known, or a budget that doesn't match the rule")
+            raise ValueError("an unknown rule, or a budget that doesn't match the rule")
         if not self.target_bpp > 0 or not all(0 < entry.width * entry.height <= MAX_PIXELS for entry in self.entries):
-            raise ValueError("a rate or size that makes no sense")
+            raise ValueError("an invalid rate or size")
         if not all(entry.weight >= 0 for entry in self.entries) or not any(entry.weight for entry in self.entries):
-            raise ValueError("weights that make no sense")
+            raise ValueError("invalid weights")
         pinned = self.version >= _FIRST_PINNED
         sums = [entry.sha256 for entry in self.entries] + [entry.decoded_sha256 for entry in self.entries]
         if pinned:
@@ -154,7 +154,7 @@ class Manifest:
             raise ValueError("an invalid SHA-256")
         for name in (*names, *(entry.name + entry.suffix for entry in self.entries)):
             if not is_safe_name(name):
-                raise ValueError("a name that leads elsewhere")
+                raise ValueError("an unsafe name")
             name.encode()  # not halves of surrogate pairs, which no file can be called
         Edition(self.edition, (), self.count, {}, 0, self.cpus, self.memory_gib, self.hours)  # type: ignore[arg-type]
 
@@ -182,7 +182,7 @@ def _checked(kind: type[T], content: dict[str, Any]) -> T:
         else:
             fits = isinstance(value, expected) and not isinstance(value, bool)
         if not fits or (expected is not float and isinstance(value, int) and not 0 <= value <= _MOST_INTEGER):
-            raise TypeError(f"{name} is of a wrong type or size")
+            raise TypeError(f"{name} has a wrong type or size")
     return kind(**content)
 
 

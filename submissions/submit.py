@@ -57,8 +57,8 @@ def submit(
     edition = edition or Edition(CUSTOM)
     if table.colour != "raw":
         raise SubmissionError(
-            f"{table.path}: was built by the colour rule {table.colour}, for files to deploy; a submission needs the "
-            "pixels as the challenge reads them, by the rule raw.",
+            f"{table.path}: was built with the colour rule {table.colour}, for files to deploy; a submission needs "
+            "the rule raw, which reads pixels as the challenge does.",
             hint={"colour": "raw"},
         )
     metrics = [name for name in table.metrics() if name in allocation.chosen]
@@ -86,7 +86,7 @@ def submit(
         if len(data) != fields["bytes"]:
             raise SubmissionError(
                 f"{row['image']}: its {codec.name} {row['setting']} bitstream has {len(data)} bytes, "
-                f"and {row['bytes']} were measured; build the table again."
+                f"but {row['bytes']} were measured; build the table again."
             )
         streams[row["image"]] = codec.suffix, data
         fields["suffix"] = codec.suffix
@@ -125,7 +125,7 @@ def submit(
     )
     counted = len(archive) if edition.count == "archive" else total
     if cap is not None and counted > cap:
-        raise SubmissionError(f"The submission has {counted:,} bytes, and {cap:,} are allowed.")
+        raise SubmissionError(f"The submission has {counted:,} bytes, but only {cap:,} are allowed.")
     write_file(folder / ARCHIVE, archive)
     write_file(folder / MANIFEST, manifest.to_json().encode())
     return manifest

@@ -309,5 +309,5 @@ def write_frame(frame: "pd.DataFrame", out: Path) -> None:
     elif out.suffix == ".csv":
         frame.to_csv(buffer, index=False)
     else:
-        raise AllocatorError(f"{out}: name it .csv or .parquet, which says what to write.")
+        raise AllocatorError(f"{out}: unknown format; use the suffix .csv or .parquet.")
     write_file(out, buffer.getvalue())

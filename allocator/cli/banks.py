@@ -89,14 +89,14 @@ def create(
         try:
             places = [float(place) for place in levels_at.split(",")]
         except ValueError:
-            raise CodecError(f"--levels-at {levels_at}: give numbers with commas between.") from None
+            raise CodecError(f"--levels-at {levels_at}: write numbers separated by commas.") from None
         networks, notes["levels_at"] = [respace_levels(network, places) for network in networks], places
     if own:
         networks *= networks[0].config.levels if len(networks) == 1 else 1
     for one in own or []:
         level, _, source = one.partition("=")
         if not (level.isdecimal() and int(level) < len(networks)) or not source:
-            raise CodecError(f"--own {one}: give a level from 0 to {len(networks) - 1}, =, and a file of weights.")
+            raise CodecError(f"--own {one}: write LEVEL=FILE, with a level from 0 to {len(networks) - 1}.")
         networks[int(level)], notes[f"level {level}"] = read_network(source)
     bank = create_bank(out, name, networks, label, notes, half=not full)
     line = f"{out}: bank {bank.name} {bank.identity[:4]} with {len(bank.levels)} levels, {_size(out):,} bytes"

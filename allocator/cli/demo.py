@@ -1,4 +1,4 @@
-"""The main job from start to end on real photos, for a first look."""
+"""The demo: the whole job on the photos that the package includes."""
 
 import platform
 import sys
@@ -13,7 +13,7 @@ from allocator.cli.options import Jobs, codec_option
 from allocator.cli.waiting import showing_progress
 
 SIDE = 448
-"""Pixels of a photo's longer side, so that the demo takes a minute or two."""
+"""Pixels of a photo's longer side; small, so that the demo takes two minutes."""
 TARGETS = ("0.075", "0.15", "0.3")
 
 
@@ -72,7 +72,7 @@ def demo(
     alone = [codec.name for codec in codecs] if len(codecs) > 1 else []
     rows, rates = [], []
     decoder = None
-    if sys.platform == "linux":  # of the challenge's servers
+    if sys.platform == "linux":  # as on the challenge servers
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
         decoder = make_decoder(codecs, [python], machine=platform.machine())
         write_file(out / DECODER, decoder.data)
@@ -89,8 +89,8 @@ def demo(
                 raise AllocatorError("\n".join(verdict.failures))
             decode(folder / ARCHIVE, folder / "images")
             parts = [_allocated(points[points["codec"] == name], budget, objective) for name in alone]
-            ways = [allocation, *parts, allocation.single, allocation.equal]
-            rows.append([target, f"{int(budget.limit):,}", f"{allocation.bytes:,}", *map(_value, ways)])
+            strategies = [allocation, *parts, allocation.single, allocation.equal]
+            rows.append([target, f"{int(budget.limit):,}", f"{allocation.bytes:,}", *map(_value, strategies)])
             rates.append(
                 {
                     **Summary(allocation).record(),
@@ -100,14 +100,14 @@ def demo(
     alone_heads = [f"{name}{MARK if flatters(metric.name, name) else ''} alone" for name in alone]
     heads = ["bpp", "budget bytes", "used bytes", "chosen by image", *alone_heads]
     heads += ["best single level", "equal rate for each"]
-    title = f"Mean {metric.name} ({better} is better) of the same budget, spent in several ways"
+    title = f"Mean {metric.name} ({better} is better) of several strategies at the same budget"
     footnote = [FOOTNOTE] if any(MARK in head for head in heads) else []
     emit({"out": out, "allocations": rates}, grid(heads, rows, title), *footnote, as_json=as_json)
     say(f"Verified: all {len(photos)} images of the {len(TARGETS)} submissions decode from their archives alone.")
-    say(f"Look at   {photos[0]}")
-    say(f"beside    {out / TARGETS[0] / 'images' / photos[0].stem}.png")
+    say(f"Compare   {photos[0]}")
+    say(f"with      {out / TARGETS[0] / 'images' / photos[0].stem}.png")
     say(f"Upload    {out / DECODER if decoder else 'a decoder'} and {out / TARGETS[0] / ARCHIVE}")
-    say(f"Go on     allocator tables show {table}")
+    say(f"Next      allocator tables show {table}")
 
 
 def _allocated(points: Any, budget: Any, objective: Any) -> Any:

@@ -35,7 +35,7 @@ def export(
 
     found = options.allocations()
     if len(found) != 1:
-        raise AllocatorError("Files are written for one --budget or --target.")
+        raise AllocatorError("Give exactly one --budget or --target.")
     with Table(options.table) as opened:
         done = _write(opened, found[0], out)
     emit(
@@ -109,7 +109,7 @@ def optimize(
     from allocator.summary import Summary
 
     if colour == ColourName.raw:
-        raise AllocatorError("Files to deploy need their colours: --colour srgb or profile.")
+        raise AllocatorError("Files to deploy need correct colours; use --colour srgb or profile.")
     place = table or table_beside(out)
     more: dict[str, Any] = {"codecs": codec} if codec else {}
     more |= {"metrics": metric} if metric else {}

@@ -99,7 +99,7 @@ def encode(
         fitting = ((i, encoded(i)) for i in reversed(range(len(coder.levels))))
         level, data = next(((i, data) for i, data in fitting if len(data) <= cap), (None, b""))
         if level is None:
-            raise CodecError(f"{image}: {codec} has no level of at most {bpp} bpp for it.")
+            raise CodecError(f"{image}: no level of {codec} needs at most {bpp} bpp.")
     else:
         assert level is not None
         if not 0 <= level < len(coder.levels):

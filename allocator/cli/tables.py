@@ -121,7 +121,7 @@ def tables_build(
     if engine == EngineName.local and (address or gpus_per_worker):
         raise AllocatorError("--address and --gpus-per-worker need --engine ray.")
     if dry_run and (for_target or for_budget):
-        raise AllocatorError("What a budget needs shows only as it is measured; leave out --dry-run, or the budget.")
+        raise AllocatorError("--dry-run can't estimate a build for a target or budget; leave out one of them.")
     # mistakes show before weights are fetched
     find_images((image for image in images if not is_address(image)), [] if keep_going else None)
     try:
@@ -272,7 +272,7 @@ def tables_drop(
 
     with Table(table) as opened, opened.transaction():
         if unknown := set(names) - {member.name for member in opened.members()}:
-            raise AllocatorError(f"{table}: has no image called {sorted(unknown)[0]!r}.")
+            raise AllocatorError(f"{table}: contains no image named {sorted(unknown)[0]!r}.")
         dropped, left = opened.drop(names), len(opened)
     result = {"table": table, "dropped": dropped, "images": left}
     emit(result, f"{table}: {dropped} images removed, {left} left.", as_json=as_json)

@@ -145,8 +145,8 @@ def _perceptual(recipe: "Recipe") -> "PerceptualLoss | None":
         return None
     if unknown := recipe.perceptual.keys() - {*NETS, "ms-ssim"}:
         raise RecipeError(
-            f"The recipe {recipe.name} names the perceptual terms {', '.join(sorted(unknown))}; "
-            f"there are LPIPS's nets {', '.join(NETS)}, and ms-ssim."
+            f"The recipe {recipe.name} has the unknown perceptual terms {', '.join(sorted(unknown))}; "
+            f"use LPIPS's nets {', '.join(NETS)}, or ms-ssim."
         )
     metrics = {net: LPIPS(net, find_backbone(net)) for net in recipe.perceptual if net in NETS}
     names = {term: metrics[term].name if term in metrics else term for term in recipe.perceptual}

@@ -214,7 +214,9 @@ def plan(
         AllocatorError: a rule or an aggregate that this can't do, or a budget or floor that can't be met.
     """
     if not objective.aggregate.is_mean or any(budget.rule != "pooled" for budget in budgets):
-        raise AllocationError("Only what is needed is measured for pooled budgets and for mean or pixels alone.")
+        raise AllocationError(
+            "Measuring only what a budget needs requires the rule pooled and the aggregate mean or pixels."
+        )
     shares = objective.shares(points["image"].tolist(), points["width"] * points["height"])
     points = points.assign(
         cost=objective.aggregate.separable(objective.costs(points), shares),
@@ -400,5 +402,5 @@ def _solved(
         return names, solve(cost, weight, limit, available=there), there
     except Infeasible as error:
         raise AllocationError(
-            f"A budget of {limit:,} bytes can't be met; the least that was found is {error.least:,}."
+            f"A budget of {limit:,} bytes can't be met; the lowest total found is {error.least:,}."
         ) from error

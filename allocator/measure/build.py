@@ -133,8 +133,8 @@ def build(
                 run.result.points_whole = run.result.images * sum(len(codec.levels) for codec in codecs)
                 return run.result
         raise AllocatorError(
-            f"{table}: another program takes out what this build measures, again and again. What was measured is "
-            "kept; run the same command when the other has finished."
+            f"{table}: another program keeps removing what this build measures. The measurements are "
+            "kept; run the same command again when that program has finished."
         )
 
 
@@ -189,7 +189,7 @@ class _Build:
         if not any(fits(codec, member, self.colour) for codec in self.codecs):
             what = "transparency" if member.alpha else "colour profile" if member.profile else "format"
             names = ", ".join(codec.name for codec in self.codecs)
-            raise CodecError(f"{member.path}: its {what} can't be kept by any of the codecs ({names}).")
+            raise CodecError(f"{member.path}: none of the codecs ({names}) can keep its {what}.")
 
     def _notes(self, members: Sequence[Member]) -> Iterable[str]:
         """What isn't kept of images that are measured all the same."""
@@ -282,7 +282,7 @@ class _Build:
                     self._prune(task.member.sha256, task.codec)
             if failure and not self.keep_going:
                 raise AllocatorError(
-                    f"{self.result.failures[-1]} What was measured is kept.", hint={"keep_going": True}
+                    f"{self.result.failures[-1]} The measurements are kept.", hint={"keep_going": True}
                 ) from failure
             self.report(Progress("measuring", images_done, len(left), done / total, current))
         if tasks and self.keep_going:

@@ -101,7 +101,7 @@ def measure(task: Task) -> list[Point]:
     try:
         return _points(task)
     except MemoryError as error:
-        raise CodecError(f"{_bank[0][task.codec].name} needs more memory for it than there is.") from error
+        raise CodecError(f"{_bank[0][task.codec].name} needs more memory for it than is available.") from error
 
 
 def _points(task: Task) -> list[Point]:

@@ -59,7 +59,7 @@ def find_backbone(net: str) -> StateDict:
     path = shipped if shipped.exists() else _cached(net)
     weights = read_weights(path)
     if not _fits(net, weights):
-        raise MetricError(f"{path}: doesn't hold the weights of {NETS[net].torchvision}; delete it.")
+        raise MetricError(f"{path}: does not contain the weights of {NETS[net].torchvision}; delete it.")
     return weights
 
 
@@ -83,7 +83,9 @@ def find_given(name: str, fits: Callable[[StateDict], bool]) -> StateDict | None
                 return weights
             if path.is_dir() or not _known(weights):
                 models = ", ".join([net.torchvision for net in NETS.values()])
-                raise MetricError(f"{file}: holds no weights of {name if path.is_dir() else f'{models} or dists'}.")
+                raise MetricError(
+                    f"{file}: contains no weights of {name if path.is_dir() else f'{models} or dists'}."
+                )
     return None
 
 
@@ -108,7 +110,7 @@ def _cached(net: str) -> Path:
             among = f", not among those given ({given})" if given else ""
             raise MetricError(
                 f"The weights {cached.name} are not in {cached.parent}{among}, and can't be downloaded ({error}). "
-                f"Fetch {url} elsewhere and name the file or its folder by {WEIGHTS_VARIABLE}, "
+                f"Download {url} elsewhere and set {WEIGHTS_VARIABLE} to the file or its folder, "
                 "or use a metric that needs no download: lpips, ms-ssim, psnr.",
                 hint={"metric_weights": "PATH"},
             ) from error
@@ -144,7 +146,7 @@ def read_weights(path: Path) -> StateDict:
         KeyError,
         pickle.UnpicklingError,
     ) as error:
-        raise MetricError(f"{path}: is not a file of weights, or a damaged one.") from error
+        raise MetricError(f"{path}: is not a file of weights, or is damaged.") from error
 
 
 def sha256_of(tensors: Mapping[str, Tensor]) -> str:

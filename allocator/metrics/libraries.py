@@ -103,8 +103,7 @@ class PIQ(Metric):
         _imported("piq", "piq")
         if function not in _PIQ:
             raise MetricError(
-                f"piq has no metric {function!r} that compares images without a download; there are "
-                f"{', '.join(_PIQ)}."
+                f"piq has no metric {function!r} that compares images without a download; use {', '.join(_PIQ)}."
             )
         self.name = f"piq:{function}"
         self.function = function
@@ -128,7 +127,7 @@ class PyIQA(Metric):
         pyiqa = _imported("pyiqa", "pyiqa")
         known = pyiqa.list_models(metric_mode="FR")
         if model not in known:
-            raise MetricError(f"pyiqa has no full-reference metric {model!r}; there are {', '.join(known)}.")
+            raise MetricError(f"pyiqa has no full-reference metric {model!r}; use {', '.join(known)}.")
         self.name = f"pyiqa:{model}"
         self.metric = model
         self.version = f"pyiqa {version('pyiqa')}"

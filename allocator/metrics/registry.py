@@ -35,7 +35,7 @@ def _find_metric(name: str) -> Metric:
         return of_library(library, inner)
     metric: Metric = create(METRICS, name, "metric", names())
     if metric.name in RESERVED:
-        raise MetricError(f"A metric can't be called {metric.name!r}, which heads another column of a table.")
+        raise MetricError(f"A metric can't have the name {metric.name!r}, because it is another column of a table.")
     return metric
 
 

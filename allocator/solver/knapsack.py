@@ -165,7 +165,7 @@ def check_problem(
     given = np.asarray(weight)
     there = np.ones(costs.shape, bool) if available is None else np.asarray(available, dtype=bool)
     if costs.ndim != 2 or costs.shape != given.shape or costs.shape != there.shape:
-        raise SolveError("Costs and weights need one shape, items by options.")
+        raise SolveError("Costs and weights need the same shape, items by options.")
     if not costs.size:
         raise SolveError("There is nothing to choose from: no items, or no options.")
     if not there.any(axis=1).all():

@@ -115,16 +115,16 @@ class SymbolDecoder:
     def finish(self) -> None:
         """Make sure that these are the bytes of what was read, and that nothing is left."""
         if _finished(self._again) != self._data:
-            raise BitstreamError("is damaged (its end isn't the one that its content has).")
+            raise BitstreamError("is damaged (its end does not match its content).")
 
     def _read(self, model: Any, *count: int) -> NDArray[np.int32]:
         try:
             read: NDArray[np.int32] = self._coder.decode(model, *count)
         except AssertionError:
-            raise BitstreamError("is damaged (its bits are impossible).") from None
+            raise BitstreamError("is damaged (its bits are invalid).") from None
         self._again.encode(read, model)
         if 4 * self._again.num_words() > len(self._data) + _SLACK:
-            raise BitstreamError("is damaged (it ends before its image does).")
+            raise BitstreamError("is damaged (it ends before the image is complete).")
         return read
 
 

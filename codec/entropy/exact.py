@@ -78,7 +78,7 @@ class ReadCloseCalls:
 
         number = int(self.coder.decode(np.zeros(1, np.int64), _NONE_CLOSE)[0])
         if not 0 <= number <= min(count, self.coder.bits):
-            raise BitstreamError("is damaged (more close calls than there can be).")
+            raise BitstreamError("is damaged (too many recorded roundings).")
         places, ups = [], []
         for _ in range(number):
             place = 0
@@ -87,7 +87,7 @@ class ReadCloseCalls:
             places.append(place)
             ups.append(self.coder.decode_uniform(2))
         if places and max(places) >= count:
-            raise BitstreamError("is damaged (a close call lies outside).")
+            raise BitstreamError("is damaged (a recorded rounding is out of range).")
         return torch.tensor(places, dtype=torch.int64), torch.tensor(ups, dtype=torch.bool)
 
 

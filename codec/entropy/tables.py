@@ -95,11 +95,11 @@ def unpack_tables(packed: dict[str, Tensor]) -> list[FrequencyTable]:
     frequencies = (packed["frequencies"].to(torch.int32) + 1).tolist()
     lengths, firsts = packed["lengths"].tolist(), packed["firsts"].tolist()
     if any(packed[key].is_floating_point() for key in ("frequencies", "lengths", "firsts")):
-        raise ValueError("Tables are made of integers.")
+        raise ValueError("Tables must contain integers.")
     if max(map(abs, firsts), default=0) > 2 * _FARTHEST:
-        raise ValueError("A table lies too far out.")
+        raise ValueError("A table's values are out of range.")
     if len(lengths) != len(firsts) or min(lengths, default=0) < 0 or sum(lengths) != len(frequencies):
-        raise ValueError("The lengths of the tables don't fit their frequencies.")
+        raise ValueError("The lengths of the tables do not match their frequencies.")
     tables, start = [], 0
     for length, first in zip(lengths, firsts, strict=True):
         tables.append(FrequencyTable(first, tuple(frequencies[start : start + length])))

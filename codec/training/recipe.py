@@ -148,7 +148,7 @@ class Recipe:
         if not len(self.rate.targets) == len(self.rate.above) == len(self.rate.below):
             raise RecipeError(f"The recipe {self.name} needs a target and two prices for each level.")
         if list(self.rate.targets) != sorted(self.rate.targets):
-            raise RecipeError(f"The recipe {self.name} must name its levels' targets rising.")
+            raise RecipeError(f"The recipe {self.name} must list its levels' targets in increasing order.")
         if self.level is not None and not 0 <= self.level < len(self.rate.targets):
             raise RecipeError(f"The recipe {self.name} has no level {self.level}.")
         kinds = {self.optimizer.name, self.optimizer.discriminator}
@@ -160,7 +160,7 @@ class Recipe:
         if any(stage.schedule not in ("constant", "cosine") for stage in self.stages):
             raise RecipeError(f"The recipe {self.name} names an unknown schedule.")
         if not is_codec_name(self.name):
-            raise RecipeError(f"{self.name!r} can't be a codec's name; use letters, digits, -, +, _ and .")
+            raise RecipeError(f"{self.name!r} is not a valid codec name; use letters, digits, -, +, _ and .")
 
     @property
     def config(self) -> NetworkConfig:
@@ -174,7 +174,7 @@ class Recipe:
             changes = {**self.network.changes, "levels": 1 if self.network.separate else len(self.rate.targets)}
             return base.from_dict({**dataclasses.asdict(base), **changes})
         except (ValueError, TypeError) as error:
-            raise RecipeError(f"The recipe {self.name} makes no network: {error}") from error
+            raise RecipeError(f"The recipe {self.name} has an invalid network: {error}") from error
 
     @property
     def steps(self) -> int:
@@ -209,13 +209,13 @@ def read_recipe(path: Path) -> Recipe:
     """
     content = read_toml(path, RecipeError)
     if (version := content.pop("format", 1)) != FORMAT:
-        raise RecipeError(f"{path}: is of format {version!r}; this version reads {FORMAT}.")
+        raise RecipeError(f"{path}: has format {version!r}, but this version reads format {FORMAT}.")
     try:
         stages = tuple(_part(Stage, stage) for stage in content.pop("stages", []))
         recipe: Recipe = _part(Recipe, {"name": path.stem, **content, "stages": stages})
         return recipe
     except (TypeError, AttributeError) as error:
-        raise RecipeError(f"{path}: is no recipe ({error}).") from error
+        raise RecipeError(f"{path}: is not a valid recipe ({error}).") from error
 
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -240,7 +240,7 @@ def find_recipe(name: str) -> Recipe:
 def _part(kind: Any, content: dict[str, Any]) -> Any:
     types = get_type_hints(kind)
     if unknown := content.keys() - types.keys():
-        raise RecipeError(f"Recipes have no {', '.join(sorted(unknown))} in {kind.__name__.lower()}.")
+        raise RecipeError(f"Recipes have no field {', '.join(sorted(unknown))} in {kind.__name__.lower()}.")
     values = {}
     for key, value in content.items():
         if dataclasses.is_dataclass(types[key]):

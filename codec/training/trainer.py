@@ -149,7 +149,7 @@ class Trainer:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise TrainingError(f"{folder}: can't be made a folder ({error.strerror}).") from error
+            raise TrainingError(f"{folder}: can't be created as a folder ({error.strerror}).") from error
         if (folder / STATE).exists():
             self._restore()
         if not self.processes.rank:
@@ -377,7 +377,7 @@ class Trainer:
         """Waits for the device, so it is called now and then."""
         if int(self._skipped.max()) >= _PATIENCE:
             raise TrainingError(
-                f"The loss wasn't finite for {_PATIENCE} steps before step {self.step}; {self.folder} holds the "
+                f"The loss wasn't finite for {_PATIENCE} steps before step {self.step}; {self.folder} contains the "
                 "last good state. Lower the learning rate or the GAN's weight, then resume."
             )
 
@@ -439,14 +439,14 @@ class Trainer:
             state = torch.load(path, map_location="cpu", weights_only=True)
             theirs = json.loads(state["recipe"])
         except Exception as error:  # of torch, about damaged files
-            raise TrainingError(f"{path}: is no state of a training run, or a damaged one.") from error
+            raise TrainingError(f"{path}: is not the state of a training run, or is damaged.") from error
         if state["data"] != self.photos.fingerprint:
-            raise TrainingError(f"{path}: is of a run on other images.")
+            raise TrainingError(f"{path}: belongs to a run on other images; choose another folder.")
         ours = json.loads(json.dumps(dataclasses.asdict(self.recipe)))
         if differing := [key for key in ours if key not in ("name", "stages") and theirs.get(key) != ours[key]]:
             raise TrainingError(
-                f"{path}: is of a run with another {', '.join(differing)}; only the stages may change. "
-                "Choose another folder, and --start to begin with its weights."
+                f"{path}: belongs to a run with another {', '.join(differing)}; only the stages may change. "
+                "Choose another folder; --start begins with the weights of this run."
             )
         for name in ("network", "average", "discriminator"):
             getattr(self, name).load_state_dict(state[name])
@@ -477,7 +477,7 @@ class Trainer:
             TrainingError: its configuration differs, or the run has begun.
         """
         if self.step or network.config != self.network.config:
-            raise TrainingError("Only a run that hasn't begun can start from weights, of its own configuration.")
+            raise TrainingError("Only a new run can start from weights, and they need the run's configuration.")
         self.network.load_state_dict(network.state_dict())
         self.average.load_state_dict(network.state_dict())
         self.core_hours_before = float((notes or {}).get("core_hours_in_all", 0))

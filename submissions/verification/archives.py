@@ -115,7 +115,7 @@ def _copy(source: Path, target: Path, most: int) -> tuple[int, str]:
         size = source.stat().st_size
         if size > most:
             raise SubmissionError(
-                f"{source}: has {size:,} bytes, and at most {most:,} can belong to this submission."
+                f"{source}: has {size:,} bytes, but at most {most:,} can belong to this submission."
             )
         digest = hashlib.sha256()
         with source.open("rb") as file, target.open("xb") as copy:
@@ -152,11 +152,11 @@ def _copy_decoder(folder: Path, manifest: Manifest, rules: Edition, scratch: Pat
             )
         return None
     if not found:
-        raise SubmissionError(f"{folder / DECODER}: there is no such file, and the data was packed for one.")
+        raise SubmissionError(f"{folder / DECODER}: there is no such file, but the data was packed for it.")
     decoder = scratch / DECODER
     size, digest = _copy(found[0], decoder, _MOST_DECODER)
     if digest != manifest.decoder_sha256:
         raise SubmissionError(f"{found[0]}: isn't the decoder that the data was packed for (its SHA-256 differs).")
     if rules.decoder_bytes and size > rules.decoder_bytes:
-        verdict.failures.append(f"{DECODER}: has {size:,} bytes, and {rules.decoder_bytes:,} are allowed.")
+        verdict.failures.append(f"{DECODER}: has {size:,} bytes, but only {rules.decoder_bytes:,} are allowed.")
     return decoder

@@ -43,7 +43,7 @@ def find_rules(manifest: Manifest, wanted: Edition | None, verdict: Verdict) -> 
             hours=min(manifest.hours, usual.hours),
         )
     if manifest.edition != edition.name:
-        verdict.failures.append(f"The manifest is of the edition {manifest.edition!r}, not {edition.name!r}.")
+        verdict.failures.append(f"The manifest is for the edition {manifest.edition!r}, not {edition.name!r}.")
     for name in ("count", "cpus", "memory_gib", "hours"):
         claimed, given = getattr(manifest, name), getattr(edition, name)
         if claimed != given:
@@ -116,7 +116,7 @@ def check_table(opened: Opened, given: Path | None, verdict: Verdict) -> set[str
                 if member is None:
                     continue
                 if (entry.sha256, entry.width, entry.height) != (member.sha256, member.width, member.height):
-                    verdict.failures.append(f"{entry.name}: is another image than the table's.")
+                    verdict.failures.append(f"{entry.name}: is not the table's image of that name.")
                     continue
                 found = table.find_point(entry.sha256, entry.fingerprint)
                 if found is None:
@@ -136,8 +136,9 @@ def check_table(opened: Opened, given: Path | None, verdict: Verdict) -> set[str
                 if differing:
                     verdict.failures.append(f"{entry.name}: differs from the table in {', '.join(differing)}.")
             if between:
+                images, settings = ("image", "its setting") if len(between) == 1 else ("images", "their settings")
                 verdict.unchecked.append(
-                    f"{len(between):,} images against the table, which lacks their settings: {listed(between)}."
+                    f"{len(between):,} {images} against the table, which lacks {settings}: {listed(between)}."
                 )
             if lacking:
                 verdict.unchecked.append(f"{listed(lacking)}: the table has values that the manifest lacks.")
@@ -190,7 +191,7 @@ def check_names(manifest: Manifest, names: Iterable[str], of: str, verdict: Verd
     if wanted - own:
         verdict.failures.append(f"{len(wanted - own):,} images {of} are missing: {listed(wanted - own)}.")
     if own - wanted:
-        verdict.failures.append(f"{len(own - wanted):,} images are none {of}: {listed(own - wanted)}.")
+        verdict.failures.append(f"{len(own - wanted):,} images do not belong to those {of}: {listed(own - wanted)}.")
 
 
 def _value(manifest: Manifest) -> float | None:

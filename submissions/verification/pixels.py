@@ -50,7 +50,7 @@ def check_images(opened: Opened, targets: dict[str, str | None] | None, known: s
         if pixels_sha256(decoded) != entry.decoded_sha256:
             codec = codecs[entry.codec]
             if codec and codec.exact_pixels:
-                verdict.failures.append(f"{entry.name}: decodes to other pixels than were measured.")
+                verdict.failures.append(f"{entry.name}: decodes to pixels that differ from the measured ones.")
                 continue
             (near if codec else unknown).append(entry)
         original = _original(entry, targets, verdict)
@@ -97,7 +97,7 @@ def check_perturbed(opened: Opened, decoder: Path, environment: Environment, ver
             if before is None:
                 continue
             if not (folder / "images" / f"{entry.name}.png").exists():
-                verdict.failures.append(f"{entry.name}: isn't decoded {condition.name}.")
+                verdict.failures.append(f"{entry.name}: was not decoded {condition.name}.")
                 continue
             after = _read_decoded(folder, entry, verdict)
             if after is None:

@@ -165,4 +165,4 @@ def test_every_format_and_every_mistake(table: Path) -> None:
     assert "webp" in run("compare", table, "--anchor", "jpeg", "-t", "1").out
     ran = run("compare", table)
     assert ran.code == 2
-    assert "holds nothing of 'hevc'; measured are jpeg, webp" in ran.err
+    assert "contains no points of 'hevc'; it contains jpeg, webp" in ran.err

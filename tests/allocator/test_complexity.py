@@ -29,7 +29,7 @@ def test_costs_stand_beside_each_other(photos: Path, tmp_path: Path) -> None:
 def test_a_codec_that_fails_doesnt_hide_the_others(photos: Path) -> None:
     ran = run("complexity", photos / "chelsea.png", "-c", "jpeg", "-c", "nothing", "--level", 3, "--json")
     assert ran.code == 1
-    assert "nothing: No codec is called 'nothing'" in ran.err
+    assert "nothing: Unknown codec 'nothing'" in ran.err
     found = json.loads(ran.out)
     assert found["failures"] == [ran.err.strip()]
     [cost] = found["codecs"]

@@ -63,15 +63,18 @@ def with_loose_types(table: Path, folder: Path, name: str, *statements: str) -> 
 @pytest.mark.parametrize(
     ("statements", "reason"),
     [
-        (["ALTER TABLE member RENAME TO m", VIEW.format("member")], "lacks the table member|holds the view"),
-        ([VIEW.format("more")], "holds the view 'more'"),
+        (["ALTER TABLE member RENAME TO m", VIEW.format("member")], "lacks the table member|contains the view"),
+        ([VIEW.format("more")], "contains the view 'more'"),
         (
             ["CREATE TRIGGER t AFTER DELETE ON member BEGIN INSERT INTO metric VALUES (9, 'x', 'y', 1); END"],
-            "holds the trigger 't'",
+            "contains the trigger 't'",
         ),
-        (["CREATE VIRTUAL TABLE f USING fts5(x)"], "holds the table 'f'"),
-        (["CREATE INDEX i ON point (abs(bytes))"], "holds the index 'i'"),
-        (["DROP TABLE measurement", "CREATE TABLE measurement (point, metric, value)"], "isn't made as"),
+        (["CREATE VIRTUAL TABLE f USING fts5(x)"], "contains the table 'f'"),
+        (["CREATE INDEX i ON point (abs(bytes))"], "contains the index 'i'"),
+        (
+            ["DROP TABLE measurement", "CREATE TABLE measurement (point, metric, value)"],
+            "has a structure that this program does not write",
+        ),
         (["DROP TABLE bitstream"], "lacks the table bitstream"),
         (["UPDATE image SET width = -1"], "is damaged"),
         (["UPDATE image SET width = 4611686018427387904"], "is damaged"),
@@ -80,7 +83,7 @@ def with_loose_types(table: Path, folder: Path, name: str, *statements: str) -> 
         (["UPDATE point SET level = -level - 1"], "is damaged"),
         (["UPDATE point SET decode_seconds = 9e999"], "is damaged"),
         (["UPDATE measurement SET value = -9e999"], "is damaged"),
-        (["UPDATE metric SET name = 'bytes' WHERE name = 'psnr'"], "metric called 'bytes'"),
+        (["UPDATE metric SET name = 'bytes' WHERE name = 'psnr'"], "metric with the name 'bytes'"),
         (["UPDATE point SET codec = CAST(x'ff00fe' AS TEXT) WHERE codec = 'jpeg'"], "is damaged"),
     ],
 )
@@ -132,7 +135,7 @@ def test_other_types_in_strict_tables_are_refused(
 
 def test_a_query_that_does_not_end_is_ended(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("allocator.tables._STEPS", 10**7)
-    with Table(table) as opened, pytest.raises(TableError, match="reading it doesn't end"), opened._errors():
+    with Table(table) as opened, pytest.raises(TableError, match="reading it does not end"), opened._errors():
         opened._scalar("WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n")
 
 

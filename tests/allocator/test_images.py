@@ -30,13 +30,13 @@ def test_a_file_named_twice_is_one_image(photos: Path) -> None:
 def test_one_name_for_two_files_is_refused_and_their_folder_helps(photos: Path, tmp_path: Path) -> None:
     put(photos / "rocket.png", tmp_path / "a" / "same.png")
     put(photos / "coffee.png", tmp_path / "b" / "same.png")
-    with pytest.raises(AllocatorError, match=r"a/same\.png and .*b/same\.png would both be called 'same'"):
+    with pytest.raises(AllocatorError, match=r"a/same\.png and .*b/same\.png would both get the name 'same'"):
         find_images([tmp_path / "a", tmp_path / "b"])
     assert [image.name for image in find_images([tmp_path])] == ["a/same", "b/same"]
 
 
 def test_nothing_to_find_is_said(tmp_path: Path) -> None:
-    with pytest.raises(AllocatorError, match="this folder holds no images"):
+    with pytest.raises(AllocatorError, match="this folder contains no images"):
         find_images([tmp_path])
     with pytest.raises(AllocatorError, match="no such file or folder"):
         find_images([tmp_path / "gone"])

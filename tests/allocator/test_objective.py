@@ -80,7 +80,7 @@ def test_a_short_name_finds_the_only_metric_that_it_begins() -> None:
             return {"lpips-squeeze": False, "ssim-a": True, "ssim-b": True}
 
     assert find_objective(Fake(), ["lpips"]).label == "lpips-squeeze"  # type: ignore[arg-type]
-    with pytest.raises(ObjectiveError, match="several metrics ssim; measured are lpips-squeeze, ssim-a, ssim-b"):
+    with pytest.raises(ObjectiveError, match="several metrics ssim; measured metrics: lpips-squeeze, ssim-a, ssim-b"):
         find_objective(Fake(), ["ssim"])  # type: ignore[arg-type]
 
 
@@ -90,7 +90,7 @@ def test_a_short_name_finds_the_only_metric_that_it_begins() -> None:
         (("--objective", "psnr:heavy"), "METRIC or METRIC:WEIGHT"),
         (("--objective", "psnr:-1"), "weight of psnr needs to be above 0"),
         (("--objective", "psnr:nan"), "weight of psnr needs to be above 0"),
-        (("--aggregate", "median"), "mean, pixels, worst or a number from 1, not 'median'"),
+        (("--aggregate", "median"), "mean, pixels, worst or a number of at least 1, not 'median'"),
         (("--aggregate", "0.5"), "not '0.5'"),
         (("--aggregate", "nan"), "not 'nan'"),
     ],

@@ -176,12 +176,12 @@ def test_what_isnt_measured_is_left_out_and_told(points: pd.DataFrame, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("frontier", "TABLE", "-o", "x.jpg"), "x.jpg: name it .png, .svg or .pdf"),
-        (("bd", "TABLE", "-o", "x"), "x: name it .png, .svg or .pdf"),
-        (("bd", "TABLE", "-o", "x.pdf"), "holds nothing of 'hevc'; measured are jpeg, webp"),
+        (("frontier", "TABLE", "-o", "x.jpg"), "x.jpg: unknown format; use the suffix .png, .svg or .pdf"),
+        (("bd", "TABLE", "-o", "x"), "x: unknown format; use the suffix .png, .svg or .pdf"),
+        (("bd", "TABLE", "-o", "x.pdf"), "contains no points of 'hevc'; it contains jpeg, webp"),
         (("bd", "TABLE", "-o", "x.pdf", "--anchor", "jpeg", "-c", "jpeg"), "nothing to compare it with"),
-        (("curves", "TABLE", "-o", "x.pdf", "--image", "nobody"), "has no image called 'nobody'"),
-        (("curves", "TABLE", "-o", "x.pdf", "-m", "vmaf"), "no metric 'vmaf'; measured are psnr, ms-ssim"),
+        (("curves", "TABLE", "-o", "x.pdf", "--image", "nobody"), "contains no image named 'nobody'"),
+        (("curves", "TABLE", "-o", "x.pdf", "-m", "vmaf"), "no metric 'vmaf'; measured metrics: psnr, ms-ssim"),
         (("curves", "TABLE", "-o", "x.pdf", "--least-bpp", "2", "--most-bpp", "1"), "can't begin at 2 and end at 1"),
         (("curves", "TABLE", "-o", "/dev/null/x.pdf"), "/dev/null/x.pdf: can't be written"),
         (("curves", "TABLE", "-o", "x.pdf", "--columns", "3"), "--columns"),

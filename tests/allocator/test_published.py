@@ -38,10 +38,10 @@ def test_results_of_compressai_and_points_of_a_csv_file_are_the_same(tmp_path: P
     ("name", "content", "said"),
     [
         ("gone.json", None, "can't be read"),
-        ("a.json", "{", "holds no results as CompressAI writes them"),
+        ("a.json", "{", "contains no results in CompressAI's format"),
         ("a.json", '{"results": {"psnr": [1]}}', "has no column bpp"),
         ("a.json", '{"results": {"bpp": [1, 2], "psnr": [1]}}', "has 2 rates and 1 of psnr"),
-        ("a.csv", "", "holds no points"),
+        ("a.csv", "", "contains no points"),
         ("a.csv", "bpp,psnr\n1,30\nmuch,31", "the rates of a aren't all numbers"),
         ("a.csv", "bpp,setting\n1,q1", "has no metric of a"),
     ],

@@ -35,8 +35,8 @@ def test_each_damaged_bit_is_noticed() -> None:
         (b"", "is empty"),
         (b"\x09rest", "format version 9, not 3"),
         (b"\x03\0\0\0", "ends within its header"),
-        (b"\x03\0\0\0" + b"\xff" * 40, "doesn't end"),
-        (b"\x03\0\0\0\x85\0" + b"\0" * 40, "doesn't end"),  # 5, spelt with two bytes
+        (b"\x03\0\0\0" + b"\xff" * 40, "size in its header is invalid"),
+        (b"\x03\0\0\0\x85\0" + b"\0" * 40, "size in its header is invalid"),  # 5, spelt with two bytes
         (pack(Stream(1, 0, 0, MAX_PIXELS, 2, b"")), "over the limit"),
         (pack(Stream(1, 0, 0, 1 << 22, 1, b"")), "over the limit"),
     ],

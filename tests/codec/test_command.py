@@ -155,7 +155,7 @@ def test_an_entry_of_ones_own_is_a_codec_in_every_command(entries: Path, photos:
     assert solved.code == 0, solved.err
     refused = run("submit", table, "--target", "2", "-o", tmp_path / "entry")
     assert refused.code == 2
-    assert "a program that a decoder can't bring: its entry names no static binary" in refused.err
+    assert "a program that a decoder can't include: its entry names no static binary" in refused.err
     packed = run("submit", table, "--target", "2", "-o", tmp_path / "entry", "--no-decoder")
     assert packed.code == 0, packed.err
     verified = run("verify", tmp_path / "entry")
@@ -165,7 +165,7 @@ def test_an_entry_of_ones_own_is_a_codec_in_every_command(entries: Path, photos:
 def test_strangers_bytes_are_refused_and_nothing_is_left(entries: Path) -> None:
     for name in ("hevc-by-ffmpeg", "vvc"):
         for data in (b"", b"\0", b"no stream at all" * 20):
-            with pytest.raises(BitstreamError, match=f"not a whole {name} bitstream"):
+            with pytest.raises(BitstreamError, match=f"not a complete {name} bitstream"):
                 get_codec(name).decode(data)
     assert not leftovers()
 
@@ -261,16 +261,16 @@ def test_a_program_that_takes_too_long_takes_its_own_programs_along(
     ("text", "says"),
     [
         ("[x", "is not a valid TOML file"),
-        ("x = 1", "describes no codec"),
-        ('[x]\nencode = ["a"]\n', "describes no codec"),
-        (FFMPEG.replace("{output}", "out"), "describes no codec"),
-        (FFMPEG.replace("[45, 35, 25]", "[45, 45]"), "describes no codec"),
-        (FFMPEG.replace('".265"', '"../265"'), "describes no codec"),
-        (FFMPEG + "colour = 1\n", "describes no codec"),
-        (FFMPEG + "multiple = 0\n", "describes no codec"),
-        (FFMPEG + "multiple = 2.0\n", "describes no codec"),
-        (FFMPEG + "seconds = inf\n", "describes no codec"),
-        (FFMPEG.replace('["ffmpeg", "-version"]', '"ffmpeg -version"'), "describes no codec"),
+        ("x = 1", "is not a valid codec"),
+        ('[x]\nencode = ["a"]\n', "is not a valid codec"),
+        (FFMPEG.replace("{output}", "out"), "is not a valid codec"),
+        (FFMPEG.replace("[45, 35, 25]", "[45, 45]"), "is not a valid codec"),
+        (FFMPEG.replace('".265"', '"../265"'), "is not a valid codec"),
+        (FFMPEG + "colour = 1\n", "is not a valid codec"),
+        (FFMPEG + "multiple = 0\n", "is not a valid codec"),
+        (FFMPEG + "multiple = 2.0\n", "is not a valid codec"),
+        (FFMPEG + "seconds = inf\n", "is not a valid codec"),
+        (FFMPEG.replace('["ffmpeg", "-version"]', '"ffmpeg -version"'), "is not a valid codec"),
     ],
 )
 def test_entries_that_make_no_codec_are_refused(text: str, says: str, tmp_path: Path) -> None:

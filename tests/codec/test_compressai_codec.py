@@ -78,7 +78,7 @@ def test_checkpoints_never_run_code(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("module:tests.codec.models.Blocks", "name checkpoints behind an @"),
+        ("module:tests.codec.models.Blocks", "name the checkpoints after an @"),
         ("module:tests.codec.models.Nothing@x.pth", "can't be imported"),
         ("module:no.such.package.Class@x.pth", "can't be imported"),
         ("module:tests.codec.models.Blocks@none.pth", "can't be read as a checkpoint"),
@@ -91,7 +91,7 @@ def test_what_is_missing_is_named(name: str, says: str) -> None:
 
 def test_weights_that_dont_fit_are_one_sentence(photo: RGBImage, tmp_path: Path) -> None:
     torch.save({"width": torch.ones(3)}, tmp_path / "other.pth")
-    with pytest.raises(ModelError, match="its weights don't fit it"):
+    with pytest.raises(ModelError, match="its weights do not match the model"):
         get_codec(f"module:tests.codec.models.Blocks@{tmp_path}/other.pth").encode(photo, 0)
     (tmp_path / "text.pth").write_text("no checkpoint")
     with pytest.raises(ModelError, match="is not a checkpoint"):
@@ -129,5 +129,5 @@ def test_an_unreachable_zoo_is_one_sentence(photo: RGBImage, tmp_path: Path, mon
     monkeypatch.setattr(socket, "getaddrinfo", unreachable)
     codec = get_codec("compressai:bmshj2018-factorized")
     assert codec.levels == tuple(f"q{i}" for i in range(1, 9))
-    with pytest.raises(ModelError, match=r"can't be downloaded .* fetch https://"):
+    with pytest.raises(ModelError, match=r"can't be downloaded .* download https://"):
         codec.encode(photo, 0)

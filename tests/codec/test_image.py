@@ -169,7 +169,7 @@ def test_what_is_no_image_gets_one_sentence(photo: Image.Image, tmp_path: Path) 
     cases = {
         "missing.png": "there is no such file",
         "empty.png": "is an empty file",
-        "text.png": "is not an image, or a damaged one",
+        "text.png": "is not an image, or is damaged",
         "cut.jpg": "can't be decoded .*truncated",
         "float.tiff": "samples of mode F",
     }

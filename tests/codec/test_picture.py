@@ -162,7 +162,7 @@ def test_the_original_is_the_file_and_looks_as_the_reference(photo: Image.Image,
     assert not original.fits("TIFF", alpha=False, profile=False)
     with pytest.raises(CodecError, match="can't encode pixels"):
         original.encode(picture.pixels, 0)
-    with pytest.raises(CodecError, match="not a whole image file"):
+    with pytest.raises(CodecError, match="not a complete image file"):
         original.decode(data[:500])
 
 

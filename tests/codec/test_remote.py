@@ -72,7 +72,7 @@ def test_one_object_and_names_as_in_folders(store: Any, photos: Path) -> None:
 
 
 def test_what_is_not_there_is_named(store: Any) -> None:
-    with pytest.raises(AllocatorError, match="s3://bucket/none: holds no images"):
+    with pytest.raises(AllocatorError, match="s3://bucket/none: contains no images"):
         find_images(["s3://bucket/none"])
     with pytest.raises(AllocatorError, match="s3://nowhere/photos: can't be listed"):
         find_images(["s3://nowhere/photos"])

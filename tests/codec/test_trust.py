@@ -46,7 +46,7 @@ def test_a_table_imports_no_module(table: Path, trap: Path, tmp_path: Path) -> N
     ):
         ran = run(*command)
         assert ran.code == 2
-        assert f"The file names '{name}'" in ran.err
+        assert f"The file contains the name '{name}'" in ran.err
         assert not (tmp_path / "sprung").exists()
         run(*command, "--trust")
         assert (tmp_path / "sprung").exists()
@@ -79,7 +79,7 @@ def test_a_table_opens_no_connection(table: Path, listener: socket.socket, tmp_p
     hostile = changed(table, tmp_path / "run.db", "UPDATE member SET path = ?", address)
     ran = run("report", hostile, "-t", "1", "-o", tmp_path / "page.html")
     assert ran.code == 2
-    assert f"an image is at '{address}'" in ran.err
+    assert f"gives the address '{address}' for an image" in ran.err
     with pytest.raises(TimeoutError):
         listener.accept()
 

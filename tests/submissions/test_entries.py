@@ -38,7 +38,7 @@ def test_an_archives_own_bytes_are_set_aside(opened: al.Table, tmp_path: Path) -
     [entry], decoder = make_entries(opened, opened.problem(), tmp_path, count="archive", size=9000, decoder=None)
     assert decoder is None
     assert entry.manifest.bytes < entry.counted_bytes == (tmp_path / "bs.zip").stat().st_size <= 9000
-    with pytest.raises(SubmissionError, match=r"The archive alone takes [\d,]+ bytes of the budget of 50"):
+    with pytest.raises(SubmissionError, match=r"The archive's overhead of [\d,]+ bytes exceeds the budget of 50"):
         capped_budgets(opened.problem(), count="archive", size=50)
 
 
@@ -49,7 +49,7 @@ def test_other_rules_and_old_entries_are_refused(opened: al.Table, tmp_path: Pat
         capped_budgets(opened.problem(), Edition("mine"))
     assert error.value.hint == {"target": "BPP"}
     make_entries(opened, opened.problem(), tmp_path / "a", size=9000, decoder=None)
-    with pytest.raises(SubmissionError, match="holds another submission"):
+    with pytest.raises(SubmissionError, match="contains another submission"):
         make_entries(opened, opened.problem(), tmp_path / "a", edition=RULES, decoder=None)
 
 

@@ -168,7 +168,7 @@ def test_an_old_manifest_is_read_and_what_it_lacks_is_said(
     [
         ({"budget_bytes": 10**9}, "claims a budget of 1,000,000,000 bytes; 1.5 bpp of"),
         ({"budget_bytes": 10**9, "target_bpp": 1e5}, "has no rate of 100000 bpp"),
-        ({"edition": "2021-test"}, "The manifest is of the edition '2021-test', not 'club'"),
+        ({"edition": "2021-test"}, "The manifest is for the edition '2021-test', not 'club'"),
         ({"memory_gib": 1000.0}, "says memory_gib = 1000.0; the edition club has 12.0"),
         ({"count": "archive"}, "says count = archive; the edition club has streams"),
         ({"bpp": 0.001}, "claims 0.001 bpp; its bitstreams have"),
@@ -184,7 +184,7 @@ def test_a_manifest_is_not_believed(own: Path, club: Path, fields: dict[str, obj
 
 def test_another_editions_cap_is_found(own: Path) -> None:
     change(own, edition="2021-validation", target_bpp=0.15, budget_bytes=1_714_724)
-    assert "allows 1,714,724 bytes for its own images" in failures(verify(own))
+    assert "has a cap of 1,714,724 bytes for its own images" in failures(verify(own))
     change(own, edition="2021", target_bpp=0.15, budget_bytes=1_714_724)
     assert "claims a budget of 1,714,724 bytes; 0.15 bpp of" in failures(verify(own))
 

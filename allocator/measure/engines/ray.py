@@ -45,7 +45,9 @@ class Ray(Engine):
     @contextlib.contextmanager
     def start(self, codecs: Sequence[Codec], metrics: Sequence[Metric]) -> Iterator[Workers]:
         if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
-            raise AllocatorError(f"A worker takes a share of a GPU or whole ones, not {self.gpus_per_worker:g}.")
+            raise AllocatorError(
+                f"A worker takes a share of one GPU or a whole number of GPUs, not {self.gpus_per_worker:g}."
+            )
         try:
             import ray
         except ImportError as error:
@@ -87,7 +89,7 @@ class Ray(Engine):
         if not count:
             raise AllocatorError(
                 f"The cluster has {room.get('CPU', 0):g} cores and {room.get('GPU', 0):g} GPUs now, too few for a "
-                "worker; if it is to grow, say how many workers there shall be.",
+                "worker; if the cluster will grow, set the number of workers.",
                 hint={"jobs": "N"},
             )
         return count

@@ -40,12 +40,12 @@ def test_schedules() -> None:
     [
         ("stages = [", "not a valid TOML file"),
         ("", "no steps"),
-        ("[[stages]]\nsteps = 1\nspeed = 2", "no speed in stage"),
-        ("colour = 1\n[[stages]]\nsteps = 1", "no colour in recipe"),
+        ("[[stages]]\nsteps = 1\nspeed = 2", "no field speed in stage"),
+        ("colour = 1\n[[stages]]\nsteps = 1", "no field colour in recipe"),
         ("[rate]\ntargets = [0.1, 0.2]\n[[stages]]\nsteps = 1", "two prices for each level"),
-        ("[rate]\ntargets = [0.2, 0.1]\nabove = [1, 1]\nbelow = [1, 1]\n[[stages]]\nsteps = 1", "rising"),
+        ("[rate]\ntargets = [0.2, 0.1]\nabove = [1, 1]\nbelow = [1, 1]\n[[stages]]\nsteps = 1", "increasing order"),
         ('[[stages]]\nsteps = 1\nschedule = "linear"', "unknown schedule"),
-        ("format = 2", "is of format 2; this version reads 1"),
+        ("format = 2", "has format 2, but this version reads format 1"),
         ('[optimizer]\nname = "sgd"\n[[stages]]\nsteps = 1', "unknown optimizer"),
     ],
 )
@@ -61,5 +61,5 @@ def test_a_missing_recipe_and_an_impossible_network(tmp_path: Path) -> None:
         find_recipe(str(tmp_path / "nothing.toml"))
     path = tmp_path / "mine.toml"
     path.write_text("[network.changes]\nlatent = 7\n[[stages]]\nsteps = 1")
-    with pytest.raises(RecipeError, match="makes no network"):
+    with pytest.raises(RecipeError, match="has an invalid network"):
         _ = read_recipe(path).config

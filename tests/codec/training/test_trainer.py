@@ -197,7 +197,7 @@ def test_a_level_gets_weights_of_its_own_in_the_same_bank(
     pairs = [[codec.decode(codec.encode(photo, level)) for codec in (before, after)] for level in range(2)]
     assert [np.array_equal(one, other) for one, other in pairs] == [True, False]
     wrong = run("bank", "create", shared / "bank", "--own", "2=x", "--name", "mixed", "-o", tmp_path / "wrong")
-    assert "give a level from 0 to 1" in wrong.err
+    assert "with a level from 0 to 1" in wrong.err
 
 
 def test_evaluation_uses_the_bytes_of_a_bank(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_training_starts_from_weights(recipe: Recipe, photos: Path, tmp_path: Pa
     second.start_from(network)
     assert all(torch.equal(a, b) for a, b in zip(second.network.parameters(), network.parameters(), strict=True))
     second.run(stop_after_seconds=0.0)
-    with pytest.raises(TrainingError, match="hasn't begun"):
+    with pytest.raises(TrainingError, match="Only a new run"):
         second.start_from(network)
 
 
@@ -253,7 +253,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     for arguments, says in {
         ("train",): "Give a recipe (",
         ("train", str(recipe), "--photos", str(tmp_path / "nothing")): "can't be read as a folder",
-        ("train", str(recipe), "--photos", str(tmp_path)): "holds no images",
+        ("train", str(recipe), "--photos", str(tmp_path)): "contains no images",
     }.items():
         ran = run(*arguments, "-o", tmp_path / "run")
         assert ran.code == 2
@@ -312,4 +312,7 @@ def test_a_bank_says_which_nets_it_was_trained_by(photos: Path, tmp_path: Path) 
     assert notes["core_hours"] > 0
     assert json.loads((tmp_path / "run" / NOTES).read_text()) == notes
     path.write_text("perceptual = {resnet = 1.0}\n" + text)
-    assert "names the perceptual terms resnet" in run("train", path, "--photos", photos, "-o", tmp_path / "other").err
+    assert (
+        "has the unknown perceptual terms resnet"
+        in run("train", path, "--photos", photos, "-o", tmp_path / "other").err
+    )
