@@ -45,7 +45,7 @@ Images: TypeAlias = "str | os.PathLike[str] | Iterable[ImageLike] | Mapping[str,
 
 CODECS = ("avif", "hevc")
 METRICS = ("lpips",)
-"""The metric that is measured by default."""
+"""The codecs and the metric that are measured by default."""
 RATES = ("0.075", "0.15", "0.3")
 """The challenge's rates, which are compared and drawn by default."""
 

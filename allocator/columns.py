@@ -1,6 +1,6 @@
-"""A query's result column by column: by Arrow where its packages are installed, and row by row elsewhere.
+"""Read a query's result as columns: with Arrow if its packages are installed, and otherwise row by row.
 
-Arrow (the extra ``arrow``) reads millions of operating points more than twice as fast. What both give is equal.
+Arrow (the extra ``arrow``) reads millions of operating points more than twice as fast. Both give equal results.
 """
 
 import importlib.util
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Columns: TypeAlias = dict[str, Any]
-"""Name to a NumPy array, or to a pandas Categorical of texts that many rows share."""
+"""Columns by name: NumPy arrays, or pandas Categoricals for texts that many rows share."""
 _BATCH_ROWS = 100_000
 _MAPPED_BYTES = 1 << 36
 _SHARED_TEXTS = {"name", "path", "sha256", "codec"} | {name for name, one in COLUMNS.items() if one.shared}
@@ -28,11 +28,11 @@ _RANGES: dict[str, tuple[float, float]] = {
     **{"width": (1, 1 << 31), "height": (1, 1 << 31), "value": (-1e15, 1e15)},
     **{name: (one.low, one.high) for name, one in COLUMNS.items() if one.kind != "TEXT"},
 }
-"""What numbers of a table may be: what lies outside was never measured, and sums of what lies inside are exact."""
+"""The valid ranges of a table's numbers; sums of numbers in these ranges are exact."""
 
 
 class DamagedColumns(Exception):
-    """A table holds what no build writes; the message says what."""
+    """A table contains values that no build writes; the message names them."""
 
 
 class UnreadableTable(Exception):
@@ -45,16 +45,16 @@ def has_arrow() -> bool:
 
 
 def read_by_arrow(path: Path, query: str, wait: float, most_rows: int) -> Columns:
-    """What a query of a table's file gives.
+    """Run a query on a table's file.
 
     Args:
-        path: of the file.
-        query: whose columns are named as the tables' are.
-        wait: seconds for other programs that are writing.
-        most_rows: that there can be.
+        path: the file.
+        query: the query; its columns have the names of the tables' columns.
+        wait: seconds to wait for other programs that are writing.
+        most_rows: the largest possible number of rows.
 
     Raises:
-        DamagedColumns: there are more rows, or values without sense.
+        DamagedColumns: there are more rows, or invalid values.
         UnreadableTable: the driver fails.
     """
     import adbc_driver_sqlite.dbapi as adbc
@@ -74,7 +74,7 @@ def read_by_arrow(path: Path, query: str, wait: float, most_rows: int) -> Column
                 most_rows -= len(batch)
                 _check_rows(most_rows)
         found = pa.Table.from_batches(batches, None if batches else reader.schema).unify_dictionaries()
-        found.validate(full=True)  # of texts, too
+        found.validate(full=True)  # also in texts
     except adbc.Error as error:
         raise UnreadableTable(str(error)) from error
     except pa.ArrowException as error:
@@ -88,10 +88,10 @@ def read_by_arrow(path: Path, query: str, wait: float, most_rows: int) -> Column
 
 
 def read_by_rows(connection: sqlite3.Connection, query: str, most_rows: int) -> Columns:
-    """As :func:`read_by_arrow`, on an open connection.
+    """:func:`read_by_arrow` on an open connection, row by row.
 
     Raises:
-        DamagedColumns: as there.
+        DamagedColumns: there are more rows, or invalid values.
         sqlite3.Error: the query fails.
     """
     cursor = connection.execute(query)
@@ -104,14 +104,14 @@ def read_by_rows(connection: sqlite3.Connection, query: str, most_rows: int) -> 
             most_rows -= len(rows)
             _check_rows(most_rows)
     except sqlite3.OperationalError as error:
-        if "decode to UTF-8" in str(error):  # which is Python's own, and has no code
+        if "decode to UTF-8" in str(error):  # Python's own error, which has no code
             raise DamagedColumns("it contains text that is not UTF-8") from error
         raise
     return joined(parts or [{name: _column(name, ()) for name in names}])
 
 
 def joined(parts: Sequence[Columns]) -> Columns:
-    """The rows of several results, one behind the other."""
+    """The rows of several results, concatenated."""
     if len(parts) == 1:
         return parts[0]
     columns: Columns = {}
@@ -141,8 +141,8 @@ def _column(name: str, values: Sequence[Any]) -> Any:
 
 
 def _checked(name: str, column: Any) -> Any:
-    """A column of the type that its name says, with values that were measured."""
-    if not len(column):  # of none the type isn't known
+    """A column of the type that its name requires, with valid values."""
+    if not len(column):  # without values, the type is unknown
         if name in _SHARED_TEXTS:
             return pd.Categorical(np.array([], object))
         return np.array([], object if name in _TEXTS else np.float64 if name in _FLOATS else np.int64)

@@ -1,4 +1,4 @@
-"""A table's rows as the arrays that the solver takes."""
+"""Convert a table's rows to the arrays of the solver."""
 
 import math
 from collections.abc import Iterator
@@ -17,19 +17,19 @@ Rule = Literal["pooled", "mean"]
 
 OTHER_RULE: dict[Rule, Rule] = {"pooled": "mean", "mean": "pooled"}
 _WEIGHT_BITS = 60
-"""Sums of weights stay exact in 64 bits."""
+"""The largest weight, so that sums of weights stay exact in 64 bits."""
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 class Weights(NamedTuple):
-    """What options take of a budget, in integers."""
+    """The integer weights of options."""
 
     lower: NDArray[np.int64]
-    """Images by options: rounded down, ..."""
+    """Weights of images by options, rounded down."""
     upper: NDArray[np.int64]
-    """... and rounded up; the same array where nothing is rounded."""
+    """The same rounded up; the same array if nothing is rounded."""
     scale: Fraction
-    """Units for each byte (``mean``: byte per pixel)."""
+    """Units per byte (under ``mean``: per byte per pixel)."""
 
 
 class Grid:
@@ -67,10 +67,10 @@ class Grid:
             yield str(codecs[one // levels]), str(self.points["setting"].iloc[rows[0]]), rows
 
     def weights(self, rule: Rule) -> Weights:
-        """What each option takes of a budget under a rule.
+        """The weight of each option under a rule.
 
-        Under ``mean`` a byte weighs 1 / pixels of its image: exact by a common multiple of the images' pixels, and
-        otherwise rounded to a unit of about 2^-60 of the heaviest choice.
+        Under ``mean``, a byte weighs 1 / pixels of its image. Weights are exact if the images' pixels have a
+        sufficiently small common multiple, and otherwise rounded to a unit of about 2^-60 of the heaviest choice.
         """
         if rule == "pooled":
             return Weights(self.bytes, self.bytes, Fraction(1))
@@ -85,7 +85,7 @@ class Grid:
         return Weights(lower, lower + (self.bytes * part % self.pixels[:, None] > 0), Fraction(scale))
 
     def spent(self, bytes_: NDArray[np.int64], rule: Rule) -> Fraction:
-        """What bitstreams of so many bytes, one for each image, take of a budget, exactly."""
+        """The exact part of a budget that bitstreams of these sizes use, one for each image."""
         if rule == "pooled":
             return Fraction(int(bytes_.sum()))
         sizes, at = np.unique(self.pixels, return_inverse=True)
@@ -94,15 +94,15 @@ class Grid:
         return sum((Fraction(int(t), int(p)) for t, p in zip(totals, sizes, strict=True)), Fraction(0))
 
     def bpp(self, spent: Fraction, rule: Rule) -> float:
-        """The rate under a rule, bits per pixel, of what is taken of a budget (:meth:`spent`)."""
+        """The rate under a rule, in bits per pixel, of a used part of a budget (:meth:`spent`)."""
         return float(8 * spent / (int(self.pixels.sum()) if rule == "pooled" else len(self.pixels)))
 
     def equal_rate(self, costs: NDArray[np.float64], rate: "Fraction | float") -> NDArray[np.int64] | None:
-        """The best option of each image at no more than a rate in each; None where an image has none.
+        """The best option of each image within a rate; None if an image has none.
 
         Args:
-            costs: of images by options.
-            rate: bytes a pixel.
+            costs: costs of images by options.
+            rate: bytes per pixel.
         """
         sizes, of_size = np.unique(self.pixels, return_inverse=True)
         caps = np.array([math.floor(rate * int(pixels)) for pixels in sizes])[of_size]
@@ -110,14 +110,14 @@ class Grid:
         return None if np.isinf(within.min(axis=1)).any() else within.argmin(axis=1)
 
     def spread(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
-        """Values by row as items by options, 0 where there's none."""
+        """Convert values by row to items by options, with 0 for missing ones."""
         grid = np.zeros(self.shape, values.dtype)
         grid[self.item, self.option] = values
         return grid
 
 
 def _sorted(points: "pd.DataFrame") -> "pd.DataFrame":
-    """By image, codec and level, as they are already where they come from a table."""
+    """Sort by image, codec and level; rows from a table are sorted already."""
     import pandas as pd
 
     image, codec = (pd.factorize(points[name], sort=True)[0] for name in ("image", "codec"))

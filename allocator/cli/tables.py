@@ -67,7 +67,7 @@ def tables_build(
         bool,
         typer.Option(
             "--dry-run",
-            help="Print what is missing and an estimate, from a timed sample, of the time and space it takes.",
+            help="Print what is missing, and estimate its time and space from a timed sample, which the table keeps.",
         ),
     ] = False,
     colour: Annotated[

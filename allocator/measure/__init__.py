@@ -1,1 +1,1 @@
-"""Images to tables: which levels are measured, and what measures them."""
+"""Measure images into tables: which levels are measured, and by which engine."""

@@ -1,20 +1,20 @@
-"""Which operating points a budget needs: the others needn't be measured, for they can't be chosen.
+"""Measure only the operating points that a budget needs; the others can't be chosen.
 
-Where to look is guessed: a few images are measured in full, and the others' curves are taken to be theirs, scaled to
-what is measured. What the program would choose of guessed points is measured, with its neighbours, until it chooses
-measured points only.
+First, a guess selects points: a few images are measured in full, and the curves of the others are assumed to be
+similar, scaled to their measured points. Guessed points that the program would choose are measured, with their
+neighbours, until it chooses only measured points.
 
-Then it is proven, under an assumption about each image's curve of cost over bytes, along the levels of a codec:
+Then the result is proven, under an assumption about each image's curve of cost over bytes along a codec's levels:
 
 - ``monotone``: bytes rise and cost falls. An unmeasured level is no better than its lower neighbour's bytes at its
   upper neighbour's cost.
-- ``convex``: besides, each further byte brings less than the one before. An unmeasured level lies above the lines
-  through the two measured points on either side, and so no better than where these meet.
+- ``convex``: in addition, each further byte gains less than the one before. An unmeasured level lies above the lines
+  through the two measured points on either side, so it is no better than their intersection.
 
-With the dual's price, a level whose bound leaves a regret above the gap between the best allocation of what is
-measured and the lower bound is in no better one (see :mod:`allocator.solver.knapsack`). All others are measured,
-until none is left: then the best allocation of the measured points is that of the full table, if the assumption
-holds. Where measured points break it, the image's codec is measured in full.
+At the dual's price, a level is in no better allocation if the regret of its bound exceeds the gap between the best
+measured allocation and the lower bound (see :mod:`allocator.solver.knapsack`). All other levels are measured
+until none is left. The best allocation of the measured points is then that of the full table, if the assumption
+holds. If the measured points of an image contradict it, the image is measured in full with that codec.
 """
 
 import itertools
@@ -39,20 +39,20 @@ if TYPE_CHECKING:
 
 Assumption = Literal["monotone", "convex"]
 _SAMPLED = 0.03
-"""Share of the images that are measured in full, two at least."""
-_ROUNDING = 1e-12  # relative, of sums of costs
+"""Share of the images that are measured in full; at least two images are."""
+_ROUNDING = 1e-12  # relative error of sums of costs
 
 
 class MeasuredCurve(NamedTuple):
-    """What is measured of one image by one codec, levels rising."""
+    """The measured points of one image with one codec, in the order of levels."""
 
     levels: list[int]
     bytes: list[int]
     costs: list[float]
     allowed: Sequence[bool] = ()
-    """Whether each keeps to the floors; empty if there are none."""
+    """Whether each satisfies the floors; empty if there are none."""
     worst: float = math.inf
-    """The cost above which a level is under a floor; -inf where only measuring tells."""
+    """The cost above which a level violates a floor; -inf if it must be measured."""
 
     def keeps(self, index: int) -> bool:
         """Whether a measured level may be chosen."""
@@ -60,7 +60,7 @@ class MeasuredCurve(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Unmeasured levels between two measured ones, and what the best of them could be."""
+    """Unmeasured levels between two measured ones, and a bound on the best of them."""
 
     below: int
     above: int
@@ -69,27 +69,27 @@ class Gap(NamedTuple):
 
 
 class Option(NamedTuple):
-    """What may stand in the program for an image."""
+    """The options of an image in the program."""
 
     codec: str
     bytes: int
     cost: float
     level: int = -1
-    """Of a measured or guessed point."""
+    """The level of a measured or guessed point."""
     gap: Gap | None = None
 
 
 @dataclass
 class Needed:
-    """Asks a build for what a set's budgets need; give it to :func:`allocator.measure.build.build`.
+    """Requests the points that a set's budgets need; pass it to :func:`allocator.measure.build.build`.
 
     Args:
-        codecs: that are measured.
-        budgets: makes the budgets of a set's points.
-        objective: of a table.
-        assumption: about every image's curves.
-        floors: of a table; levels below them can't be chosen. Those in another metric than the objective's have
-            their images measured in full.
+        codecs: the measured codecs.
+        budgets: creates the budgets for a set's points.
+        objective: creates the objective for a table.
+        assumption: the assumption about every image's curves.
+        floors: creates the floors for a table; levels below them can't be chosen. Images with a floor in a metric
+            other than the objective's are measured in full.
     """
 
     codecs: Sequence[Codec]
@@ -98,11 +98,11 @@ class Needed:
     assumption: Assumption = "monotone"
     floors: Callable[[Table], Sequence[Floor]] = lambda table: ()
     broken: int = 0
-    """Images' codecs whose measured points broke the assumption, and which were measured in full."""
+    """Images and codecs that contradicted the assumption, and were measured in full."""
     _begun: bool = False
 
     def __call__(self, table: Table) -> Wanted:
-        """What is to be measured next; nothing when all that is needed is there."""
+        """The points to measure next; nothing if all needed points are measured."""
         levels = {codec.name: len(codec.levels) for codec in self.codecs}
         if not self._begun:
             self._begun = True
@@ -127,19 +127,19 @@ class Needed:
 
 
 class Plan(NamedTuple):
-    """What to measure next."""
+    """The points to measure next."""
 
     wanted: Wanted
     broken: int
 
 
 def first_points(images: Mapping[str, Sequence[str]], levels: Mapping[str, int], assumption: Assumption) -> Wanted:
-    """Where a build begins: a few images in full, and of the others the levels in the middle (and at the ends).
+    """The first points of a build: a few images in full, and the middle (and end) levels of the others.
 
     Args:
-        images: each codec's, those that it can encode.
+        images: the images that each codec can encode.
         levels: each codec's number of levels.
-        assumption: about every image's curves.
+        assumption: the assumption about every image's curves.
     """
     wanted: Wanted = {}
     for codec, count in levels.items():
@@ -152,7 +152,7 @@ def first_points(images: Mapping[str, Sequence[str]], levels: Mapping[str, int],
 
 
 def keeps(curve: MeasuredCurve, assumption: Assumption) -> bool:
-    """Whether measured points are as is assumed."""
+    """Whether measured points satisfy the assumption."""
     steps = list(zip(np.diff(curve.bytes), np.diff(curve.costs), strict=True))
     if any(more <= 0 or change > 0 for more, change in steps):
         return False
@@ -200,18 +200,18 @@ def plan(
     assumption: Assumption,
     floors: Sequence[Floor] = (),
 ) -> Plan:
-    """What is to be measured next for budgets.
+    """The points to measure next for budgets.
 
     Args:
-        points: what is measured, beginning with :func:`first_points`.
+        points: the measured points, beginning with :func:`first_points`.
         levels: each codec's number of levels.
-        budgets: all under the rule ``pooled``.
-        objective: aggregated by ``mean`` or ``pixels``.
-        assumption: about every image's curves.
-        floors: under which no level may be chosen.
+        budgets: budgets under the rule ``pooled``.
+        objective: an objective aggregated by ``mean`` or ``pixels``.
+        assumption: the assumption about every image's curves.
+        floors: floors that every chosen level must satisfy.
 
     Raises:
-        AllocatorError: a rule or an aggregate that this can't do, or a budget or floor that can't be met.
+        AllocatorError: the rule or aggregate is not supported, or a budget or floor can't be met.
     """
     if not objective.aggregate.is_mean or any(budget.rule != "pooled" for budget in budgets):
         raise AllocationError(
@@ -236,7 +236,7 @@ def plan(
     if floors and (wanted := _for_floors(curves, levels)):
         return Plan(wanted, 0)
     if floors:
-        Constraints(floors).restrict(points)  # refuses images that keep nothing
+        Constraints(floors).restrict(points)  # refuses images without a remaining level
     wanted = {}
     broken = [key for key, curve in curves.items() if not keeps(curve, assumption)]
     for image, codec in broken:
@@ -253,7 +253,7 @@ def plan(
 def _worst_costs(
     points: "pd.DataFrame", shares: NDArray[np.float64], objective: Objective, floors: Sequence[Floor]
 ) -> NDArray[np.float64]:
-    """The most that each point may cost by the floors on its image; -inf by floors in another unit."""
+    """The highest cost of each point that the floors allow; -inf for floors in another metric."""
     worst = np.full(len(points), math.inf)
     for floor in floors:
         cost = -math.inf
@@ -264,7 +264,7 @@ def _worst_costs(
 
 
 def _for_floors(curves: Mapping[tuple[str, str], MeasuredCurve], levels: Mapping[str, int]) -> Wanted:
-    """What floors need before budgets are looked at: images in full where only that tells, or the best levels."""
+    """The points that floors need first: images in full if the floor's metric requires it, or the best levels."""
     kept = {image for (image, _), curve in curves.items() if any(curve.allowed)}
     wanted: Wanted = {}
     for (image, codec), curve in curves.items():
@@ -277,7 +277,7 @@ def _for_floors(curves: Mapping[tuple[str, str], MeasuredCurve], levels: Mapping
 
 
 def _guessed(curves: Mapping[tuple[str, str], MeasuredCurve], levels: Mapping[str, int], limit: int) -> Wanted:
-    """What the program chooses with guesses in the place of what isn't measured, and its neighbours."""
+    """The choices of the program with guesses instead of unmeasured points, and their neighbours."""
     options: dict[str, list[Option]] = {}
     for codec, count in levels.items():
         whole = [curve for (_, name), curve in curves.items() if name == codec and len(curve.levels) == count]
@@ -297,7 +297,7 @@ def _guessed(curves: Mapping[tuple[str, str], MeasuredCurve], levels: Mapping[st
         lightest = {key: {0} for key, curve in curves.items() if curve.levels[0] > 0}
         if not lightest:
             raise
-        return lightest  # what was guessed may be too heavy
+        return lightest  # guessed points may be too heavy
     wanted: Wanted = {}
     for name, choice in zip(names, found.choices.tolist(), strict=True):
         chosen = options[name][choice]
@@ -308,7 +308,7 @@ def _guessed(curves: Mapping[tuple[str, str], MeasuredCurve], levels: Mapping[st
 
 
 def _mean_shape(curves: Sequence[MeasuredCurve]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Logarithms of bytes, and costs, averaged over curves that are measured in full."""
+    """Logarithms of bytes, and costs, averaged over the fully measured curves."""
     logs = np.mean([np.log(np.maximum(curve.bytes, 1)) for curve in curves], axis=0)
     return logs, np.mean([curve.costs for curve in curves], axis=0)
 
@@ -316,7 +316,7 @@ def _mean_shape(curves: Sequence[MeasuredCurve]) -> tuple[NDArray[np.float64], N
 def _scaled(
     curve: MeasuredCurve, shape: tuple[NDArray[np.float64], NDArray[np.float64]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The mean shape bent to what is measured: bytes by factors, costs by differences in units of their spread."""
+    """Fit the mean shape to the measured points: bytes by factors, costs by differences in units of their spread."""
     every = np.arange(len(shape[0]))
     factors = np.log(np.maximum(curve.bytes, 1)) - shape[0][curve.levels]
     logs = shape[0] + np.interp(every, curve.levels, factors)
@@ -335,7 +335,7 @@ def _unproven(
     limit: int,
     assumption: Assumption,
 ) -> Wanted:
-    """What could still be in a better allocation than the best of measured points."""
+    """The points that could still be in a better allocation than the best of the measured points."""
     options: dict[str, list[Option]] = {}
     for (image, codec), curve in curves.items():
         of_image = options.setdefault(image, [])
@@ -348,9 +348,7 @@ def _unproven(
     _, relaxed, there = _solved(options, limit)
     price = relaxed.price
     wanted: Wanted = {}
-    if (
-        assumption == "convex"
-    ):  # beyond its ends a curve is bounded by its last steps, if they lead away from the price
+    if assumption == "convex":  # beyond its ends, the last steps bound a curve if they lead away from the price
         for (image, codec), curve in curves.items():
             if (image, codec) in broken or len(curve.levels) == levels[codec]:
                 continue
@@ -371,7 +369,7 @@ def _unproven(
         option = options[names[i]][j]
         assert option.gap
         curve = curves[names[i], option.codec]
-        # the end of the gap that is nearer to what is chosen
+        # the end of the gap that is nearer to the chosen level
         below, above = (curve.costs[at] + price * curve.bytes[at] for at in map(curve.levels.index, option.gap[:2]))
         level = option.gap.below + 1 if below <= above else option.gap.above - 1
         wanted.setdefault((names[i], option.codec), set()).add(level)
@@ -392,7 +390,7 @@ def _arrays(
 def _solved(
     options: Mapping[str, Sequence[Option]], limit: int, *, only_measured: bool = False
 ) -> tuple[list[str], Solution, NDArray[np.bool_]]:
-    """The images, the best choice of options for them, and which options there were."""
+    """The images, the best choice of options for them, and the available options."""
     names = sorted(options)
     cost, weight = _arrays(options, names)
     there = np.zeros(cost.shape, bool)

@@ -1,4 +1,4 @@
-"""Measuring: every image at every level, side by side, into a table."""
+"""Measure every image at every level in parallel, and store the results in a table."""
 
 import functools
 import os
@@ -20,46 +20,46 @@ from codec.original import ORIGINAL
 from codec.picture import Colour
 
 _WAIT_SECONDS = 60.0
-"""For someone who reads a large table meanwhile."""
+"""Seconds to wait for another program that reads a large table."""
 _ROUNDS = 10
-"""Of measuring again what other programs took out of the table meanwhile."""
+"""Attempts to measure again what other programs removed from the table in the meantime."""
 Wanted: TypeAlias = dict[tuple[str, str], set[int]]
 """Levels by image and codec."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a build has come."""
+    """The progress of a build."""
 
     phase: str
     """``reading`` (every file once, to find bad ones early), then ``measuring``; in an export ``writing``."""
     images_done: int
     images: int
     fraction: float
-    """Of the phase's work, 0 to 1, by pixels and levels."""
+    """The finished share of the phase's work, 0 to 1, by pixels and levels."""
     current: str = ""
-    """What was finished last: image, codec, and the bits per pixel of its levels."""
+    """The last finished task: image, codec, and the bits per pixel of its levels."""
 
 
 @dataclass
 class BuildReport:
-    """What a build did."""
+    """The result of a build."""
 
     images: int = 0
     """Images of this build that are in the table."""
     points_measured: int = 0
     points_known: int = 0
-    """Operating points that the table held already, with all the metrics."""
+    """Operating points that the table already contained, with all metrics."""
     points_whole: int = 0
     """Operating points of these images at all levels."""
     broken_curves: int | None = None
-    """Where only what budgets need was measured: curves that broke the assumption, and were measured in full."""
+    """If only needed points were measured: curves that contradicted the assumption, and were measured in full."""
     failures: list[str] = field(default_factory=list)
     """One sentence for each image, or image and codec, that was left out."""
     notes: list[str] = field(default_factory=list)
-    """What isn't kept of images, a sentence each: colour profiles, transparency by some of the codecs."""
+    """Properties of images that are lost, one sentence each: colour profiles, transparency with some codecs."""
     others: list[str] = field(default_factory=list)
-    """Images that the table holds from earlier builds and this one wasn't given: they are in the set, too."""
+    """Images from earlier builds that this build was not given; they are also in the set."""
 
 
 def build(
@@ -75,34 +75,35 @@ def build(
     needed: Callable[[Table], Wanted] | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> BuildReport:
-    """Measure images at every level of codecs by metrics, and keep what is measured in a table.
+    """Measure images at every level of the codecs, and store the results in a table.
 
-    Each image and codec is written whole, in one transaction with what finished beside it. Whatever the table holds
-    already (same pixels, codec and metric fingerprints) isn't measured again, so the same call continues a build that
-    was interrupted.
+    The points of an image and codec are written in one transaction, together with other finished ones. Points that
+    the table already contains (same pixels, codec and metric fingerprints) are not measured again, so the same call
+    resumes an interrupted build.
 
-    Builds and other commands may use one table at the same time. A build ends in one transaction that finds all of
-    its images and points there; what others took out meanwhile is put in again first. So the table ends as if the
-    commands had run one after the other, in the order in which they ended.
+    Builds and other commands may use one table at the same time. A build ends in one transaction, which checks that
+    all its images and points are in the table; points that others removed are measured again first. The table ends
+    as if the commands had run one after the other, in the order in which they ended.
 
     Args:
-        table: the SQLite file; made if missing.
+        table: the SQLite file; created if missing.
         images: files, folders and addresses, see :func:`allocator.images.find_images`.
-        codecs: whose levels are measured.
-        metrics: computed on the decoded 8-bit RGB.
-        engine: that does the work; by default processes of this machine, as many as there are cores.
-        keep_going: leave out what fails and say so in the report, instead of stopping.
-        keep_bitstreams: store them in the table, which :mod:`submissions` packs from.
-        colour: what becomes of colour profiles and transparency, see :mod:`codec.picture`.
-        needed: says, of what is measured so far, what else is to be; first asked of an empty table, last when it
-            wants nothing more (see :class:`allocator.measure.adaptive.Needed`). By default every level is measured.
-        report: called as the build goes on.
+        codecs: the codecs whose levels are measured.
+        metrics: metrics, computed on the decoded 8-bit RGB.
+        engine: the engine that does the work; by default local processes, one for each core.
+        keep_going: leave out images that fail and list them in the report, instead of stopping.
+        keep_bitstreams: store the bitstreams in the table, for :mod:`submissions`.
+        colour: the rule for colour profiles and transparency, see :mod:`codec.picture`.
+        needed: requests the points to measure next, given the measured ones; it is first called for an empty table,
+            and last when it requests nothing (see :class:`allocator.measure.adaptive.Needed`). By default every level
+            is measured.
+        report: called after each step of the build.
 
     Raises:
-        AllocatorError: an image or codec failed and ``keep_going`` is off (what was measured is kept), the table
-            can't be written or was built by another colour rule, the engine can't go on, or another program takes out
-            again and again what is measured.
-        CodecError: no package speaks an address's protocol.
+        AllocatorError: an image or codec failed and ``keep_going`` is off (the measurements are kept), the table
+            can't be written or was built with another colour rule, the engine failed, or another program keeps
+            removing what is measured.
+        CodecError: no installed package supports an address's protocol.
     """
     unreadable: list[str] | None = [] if keep_going else None
     files = find_images(images, unreadable)
@@ -152,13 +153,15 @@ class _Build:
 
     def __post_init__(self) -> None:
         self.fingerprints = [level_fingerprints(codec) for codec in self.codecs]
-        self.names: set[str] = set()  # of the images that were read
-        self.failed: set[tuple[str, int]] = set()  # images, and codecs that fail on them
-        self.outdated: set[tuple[str, int]] = set()  # images, and codecs of which the table holds other versions
-        self.known = 0  # points that weren't missing when this was last looked at
+        self.names: set[str] = set()  # the images that were read
+        self.failed: set[tuple[str, int]] = set()  # images, and the codecs that failed on them
+        self.outdated: set[tuple[str, int]] = (
+            set()
+        )  # images, and the codecs of which the table contains other versions
+        self.known = 0  # points that were not missing in the last check
 
     def read(self, files: Sequence[ImageFile]) -> list[Member]:
-        """Read every file once, so that bad ones are known before hours of work."""
+        """Read every file once, so that bad files are reported before hours of work."""
         members: list[Member] = []
         failures = self.result.failures
         for batch in self.workers.completed(functools.partial(worker.identify, self.colour), files):
@@ -192,7 +195,7 @@ class _Build:
             raise CodecError(f"{member.path}: none of the codecs ({names}) can keep its {what}.")
 
     def _notes(self, members: Sequence[Member]) -> Iterable[str]:
-        """What isn't kept of images that are measured all the same."""
+        """Notes on lost properties of images that are measured nevertheless."""
         if self.colour == "raw" and (found := [member.name for member in members if member.profile]):
             yield (
                 f"The colour profiles of {_named(found)} are ignored, as the challenge does; for files to deploy "
@@ -207,7 +210,7 @@ class _Build:
                 yield f"{codec.name} can't keep the colour profile of {_named(found)}; the other codecs measure them."
 
     def missing(self, members: Sequence[Member], wanted: Wanted | None = None) -> list[Task]:
-        """What is to be measured, the largest images first so that none is left alone at the end."""
+        """The tasks, largest images first, so that no large image is measured alone at the end."""
         tasks = []
         self.known = 0
         unique = {member.sha256: member for member in members}.values()
@@ -230,20 +233,20 @@ class _Build:
         return tasks
 
     def begin(self, members: Sequence[Member], wanted: Wanted | None) -> None:
-        """Show in the table what is being measured."""
+        """Add the images to the table, so that it shows what is being measured."""
         if wanted is None:
             self.table.claim(members)
-        else:  # what is needed is asked about all of the set
+        else:  # the needed points depend on the whole set
             self.table.add_members(members)
 
     def settle(self, members: Sequence[Member], wanted: Wanted | None) -> list[Task]:
-        """End the build with all that it wants in the table, or say what others took out of it meanwhile.
+        """Finish the build if all its points are in the table; otherwise return what others have removed.
 
-        Images without any point are left out; a build of others that still measures them puts them in again.
+        Images without any point are removed; another build that still measures them adds them again.
         """
         with self.table.transaction():
             if self.table.changed_by_others() and (tasks := self.missing(members, wanted)):
-                self.begin(members, wanted)  # and what others do until the end meets no more than that
+                self.begin(members, wanted)  # and whatever others do until the end can't affect more than that
                 return tasks
             self.table.add_members(members)
             if self.keep_going:
@@ -254,7 +257,7 @@ class _Build:
             return []
 
     def measure(self, tasks: Sequence[Task]) -> None:
-        """Do the tasks and store each one's points as it finishes; then leave out images without any."""
+        """Run the tasks and store the points of each when it finishes; then remove images without any points."""
         total = sum(task.work for task in tasks)
         left = Counter(task.member.sha256 for task in tasks)
         images_done, done = 0, 0
@@ -276,7 +279,7 @@ class _Build:
                 done += task.work
                 left[task.member.sha256] -= 1
                 images_done += not left[task.member.sha256]
-            with self.table.transaction():  # no image is without points meanwhile
+            with self.table.transaction():  # so that no image is without points in the meantime
                 self._store(found)
                 for task, _ in batch:
                     self._prune(task.member.sha256, task.codec)
@@ -289,12 +292,12 @@ class _Build:
             self.table.drop_unmeasured(self.names)
 
     def _with_bitstreams(self, task: Task) -> Task:
-        """Read what is stored only now that the task starts: all tasks' bitstreams may exceed memory."""
+        """Read stored bitstreams only when the task starts: those of all tasks may exceed memory."""
         levels = with_bitstreams(self.table, task.member.sha256, task.levels, self.fingerprints[task.codec])
         return replace(task, levels=levels)
 
     def _prune(self, sha256: str, index: int) -> None:
-        """Delete the points of an image by other versions of a codec."""
+        """Delete the points of an image from other versions of a codec."""
         if (sha256, index) in self.outdated:
             self.outdated.discard((sha256, index))
             self.table.prune(sha256, self.codecs[index].name, self.fingerprints[index])
@@ -305,30 +308,30 @@ class _Build:
 
 
 def fits(codec: Codec, member: Member, colour: Colour) -> bool:
-    """Whether a codec can keep all of an image that is read by a rule."""
+    """Whether a codec can keep everything of an image that is read under a rule."""
     return codec.fits(member.format, alpha=member.alpha, profile=colour == "profile" and bool(member.profile))
 
 
 def _named(names: Sequence[str]) -> str:
-    """How many images, and which are the first of them."""
+    """The number of images, and the first names."""
     first = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
     return f"{len(names)} image{'s'[: len(names) > 1]} ({first})"
 
 
 def level_fingerprints(codec: Codec) -> list[str]:
-    """Those of a codec's levels."""
+    """The fingerprints of a codec's levels."""
     return [codec.fingerprint(level) for level in range(len(codec.levels))]
 
 
 def missing_levels(
     known: Mapping[str, Collection[str]], fingerprints: Sequence[str], metrics: Sequence[Metric]
 ) -> list[WantedLevel]:
-    """Which of an image's levels are to be measured, and by which metrics.
+    """The levels of an image to measure, and the metrics of each.
 
     Args:
-        known: as :meth:`allocator.tables.Table.measured` gives it.
-        fingerprints: of the codec's levels now.
-        metrics: that are wanted.
+        known: the measured fingerprints, from :meth:`allocator.tables.Table.measured`.
+        fingerprints: the current fingerprints of the codec's levels.
+        metrics: the metrics to measure.
     """
     levels = []
     for level, fingerprint in enumerate(fingerprints):
@@ -342,12 +345,12 @@ def missing_levels(
 def with_bitstreams(
     table: Table, sha256: str, levels: Iterable[WantedLevel], fingerprints: Sequence[str]
 ) -> tuple[WantedLevel, ...]:
-    """Levels of an image with the bitstreams that a table keeps of them, which then are only decoded.
+    """Add the bitstreams in a table to the levels of an image, which are then only decoded.
 
     Args:
-        table: that may keep some.
-        sha256: the image's.
-        levels: of one codec.
-        fingerprints: of the codec's levels now.
+        table: the table, which may contain some of the bitstreams.
+        sha256: the image's SHA-256.
+        levels: levels of one codec.
+        fingerprints: the current fingerprints of the codec's levels.
     """
     return tuple(replace(one, bitstream=table.bitstream(sha256, fingerprints[one.level])) for one in levels)

@@ -1,4 +1,4 @@
-"""What a build will take, before it is begun: counted from the table, timed on a sample."""
+"""Estimate a build before it starts: the work is counted in the table, and timed on a sample."""
 
 import contextlib
 import functools
@@ -28,40 +28,40 @@ from codec.picture import Colour
 
 _SAMPLES_A_JOB = 4
 _SECONDS = 30.0
-"""After which no more of the sample is begun."""
+"""Seconds after which no more of the sample is started."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a build has to do, and what that will take."""
+    """The work of a build, and its estimated time and space."""
 
     images: int
     new: int
-    """Images that the table doesn't know."""
+    """Images that the table does not contain."""
     points: int
-    """Operating points that the whole build asks for."""
+    """Operating points of the whole build."""
     missing: int
-    """Those to be measured."""
+    """Operating points that must be measured."""
     sampled: int
-    """Images that were timed."""
+    """Images in the timed sample."""
     jobs: int
-    """Processes at once that they were timed in."""
+    """Parallel processes during the timing."""
     seconds: float
-    """Of one worker for all that is missing."""
+    """Seconds that one worker needs for everything that is missing."""
     error: float
-    """Standard error of that, relative; infinite for a sample of one image."""
+    """Relative standard error of that; infinite for a sample of one image."""
     bytes: int
-    """By which the table grows."""
+    """Bytes by which the table grows."""
     failures: list[str]
-    """One sentence for each image of the sample that the build couldn't measure."""
+    """One sentence for each image of the sample that failed."""
 
 
 class _Work(NamedTuple):
     file: ImageFile
     sha256: str | None
-    """Of its pixels, if the table knows it."""
+    """The SHA-256 of its pixels, if the table contains it."""
     levels: tuple[tuple[WantedLevel, ...], ...]
-    """To be measured, by the codec's index."""
+    """Levels to measure, by the codec's index."""
 
 
 class _Sample(NamedTuple):
@@ -81,10 +81,11 @@ def estimate(
     keep_bitstreams: bool = True,
     colour: Colour = "raw",
 ) -> Estimate:
-    """What :func:`allocator.measure.build.build` of the same arguments would do.
+    """Estimate what :func:`allocator.measure.build.build` with the same arguments would do.
 
-    Files that the table knows by their path are taken to be what they were. Of the others, and of those that lack
-    points, a few are measured as the build would, in ``jobs`` processes at once; the table keeps what is measured.
+    Files whose paths the table contains are assumed to be unchanged. A few of the others, and of those that lack
+    points, are measured as in the build, in ``jobs`` parallel processes. The table keeps these
+    measurements.
 
     Raises:
         AllocatorError: see :func:`allocator.images.find_images`; or no image of the sample could be measured.
@@ -133,7 +134,7 @@ def _keep(
 def _missing(
     table: Table | None, files: Sequence[ImageFile], codecs: Sequence[Codec], metrics: Sequence[Metric]
 ) -> Iterator[_Work]:
-    """The images that have work to be done."""
+    """The images with missing points."""
     fingerprints = [level_fingerprints(codec) for codec in codecs]
     sha256 = {member.path: member.sha256 for member in table.members()} if table else {}
     for file in files:
@@ -147,7 +148,7 @@ def _missing(
 
 
 def _with_bitstreams(table: Table | None, work: _Work, codecs: Sequence[Codec]) -> _Work:
-    """What the table keeps is only decoded."""
+    """Bitstreams in the table are only decoded."""
     if table is None or work.sha256 is None:
         return work
     return work._replace(
@@ -161,10 +162,10 @@ def _with_bitstreams(table: Table | None, work: _Work, codecs: Sequence[Codec]) 
 def _timed(
     local: Local, codecs: Sequence[Codec], metrics: Sequence[Metric], chosen: Sequence[_Work], colour: Colour
 ) -> tuple[list[_Sample], list[str]]:
-    """Measure a sample, and tell what fails; after a time no more of it is begun.
+    """Measure a sample, and collect failures; after a time limit no more of it is started.
 
     Raises:
-        AllocatorError: all of it fails.
+        AllocatorError: the whole sample fails.
     """
     if not chosen:
         return [], []
@@ -175,7 +176,7 @@ def _timed(
             if index < 2 or time.monotonic() - started < _SECONDS:
                 yield work
 
-    # libraries and weights are loaded by the first level of the first images, which isn't timed
+    # the first level of the first images loads libraries and weights, and is not timed
     first = [one._replace(levels=tuple(levels[:1] for levels in one.levels)) for one in chosen[: local.processes]]
     samples, failures = [], []
     with local.start(codecs, metrics) as workers:
@@ -207,14 +208,14 @@ def _measure(colour: Colour, codecs: Sequence[Codec], work: _Work) -> _Sample:
     ]
     for level, point in zip(itertools.chain(*levels), itertools.chain(*points), strict=True):
         if level.bitstream is not None:
-            point.bitstream = None  # the table has it
+            point.bitstream = None  # the table contains it
     return _Sample(member, points, time.perf_counter() - start)
 
 
 def _size(
     samples: Sequence[_Sample], codecs: Sequence[Codec], metrics: Sequence[Metric], keep_bitstreams: bool
 ) -> int:
-    """Bytes that a table of the sample has beyond an empty one."""
+    """Bytes of a table of the sample beyond those of an empty one."""
     with tempfile.TemporaryDirectory() as folder, Table(path := Path(folder, "sample.db"), create=True) as table:
         table.add_metrics(metrics)
         empty = path.stat().st_size

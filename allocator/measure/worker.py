@@ -1,4 +1,4 @@
-"""What a worker does: reads images, and measures one image at the levels of one codec."""
+"""The work of a worker process: reading images, and measuring one image at the levels of one codec."""
 
 import functools
 import math
@@ -23,13 +23,13 @@ from codec.remote import is_address
 
 @dataclass(frozen=True)
 class WantedLevel:
-    """A level to be measured."""
+    """A level to measure."""
 
     level: int
     metrics: tuple[int, ...]
     """Indices of the metrics to measure."""
     bitstream: bytes | None = None
-    """Known from an earlier build: only to be decoded."""
+    """The bitstream of an earlier build, which is only decoded."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Task:
 
     @property
     def work(self) -> int:
-        """About proportional to the time that it takes."""
+        """A number that is approximately proportional to the time."""
         return self.pixels * len(self.levels)
 
 
@@ -57,17 +57,17 @@ _bank: tuple[Sequence[Codec], Sequence[Metric]] = ((), ())
 
 
 def prepare(codecs: Sequence[Codec], metrics: Sequence[Metric]) -> None:
-    """Make this process a worker: what it needs is loaded once for all that it will do."""
+    """Make this process a worker: it loads codecs and metrics once for all tasks."""
     global _bank
     _bank = (codecs, metrics)
-    # one thread a process, so that jobs share the cores and values don't depend on their number
+    # one thread per process, so that jobs share the cores and values do not depend on their number
     os.environ["OMP_NUM_THREADS"] = "1"
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
 
 
 def identify(colour: Colour, file: ImageFile) -> Member:
-    """What a table keeps of an image that is read by a rule.
+    """The properties of an image, read under a rule, that a table stores.
 
     Raises:
         ImageError: see :func:`codec.picture.read_picture`.
@@ -88,12 +88,12 @@ def identify(colour: Colour, file: ImageFile) -> Member:
 
 
 def absolute(path: str) -> str:
-    """A path as tables keep it."""
+    """A path as tables store it."""
     return path if is_address(path) else str(Path(path).resolve())
 
 
 def measure(task: Task) -> list[Point]:
-    """One image at the wanted levels of one codec.
+    """Measure one image at the requested levels of one codec.
 
     Raises:
         CodecError: the image can't be read or has changed, the codec or a metric fails on it, or memory is short.
@@ -151,12 +151,12 @@ def _points(task: Task) -> list[Point]:
 def _values(
     metrics: Sequence[tuple[Metric, Callable[[], Sequence[Any]]]], seen: Sequence[RGBImage], at: str
 ) -> dict[str, float]:
-    """By fingerprint the values of metrics, over the background where each is worse.
+    """The values of metrics by fingerprint, over the background where each is worse.
 
     Args:
-        metrics: each with what makes its references, one for each background.
+        metrics: metrics with their references, one for each background.
         seen: the decoded image over each background.
-        at: the level, in words.
+        at: the level, for messages.
     """
     values = {}
     for metric, references in metrics:
@@ -171,7 +171,7 @@ def _values(
 
 @functools.lru_cache(maxsize=1)
 def _original(path: str, sha256: str, colour: Colour) -> tuple[Picture, Callable[[int], list[Any]]]:
-    """An image and its metrics' references over each background; the last one is kept for the next codec."""
+    """An image and its metrics' references over each background; the last image is cached for the next codec."""
     picture = read_picture(path, colour)
     if picture.sha256 != sha256:
         raise ImageError(f"{path}: has changed during the build; start it again.")

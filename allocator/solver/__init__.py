@@ -1,1 +1,1 @@
-"""The integer program on arrays: exact bounds, and PuLP for what they leave over."""
+"""The integer program on arrays: exact bounds, and PuLP for the remaining core."""

@@ -1,8 +1,8 @@
-"""The whole operational rate-quality curve in one sweep, instead of one solve a budget.
+"""The whole operational rate-quality curve in one sweep, instead of one solve per budget.
 
-Each item's options that some price would choose lie on the lower convex hull of its (weight, cost) points. Taking the
-hulls' steps of all items in the order of their slope, steepest first, gives one allocation after the other; each one
-is optimal for the budget that it uses up exactly, and its slope is the price there (Everett 1963).
+The options of an item that are optimal for some price form the lower convex hull of its (weight, cost) points.
+Taking the steps of all items' hulls in the order of their slope, steepest first, produces a sequence of allocations.
+Each one is optimal for the budget that it uses exactly, and the slope is the price there (Everett 1963).
 """
 
 import math
@@ -16,27 +16,27 @@ from allocator.solver.knapsack import Floats, Ints, check_problem, drop_dominate
 
 @dataclass(frozen=True)
 class Frontier:
-    """Allocations from the lightest to the best, one for each step; step s of S turns allocation s into s + 1."""
+    """Allocations from the lightest to the best, one for each step; step s of S leads from allocation s to s + 1."""
 
     first: Ints
     """Column of each item's lightest option, shape (items,): allocation 0."""
     item: Ints
-    """Which item takes the step, shape (S,)."""
+    """The item that takes the step, shape (S,)."""
     option: Ints
-    """Column of the option that it takes, shape (S,)."""
+    """Column of that item's new option, shape (S,)."""
     price: Floats
-    """What the step gains for each unit of weight, falling, shape (S,)."""
+    """The step's gain per unit of weight, decreasing, shape (S,)."""
     weight: Ints
-    """Total weight of each allocation, rising, shape (S + 1,)."""
+    """Total weight of each allocation, increasing, shape (S + 1,)."""
     cost: Floats
-    """Total cost of each allocation, falling, shape (S + 1,); the least for that weight."""
+    """Total cost of each allocation, decreasing, shape (S + 1,); the lowest possible for that weight."""
 
     def at(self, budget: int) -> int:
         """The last allocation within a budget; -1 if the lightest exceeds it."""
         return int(np.searchsorted(self.weight, budget, side="right")) - 1
 
     def bound(self, budget: int) -> float:
-        """No allocation within the budget costs less: the curve's chord there."""
+        """A lower bound on the cost within the budget: the curve's chord there."""
         index = self.at(budget)
         if index < 0:
             return math.inf
@@ -47,21 +47,21 @@ class Frontier:
     def choices(self, index: int) -> Ints:
         """Column of each item's option in allocation ``index``, shape (items,)."""
         chosen = self.first.copy()
-        # an item's later step overwrites its earlier one
+        # a later step of an item overwrites the earlier one
         chosen[self.item[:index]] = self.option[:index]
         return chosen
 
 
 def sweep(cost: ArrayLike, weight: ArrayLike, *, available: ArrayLike | None = None) -> Frontier:
-    """All supported allocations of a problem as :func:`allocator.solver.knapsack.solve` takes it.
+    """All supported allocations of a problem, with the arguments of :func:`allocator.solver.knapsack.solve`.
 
     Args:
         cost: shape (items, options), finite floats.
-        weight: shape (items, options), integers from 0.
-        available: shape (items, options), False for options that don't exist.
+        weight: shape (items, options), integers of at least 0.
+        available: shape (items, options), False for options that do not exist.
 
     Raises:
-        SolveError: as :func:`allocator.solver.knapsack.solve`.
+        SolveError: see :func:`allocator.solver.knapsack.solve`.
     """
     order, costs, weights = drop_dominated(*check_problem(cost, weight, 0, available))
     item, column = np.nonzero(np.isfinite(costs))
@@ -86,12 +86,12 @@ def sweep(cost: ArrayLike, weight: ArrayLike, *, available: ArrayLike | None = N
 def _hull(
     item: NDArray[np.intp], column: NDArray[np.intp], costs: Floats, weights: Ints
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Leave out, all items at once, the options on or above their neighbours' chord, until there are none.
+    """Remove the options on or above the chord of their neighbours, for all items at once, until none is left.
 
-    Such an option is no corner of the hull, whatever becomes of its neighbours.
+    Such an option is not a corner of the hull, even if its neighbours are removed.
     """
     while True:
-        with np.errstate(divide="ignore", invalid="ignore"):  # between items, where it isn't looked at
+        with np.errstate(divide="ignore", invalid="ignore"):  # between items, where it is not used
             slope = np.diff(costs[item, column]) / np.diff(weights[item, column])
         inner = (item[1:-1] == item[:-2]) & (item[1:-1] == item[2:])
         keep = np.ones(len(item), bool)

@@ -1,22 +1,24 @@
-"""One choice for each item under one budget, at least total cost: the multiple-choice knapsack, solved exactly.
+"""Choose one option for each item within a budget at the lowest total cost: the multiple-choice knapsack problem.
 
-This is the allocation without images or codecs: two arrays and a budget in, choices and a certificate out. With
+This is the allocation without images or codecs: it takes two arrays and a budget, and returns choices and a
+certificate. With
 cost ``c``, weight ``w`` and budget ``B``::
 
     minimise sum_i sum_j c_ij x_ij   subject to   sum_i sum_j w_ij x_ij <= B,   sum_j x_ij = 1,   x binary
 
-Weights of bytes per pixel of the image make it PO-DKIC's equation 6, weights of bytes the challenge's pooled rate.
+With weights in bytes per pixel of the image, this is PO-DKIC's equation 6; with weights in bytes, it is the
+challenge's pooled rate.
 
-The way there:
+The method:
 
-1. The dual: for a price ``p`` of one unit of weight each item picks its least ``c + p w`` alone. The best price
-   gives a lower bound, and every option a *regret*: how far its ``c + p w`` lies above its item's least. For any
-   allocation, cost - bound = sum of regrets + p * unused budget: that is its gap.
-2. An option whose regret exceeds the best known gap is in no better allocation. Of millions a few hundred remain.
-3. A dynamic program over these, least regret first, spends what budget the dual's choice left. States whose regrets
-   exceed the gap go, and so do those that can't fill the budget any more. If it need not drop others for want of
-   room, its best is proven optimal; that is so for nearly all problems that images give.
-4. Whatever is left after that, the core, is an integer program that PuLP solves to proven optimality.
+1. The dual: for a price ``p`` of one unit of weight, each item picks its lowest ``c + p w`` independently. The best
+   price gives a lower bound. It also gives every option a *regret*: the difference between its ``c + p w`` and the
+   lowest of its item. For any allocation, its gap is cost - bound = sum of regrets + p * unused budget.
+2. An option whose regret exceeds the best known gap is in no better allocation. Of millions, a few hundred remain.
+3. A dynamic program over these, lowest regret first, spends the budget that the dual's choice left. It discards
+   states whose regrets exceed the gap and states that can no longer fill the budget. If it discards no others for
+   lack of room, its best state is proven optimal; this holds for nearly all problems from images.
+4. The remaining options, the core, form an integer program that PuLP solves to proven optimality.
 """
 
 import itertools
@@ -33,17 +35,20 @@ from allocator.solver.pulp_solvers import PulpSolver, Status
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
 
-_STATES = (10_000, 100_000)  # of the dynamic program's first pass, and of the second, with what the first leaves
-LARGEST = 2**24  # weight that a solver in floats is given, larger ones scaled down; at 2**31 HiGHS errs at times
-_TRUST = 1e-4  # of the gap: solvers call worse than that optimal only by a fault
-EXCLUSIONS = 100  # choices over the budget that a core may lose before it's given up
+_STATES = (
+    10_000,
+    100_000,
+)  # in the dynamic program's first pass, and in the second, over the options that the first leaves
+LARGEST = 2**24  # largest weight given to a solver (floats); at 2**31 HiGHS sometimes fails
+_TRUST = 1e-4  # share of the gap; a solver that reports a worse result as optimal is faulty
+EXCLUSIONS = 100  # choices over the budget that are excluded from a core before it is given up
 INDISTINCT = "Too many choices over the budget are within it for the solver's floats."
-_MOVES = 4000  # options that a pass looks at
-ROUNDING = 1e-12  # relative float64 error that sums of costs may carry, generously
+_MOVES = 4000  # options that a pass considers
+ROUNDING = 1e-12  # a generous bound on the relative float64 error of sums of costs
 
 
 class Infeasible(SolveError):
-    """Even the lightest options together exceed the budget."""
+    """The lightest options together exceed the budget."""
 
     def __init__(self, least: int, budget: int) -> None:
         super().__init__(f"The lightest choice weighs {least:,}, over the budget of {budget:,}.")
@@ -58,30 +63,31 @@ class Solution:
     choices: Ints
     """Column of each item's option, shape (items,)."""
     cost: float
-    """Total, rounded once."""
+    """The total cost, rounded once."""
     weight: int
-    """Total, exact; at most the budget."""
+    """The exact total weight, at most the budget."""
     price: float
-    """The dual's price: by how much the cost falls, about, with one more unit of budget."""
+    """The dual's price: approximately how much the cost falls with one more unit of budget."""
     bound: float
     """No allocation within the budget costs less."""
     core: int
-    """Options that the bounds left for the integer program."""
+    """The number of options that the bounds left for the integer program."""
     reason: str = ""
-    """One sentence on why it isn't proven optimal; empty if it is."""
+    """One sentence on why it is not proven optimal; empty if it is."""
     note: str = ""
-    """What :mod:`allocator.solver.whole_program` says of its comparison; otherwise empty."""
+    """The comparison by :mod:`allocator.solver.whole_program`; otherwise empty."""
 
     @property
     def gap(self) -> float:
-        """How far above the optimum the cost can be; 0 when it's proven optimal (to the rounding of float64 sums,
-        a relative 1e-12).
+        """The largest possible difference between the cost and the optimum.
+
+        0 if the choice is proven optimal (up to the rounding of float64 sums, a relative 1e-12).
         """
         return max(0.0, self.cost - self.bound)
 
     @property
     def optimal(self) -> bool:
-        """Whether no allocation is better."""
+        """Whether it is proven that no allocation is better."""
         return self.gap == 0
 
 
@@ -94,23 +100,22 @@ def solve(
     solver: str = "cbc",
     time_limit: float | None = None,
 ) -> Solution:
-    """Choose one option for each item so that total weight is at most ``budget`` and total cost is least.
+    """Choose one option for each item so that the total weight is at most ``budget`` and the total cost is lowest.
 
     Args:
         cost: shape (items, options), finite floats.
-        weight: shape (items, options), integers from 0.
+        weight: shape (items, options), integers of at least 0.
         budget: an integer.
-        available: shape (items, options), False for options that don't exist; what stands in cost and weight
-            there doesn't matter.
-        solver: of the core, ``cbc`` (comes with PuLP), ``highs`` (needs the ``highs`` extra), or another as
-            :func:`allocator.solver.pulp_solvers.run` takes it. It runs in a child process.
-        time_limit: seconds for the core. Past it, or if the solver fails, the best found is returned with its honest
-            gap and the reason.
+        available: shape (items, options), False for options that do not exist; their costs and weights are ignored.
+        solver: the solver of the core: ``cbc`` (part of PuLP), ``highs`` (needs the extra ``highs``), or another that
+            :func:`allocator.solver.pulp_solvers.run` accepts. It runs in a child process.
+        time_limit: seconds for the core. After that, or if the solver fails, the best known allocation is returned
+            with its gap and the reason.
 
     Raises:
-        SolveError: wrong shapes, NaN or infinite values, negative or fractional weights, an item without
-            options, sums that exceed 62 bits, an unknown or uninstalled solver.
-        Infeasible: no choice fits the budget.
+        SolveError: shapes are wrong, values are NaN or infinite, weights are negative or fractional, an item has no
+            options, sums exceed 62 bits, or the solver is unknown or not installed.
+        Infeasible: no choice is within the budget.
     """
     pulp_solver = PulpSolver(solver, time_limit)
     costs, weights, there = check_problem(cost, weight, budget, available)
@@ -122,10 +127,10 @@ def solve(
 
 
 def lower_bound(cost: ArrayLike, weight: ArrayLike, budget: int, *, available: ArrayLike | None = None) -> float:
-    """What no choice within the budget can cost less than; infinite if none is within it. Arguments as :func:`solve`.
+    """A lower bound on the cost within the budget; infinite if no choice is within it. Arguments as in :func:`solve`.
 
     Raises:
-        SolveError: as :func:`solve`.
+        SolveError: see :func:`solve`.
     """
     try:
         return _dual(*drop_dominated(*check_problem(cost, weight, budget, available))[1:], budget).bound
@@ -134,16 +139,16 @@ def lower_bound(cost: ArrayLike, weight: ArrayLike, budget: int, *, available: A
 
 
 def least_worst(cost: ArrayLike, weight: ArrayLike, budget: int, *, available: ArrayLike | None = None) -> float:
-    """The least t for which every item can have a cost of at most t within the budget. Arguments as :func:`solve`.
+    """The lowest t for which every item can have a cost of at most t within the budget. Arguments: see :func:`solve`.
 
     Raises:
-        SolveError, Infeasible: as :func:`solve`.
+        SolveError, Infeasible: see :func:`solve`.
     """
     costs, weights, there = check_problem(cost, weight, budget, available)
     heavy = np.where(there, weights, np.iinfo(np.int64).max)
     if (least := int(heavy.min(axis=1).sum())) > budget:
         raise Infeasible(least, budget)
-    # no t below the worst of the items' best is possible at all
+    # no t below the worst of the items' lowest costs is possible
     possible = np.unique(costs[there])
     possible = possible[possible >= np.where(there, costs, np.inf).min(axis=1).max()]
 
@@ -160,7 +165,7 @@ def least_worst(cost: ArrayLike, weight: ArrayLike, budget: int, *, available: A
 def check_problem(
     cost: ArrayLike, weight: ArrayLike, budget: int, available: ArrayLike | None
 ) -> tuple[Floats, Ints, NDArray[np.bool_]]:
-    """A problem as arrays of one kind, or a :class:`SolveError`."""
+    """Convert a problem to arrays of fixed types, or raise a :class:`SolveError`."""
     costs = np.asarray(cost, dtype=np.float64)
     given = np.asarray(weight)
     there = np.ones(costs.shape, bool) if available is None else np.asarray(available, dtype=bool)
@@ -192,15 +197,15 @@ def check_problem(
 
 
 def drop_dominated(costs: Floats, weights: Ints, there: NDArray[np.bool_]) -> tuple[NDArray[np.intp], Floats, Ints]:
-    """Each item's options by weight, and infinite costs for those that a lighter or equal one equals or beats.
+    """Sort each item's options by weight, and give dominated options infinite costs.
 
-    Among equals the first column stays, so that ties break the same way every time.
+    Among equal options the first column remains, so ties are always resolved in the same way.
     """
     heavy = np.where(there, weights, np.iinfo(np.int64).max)
     costs = np.where(there, costs, np.inf)
     order = np.argsort(heavy, axis=1, kind="stable")
     sorted_weights = np.take_along_axis(heavy, order, 1)
-    if (sorted_weights[:, 1:] == sorted_weights[:, :-1]).any():  # of equal weights the least cost comes first
+    if (sorted_weights[:, 1:] == sorted_weights[:, :-1]).any():  # among equal weights the lowest cost comes first
         by_cost = np.argsort(costs, axis=1, kind="stable")
         by_weight = np.argsort(np.take_along_axis(heavy, by_cost, 1), axis=1, kind="stable")
         order = np.take_along_axis(by_cost, by_weight, 1)
@@ -215,18 +220,18 @@ def drop_dominated(costs: Floats, weights: Ints, there: NDArray[np.bool_]) -> tu
 class _Dual:
     price: float
     choices: NDArray[np.intp]
-    """At this price; of equal ones the lighter, so that they fit the budget."""
+    """The choices at this price; among equal options the lighter ones, so that they fit the budget."""
     bound: float
 
 
 def _dual(costs: Floats, weights: Ints, budget: int) -> _Dual:
-    """The best price, by secants between a price too low (over budget) and one too high.
+    """Find the best price, by secants between a price that is too low (over budget) and one that is too high.
 
-    An item that chooses alike at both ends is settled for all prices between, so rounds get ever cheaper.
+    An item that chooses the same option at both ends does so for all prices between, so each round is cheaper.
     """
     rows = np.arange(len(costs))
     low = np.argmin(costs, axis=1)  # price 0
-    high = np.zeros(len(costs), np.intp)  # any price: the lightest
+    high = np.zeros(len(costs), np.intp)  # a very high price: the lightest options
     if int(weights[rows, low].sum()) <= budget:
         return _Dual(0.0, low, math.fsum(costs[rows, low]))
     if (least := int(weights[rows, high].sum())) > budget:
@@ -241,7 +246,7 @@ def _dual(costs: Floats, weights: Ints, budget: int) -> _Dual:
         price = math.fsum(c_high - c_low) / int((w_low - w_high).sum())
         middle = np.argmin(a_costs + price * a_weights, axis=1)
         c_middle, w_middle = a_costs[some, middle], a_weights[some, middle]
-        # how far the new line lies under the chord; nothing but rounding means that the chord is an edge
+        # how far the new line is below the chord; if it is only rounding, the chord is an edge
         gain = (c_high - c_middle) - price * (w_middle - w_high)
         if math.fsum(gain) <= ROUNDING * math.fsum(abs(c_high) + price * w_high):
             break
@@ -259,7 +264,7 @@ def _dual(costs: Floats, weights: Ints, budget: int) -> _Dual:
 
 
 class _Search:
-    """From the dual's choice to a proven optimum."""
+    """Improves the dual's choice to a proven optimum."""
 
     def __init__(self, costs: Floats, weights: Ints, dual: _Dual, budget: int) -> None:
         self.costs = costs
@@ -268,7 +273,7 @@ class _Search:
         self.budget = budget
         self.rows = np.arange(len(costs))
         self.choices = dual.choices.copy()
-        """The best known."""
+        """Returns the best known choice."""
 
     def cost(self, choices: NDArray[np.intp]) -> float:
         return math.fsum(self.costs[self.rows, choices])
@@ -277,7 +282,7 @@ class _Search:
         return int(self.weights[self.rows, choices].sum())
 
     def solution(self, core: int = 0, reason: str = "") -> Solution:
-        """The best known: proven optimal, or for some reason not."""
+        """The best known choice, which is proven optimal or comes with a reason."""
         cost = self.cost(self.choices)
         bound = min(cost, self.dual.bound) if reason else cost
         return Solution(
@@ -309,7 +314,7 @@ class _Search:
         return self._solve_core(regrets, items, options, gap, pulp_solver)
 
     def _moves(self, regrets: Floats, gap: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Options, other than the dual's, that an allocation better than ``gap`` above the bound may hold."""
+        """Options, other than the dual's, that an allocation within ``gap`` of the bound may use."""
         keep = regrets < gap + self.tolerance
         keep[self.rows, self.dual.choices] = False
         items, options = np.nonzero(keep)
@@ -318,9 +323,9 @@ class _Search:
     def _fill(
         self, regrets: Floats, items: NDArray[np.intp], options: NDArray[np.intp], gap: float, states: int
     ) -> tuple[float, bool]:
-        """Use the slack: a dynamic program over the items of least regret, with so many states at most.
+        """Use the slack: a dynamic program over the items of lowest regret, with a limited number of states.
 
-        Returns the gap of the best found, and whether the program was complete: then nothing better exists.
+        Returns the gap of the best state, and whether the program was complete; then nothing better exists.
         """
         price, slack = self.dual.price, self.slack
         regret = regrets[items, options]
@@ -331,7 +336,7 @@ class _Search:
             complete = False
         extra = self.weights[items, options] - self.weights[items, self.dual.choices[items]]
         stages = _by_item(items, regret)
-        # what the stages after each one can still add to or take from the weight
+        # how much the remaining stages can still add to or take from the weight
         most = _sums_of_later([max(0, int(extra[moves].max())) for moves in stages])
         least_extra = _sums_of_later([min(0, int(extra[moves].min())) for moves in stages])
 
@@ -366,7 +371,7 @@ class _Search:
         history: list[tuple[NDArray[np.intp], NDArray[np.intp]]],
         state: int,
     ) -> None:
-        """Make the choices that led to a state the best known."""
+        """Make the choices that led to a state the best known choice."""
         self.choices = self.dual.choices.copy()
         for parent, move in reversed(history):
             if move[state] >= 0:
@@ -381,14 +386,14 @@ class _Search:
         gap: float,
         pulp_solver: PulpSolver,
     ) -> Solution:
-        # Weights in units of ``unit``, rounded down, and what that drops of each: an option's regret gets back what
-        # the price says of that, so the objective stays exact while the budget allows too much by less than a unit
-        # an item. What that lets in and the true budget doesn't is excluded, one by one.
+        # Weights are rounded down to units of ``unit``. An option's regret gets the price of the rounded part, so the
+        # objective stays exact, while the budget allows too much by less than one unit per item. Choices that exceed
+        # the true budget because of this are excluded one by one.
         base = self.dual.choices
         extra = self.weights[items, options] - self.weights[items, base[items]]
         unit = -(-max(int(abs(extra).max()), self.slack) // LARGEST)
         units, dropped = np.divmod(extra, unit)
-        scale = max(gap, self.tolerance)  # regrets from 0 to 1 suit the solver's tolerances
+        scale = max(gap, self.tolerance)  # regrets between 0 and 1 match the solver's tolerances
         factors = (regrets[items, options] - self.dual.price * dropped) / scale
 
         import pulp
@@ -417,14 +422,14 @@ class _Search:
                 return self.solution(len(items), "The solver called a choice optimal that is worse than a known one.")
             if fits and worse < 0:
                 self.choices = found
-            if fits or worse >= 0:  # if what is found is optimal, then the best known is
+            if fits or worse >= 0:  # if this is optimal, then so is the best known choice
                 return self.solution(len(items), outcome.reason)
             program += pulp.lpSum(x if t else -x for x, t in zip(take, taken, strict=True)) <= int(taken.sum()) - 1
         return self.solution(len(items), INDISTINCT)
 
 
 def _by_item(items: NDArray[np.intp], regret: Floats) -> list[NDArray[np.intp]]:
-    """Positions of each item's moves, items in the order of their least regret."""
+    """Positions of each item's moves, with the items in the order of their lowest regret."""
     order = np.lexsort((regret, items))
     groups = np.split(order, np.flatnonzero(np.diff(items[order])) + 1) if len(order) else []
     return sorted(groups, key=lambda group: float(regret[group[0]]))
@@ -435,7 +440,7 @@ def _sums_of_later(values: list[int]) -> list[int]:
 
 
 def _undominated_states(used: Ints, cost: Floats) -> NDArray[np.intp]:
-    """Positions of the states than which no other is as light at as low a cost."""
+    """Positions of the states that no other state dominates in weight and cost."""
     order: NDArray[np.intp] = np.lexsort((cost, used))
     if not len(order):
         return order

@@ -1,8 +1,8 @@
-"""The child process of :mod:`allocator.solver.pulp_solvers`: it solves what standard input brings.
+"""The child process of :mod:`allocator.solver.pulp_solvers`: it solves the programs from standard input.
 
-Run as a script. Each line read and written is one JSON document: first the parent's ``sys.path``, which an empty
-object answers, then requests and their answers. The process ends, and with it what its solvers started, as soon as
-standard input does: when the parent closes it or is no more.
+It runs as a script. Each line that it reads or writes is one JSON document: first the parent's ``sys.path``, which it
+answers with an empty object, then requests and their answers. When standard input ends because the parent closed it
+or ended, the process ends, with all processes that its solvers started.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ from typing import Any, TextIO
 
 _NAMES = {"cbc": "PULP_CBC_CMD", "highs": "HiGHS"}
 _PROOF = {"gapRel": 0.0, "gapAbs": 1e-9}
-"""Asked of every solver that has such options."""
-_MORE = {"cbc": {"options": ["increment 1e-9"]}}  # it is content with 1e-5 otherwise
+"""Options for every solver that supports them."""
+_MORE = {"cbc": {"options": ["increment 1e-9"]}}  # its default is 1e-5
 
 
 def _main() -> None:
     requests, answers = _take_over_streams()
     sys.path[:] = json.loads(requests.readline())
-    with contextlib.suppress(OSError):  # where memory runs out, Linux ends this process before any other
+    with contextlib.suppress(OSError):  # if memory runs out, Linux ends this process first
         Path("/proc/self/oom_score_adj").write_text("1000")
     importlib.import_module("pulp")
     _write(answers, {})
@@ -40,13 +40,13 @@ def _main() -> None:
         request = json.loads(lines.get())
         try:
             answer = _solve(request["program"], request["solver"], request["time_limit"])
-        except Exception as error:  # of anybody's solver
+        except Exception as error:  # from any solver
             answer = {"error": f"{type(error).__name__}: {error}"}
         _write(answers, answer)
 
 
 def _take_over_streams() -> tuple[TextIO, TextIO]:
-    """The standard streams for this program alone: what a solver prints goes nowhere."""
+    """Reserve the standard streams for this program, and discard what solvers print."""
     requests, answers = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):

@@ -1,8 +1,8 @@
-"""PuLP's solvers in a child process, where a crash, a hang or the want of memory costs no more than the proof.
+"""PuLP's solvers in a child process, so that a crash, a hang or a lack of memory loses only the proof.
 
-:func:`run` takes a program of PuLP's and gives a typed, checked :class:`Outcome`. A child is started when the first
-program comes and serves those after it; one that fails is ended with all that it started, and the next program gets
-a new one. Children end with this process, however it ends.
+:func:`run` takes a PuLP program and returns a typed, checked :class:`Outcome`. A child is started for the first
+program and also solves later ones. A child that fails is ended with all its processes, and the next program gets
+a new one. Children always end with this process.
 """
 
 import atexit
@@ -29,18 +29,18 @@ from allocator.errors import SolveError
 
 _SCRIPT = Path(__file__).with_name("process.py")
 _START = 60.0  # seconds for a child to import PuLP
-_GRACE = 2.0  # seconds past its time limit, and a tenth of it, for a solver to stop by itself
-_POLL = 0.1  # seconds: Windows hears of Ctrl-C between waits only
-_INTEGRAL = 1e-5  # solvers take this for a whole number; their own tolerances are 1e-6 or less
+_GRACE = 2.0  # seconds, plus a tenth of its time limit, for a solver to stop by itself after the limit
+_POLL = 0.1  # seconds: Windows handles Ctrl-C only between waits
+_INTEGRAL = 1e-5  # accepted difference from a whole number; solvers' own tolerances are 1e-6 or less
 _FEASIBLE = 1e-6  # relative to a constraint's terms
 
 
 class Status(StrEnum):
-    """What a solver says of a program."""
+    """A solver's result for a program."""
 
     optimal = "optimal"
     feasible = "feasible"
-    """There are values, not proven best."""
+    """There are values, but they are not proven optimal."""
     infeasible = "infeasible"
     unbounded = "unbounded"
     unsolved = "unsolved"
@@ -48,30 +48,30 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a program."""
+    """The outcome of a program."""
 
     status: Status
     values: dict[str, float] = field(default_factory=dict)
-    """Of every variable, by name, when optimal or feasible. They keep to the program's constraints, to a relative
-    1e-6; those of integer variables are whole.
+    """The value of every variable by name, if optimal or feasible. The values satisfy the program's constraints up to
+    a relative 1e-6; those of integer variables are whole numbers.
     """
     reason: str = ""
-    """One sentence on why nothing is proven, when feasible or unsolved."""
+    """One sentence on why nothing is proven, if feasible or unsolved."""
     seconds: float = 0.0
 
 
 class _Failure(Exception):
-    """The child process is of no more use; the message says why, after the solver's name."""
+    """The child process can't be used any more; the message continues a sentence that starts with the solver."""
 
 
 def require(solver: str) -> None:
-    """Make sure that there is such a solver, as cheaply as it can be known.
+    """Check cheaply that a solver exists.
 
     Args:
-        solver: ``cbc``, ``highs``, PuLP's name of another, or ``module:Class`` for a class of PuLP's kind.
+        solver: ``cbc``, ``highs``, PuLP's name of another, or ``module:Class`` for a class with PuLP's interface.
 
     Raises:
-        SolveError: there is no such solver, or it isn't installed.
+        SolveError: there is no such solver, or it is not installed.
     """
     if solver == "highs" and importlib.util.find_spec("highspy") is None:
         raise SolveError("The solver 'highs' isn't installed; pip install 'clic-allocator[highs]'.")
@@ -84,7 +84,7 @@ def require(solver: str) -> None:
 
 
 def list_solvers() -> list[str]:
-    """The names of PuLP's solvers that are installed, sorted: ``cbc`` and ``highs``, and PuLP's names of others."""
+    """The names of the installed PuLP solvers, sorted: ``cbc`` and ``highs``, and PuLP's names of others."""
     import pulp
 
     names = {"PULP_CBC_CMD": "cbc", "HiGHS": "highs"}
@@ -94,15 +94,15 @@ def list_solvers() -> list[str]:
 
 
 def run(program: Any, solver: str, time_limit: float | None = None) -> Outcome:
-    """Solve a program to proven optimality in a child process, or as far as the time goes.
+    """Solve a program to proven optimality in a child process, or as far as the time allows.
 
     Args:
-        program: a ``pulp.LpProblem`` whose variables have different names. It isn't changed.
-        solver: as :func:`require` takes it.
-        time_limit: seconds. A solver that doesn't stop soon after is ended.
+        program: a ``pulp.LpProblem`` whose variables have different names. It is not changed.
+        solver: see :func:`require`.
+        time_limit: seconds. A solver that does not stop soon after is ended.
 
     Raises:
-        SolveError: there is no such solver, or it isn't installed.
+        SolveError: there is no such solver, or it is not installed.
     """
     require(solver)
     start = time.monotonic()
@@ -124,14 +124,14 @@ def run(program: Any, solver: str, time_limit: float | None = None) -> Outcome:
 
 
 class PulpSolver:
-    """A solver, and the time that all programs given to it share.
+    """A solver, and a time limit that all its programs share.
 
     Args:
-        solver: as :func:`require` takes it.
+        solver: see :func:`require`.
         time_limit: seconds from now; None for no limit.
 
     Raises:
-        SolveError: there is no such solver, or it isn't installed.
+        SolveError: there is no such solver, or it is not installed.
     """
 
     def __init__(self, solver: str, time_limit: float | None = None) -> None:
@@ -140,12 +140,12 @@ class PulpSolver:
         self._deadline = None if time_limit is None else time.monotonic() + time_limit
 
     def run(self, program: Any) -> Outcome:
-        """As :func:`run`, within the time that is left."""
+        """:func:`run` within the remaining time."""
         return run(program, self._solver, None if self._deadline is None else self._deadline - time.monotonic())
 
 
 def _read(program: Any, answer: dict[str, Any]) -> tuple[Status, dict[str, float], str]:
-    """An answer's status and values, checked, and why nothing is proven."""
+    """The checked status and values of an answer, and why nothing is proven."""
     import pulp
 
     statuses = {
@@ -169,7 +169,7 @@ def _read(program: Any, answer: dict[str, Any]) -> tuple[Status, dict[str, float
 
 
 def _fault(program: Any, values: dict[str, Any]) -> str:
-    """What is wrong with the values of a program's variables; empty if nothing is."""
+    """The fault in the values of a program's variables; empty if there is none."""
     import pulp
 
     for x in program.variables():
@@ -198,14 +198,14 @@ _idle: list["_Child"] = []
 
 
 def _ask(request: dict[str, Any], time_limit: float | None) -> dict[str, Any]:
-    """A child's answer.
+    """The answer of a child.
 
     Raises:
         _Failure: there is none.
     """
     child = None
     while _idle and child is None:
-        with contextlib.suppress(IndexError):  # taken by another thread
+        with contextlib.suppress(IndexError):  # in use by another thread
             child = _idle.pop()
             if not child.alive():
                 child.end()
@@ -221,7 +221,7 @@ def _ask(request: dict[str, Any], time_limit: float | None) -> dict[str, Any]:
 
 
 class _Child:
-    """A process that solves; in a group of its own, so that a terminal's Ctrl-C reaches it through this one only."""
+    """A solving process, in its own process group, so that Ctrl-C reaches it only through this process."""
 
     def __init__(self) -> None:
         windows = sys.platform == "win32"
@@ -255,10 +255,10 @@ class _Child:
     def ask(
         self, request: Any, seconds: float | None, late: str = "did not stop at its time limit and was ended"
     ) -> dict[str, Any]:
-        """What it answers to a request within so many seconds.
+        """The answer to a request within a time limit in seconds.
 
         Raises:
-            _Failure: it doesn't answer in time, ends, or answers what is no JSON object.
+            _Failure: it does not answer in time, ends, or does not answer with a JSON object.
         """
         deadline = math.inf if seconds is None else time.monotonic() + seconds
         try:
@@ -292,7 +292,7 @@ class _Child:
         return f"ended with status {code}"
 
     def end(self) -> None:
-        """It and all that it started."""
+        """End it and all processes that it started."""
         if sys.platform == "win32":
             subprocess.run(["taskkill", "/F", "/T", "/PID", str(self._process.pid)], capture_output=True, check=False)
         else:
@@ -305,7 +305,7 @@ class _Child:
 
 
 def _listen(stream: IO[bytes], answers: "queue.SimpleQueue[bytes]") -> None:
-    """Hand on a child's lines, the empty one last."""
+    """Forward a child's lines, ending with an empty one."""
     with stream:
         for line in stream:
             answers.put(line)
@@ -318,5 +318,5 @@ def _end_all() -> None:
         _idle.pop().end()
 
 
-if hasattr(os, "register_at_fork"):  # a fork has no use for its parent's children
+if hasattr(os, "register_at_fork"):  # a fork does not use its parent's children
     os.register_at_fork(after_in_child=_idle.clear)

@@ -24,27 +24,27 @@ def solve_two(
     solver: str = "cbc",
     time_limit: float | None = None,
 ) -> Solution:
-    """As :func:`allocator.solver.knapsack.solve`, with a second weight and budget.
+    """:func:`allocator.solver.knapsack.solve` with a second weight and budget.
 
-    The second weight's price is found by bisection. At each price what remains is a problem of one budget, whose
-    optimum bounds this one from below; where it keeps to both budgets it is a candidate. Options whose regret at the
-    best price exceeds the gap go, and PuLP solves the rest.
+    Bisection finds the price of the second weight. At each price, a problem with one budget remains. Its optimum is a
+    lower bound, and a candidate if it meets both budgets. Options whose regret at the best price exceeds the gap are
+    removed, and PuLP solves the rest.
 
     Args:
         cost: shape (items, options), finite floats.
-        weight: shape (items, options), integers from 0.
+        weight: shape (items, options), integers of at least 0.
         budget: an integer.
-        second_weight: shape (items, options), integers from 0.
+        second_weight: shape (items, options), integers of at least 0.
         second_budget: an integer.
-        available: shape (items, options), False for options that don't exist.
-        solver: of the rest, as :func:`allocator.solver.knapsack.solve` takes it.
-        time_limit: seconds. Past it, or if the solver fails, the best found is returned with its honest gap and the
-            reason.
+        available: shape (items, options), False for options that do not exist.
+        solver: the solver of the rest, see :func:`allocator.solver.knapsack.solve`.
+        time_limit: seconds. After that, or if the solver fails, the best known allocation is returned with its gap
+            and the reason.
 
     Raises:
-        SolveError: as :func:`allocator.solver.knapsack.solve`.
-        Infeasible: no choice keeps to both budgets, or none was found within the time limit. Its numbers are the
-            second weight's if the first budget alone can be met.
+        SolveError: see :func:`allocator.solver.knapsack.solve`.
+        Infeasible: no choice meets both budgets, or none was found within the time limit. It describes the second
+            weight if the first budget alone can be met.
     """
     deadline = None if time_limit is None else time.monotonic() + time_limit
     costs, weights, there = check_problem(cost, weight, budget, available)
@@ -86,7 +86,7 @@ def solve_two(
             break
     regrets = costs + best_price * seconds + first_price * weights
     regrets = np.where(there, regrets, np.inf)
-    # each item's least at these prices, which need not be what the one-budget optimum chose, bounds from below too
+    # each item's lowest sum at these prices is also a lower bound; the one-budget optimum may choose differently
     floor = regrets.min(axis=1, keepdims=True)
     loose = math.fsum(floor[:, 0]) - best_price * second_budget - first_price * budget
     regrets = regrets - floor

@@ -1,7 +1,7 @@
-"""The paper's integer program as it is written (PO-DKIC, equation 6): every variable and constraint, given to PuLP.
+"""The paper's integer program as it is written (PO-DKIC, equation 6): PuLP gets every variable and constraint.
 
-:func:`allocator.solver.knapsack.solve` gives PuLP only what its bounds leave over, which is mostly nothing. Here any
-of PuLP's solvers gets all of it, and its answer is compared with the exact method's.
+:func:`allocator.solver.knapsack.solve` passes only the core to PuLP, which is usually empty. Here, a PuLP solver gets
+the whole program, and its result is compared with that of the exact method.
 """
 
 import math
@@ -18,27 +18,27 @@ from allocator.solver.pulp_solvers import PulpSolver
 
 
 class Limit(NamedTuple):
-    """A budget, and what options take of it."""
+    """A budget, and how much of it each option uses."""
 
     weight: Ints
-    """Shape (items, options), from 0."""
+    """Shape (items, options), at least 0."""
     budget: int
 
 
 def run_program(
     cost: Floats, limits: Sequence[Limit], available: NDArray[np.bool_], pulp_solver: PulpSolver
 ) -> tuple[Ints | None, str]:
-    """Let PuLP choose one available option for each item at least total cost within all limits.
+    """Let PuLP choose one available option for each item at the lowest total cost within all limits.
 
     Args:
-        cost: shape (items, options); finite where options are available.
-        limits: at least one.
+        cost: shape (items, options); finite for available options.
+        limits: at least one limit.
         available: shape (items, options), at least one in each row.
-        pulp_solver: of PuLP's solvers.
+        pulp_solver: one of PuLP's solvers.
 
     Returns:
-        The column of each item's option, None if none was found; and a sentence on why it isn't proven best, empty
-        if it is.
+        The column of each item's option, None if none was found; and a sentence on why it is not proven optimal,
+        empty if it is.
     """
     import pulp
 
@@ -50,7 +50,7 @@ def run_program(
         [(x, float(c / scale)) for x, c in zip(take, cost[items, options], strict=True)]
     )
     for weight, budget in limits:
-        # in units that floats represent, rounded down: what that lets in is excluded
+        # rounded down to units that floats represent; choices over the true budget are excluded
         unit = -(-max(int(weight[available].max()), 1) // LARGEST)
         used = [(x, int(a)) for x, a in zip(take, weight[items, options] // unit, strict=True)]
         program += pulp.LpAffineExpression(used) <= budget // unit
@@ -77,22 +77,23 @@ def solve_whole(
     solver: str = "cbc",
     time_limit: float | None = None,
 ) -> Solution:
-    """What PuLP makes of the whole program, checked against the exact method's solution of the same.
+    """Solve the whole program with PuLP, and compare the result with the exact method's.
 
     Args:
-        exact: of :func:`allocator.solver.knapsack.solve` or :func:`allocator.solver.two_budgets.solve_two`.
-        cost: shape (items, options), finite where options are available.
-        limits: the first is the one whose weight is reported.
+        exact: the solution of :func:`allocator.solver.knapsack.solve` or
+            :func:`allocator.solver.two_budgets.solve_two`.
+        cost: shape (items, options), finite for available options.
+        limits: the limits; the weight of the first is reported.
         available: shape (items, options).
-        solver: as :func:`allocator.solver.pulp_solvers.run` takes it.
+        solver: see :func:`allocator.solver.pulp_solvers.run`.
         time_limit: seconds for PuLP's solver.
 
     Returns:
-        PuLP's choices, with the exact method's bound and a note that compares the two; the exact method's, with the
-        reason, where PuLP's solver found none.
+        PuLP's choices, with the exact method's bound and a note that compares the two. If PuLP's solver found none,
+        the exact method's choices with the reason.
 
     Raises:
-        SolveError: an unknown or uninstalled solver, or PuLP's choices cost less than the exact method's bound,
+        SolveError: the solver is unknown or not installed, or PuLP's choices cost less than the exact method's bound,
             which would be an error of this program.
     """
     choices, reason = run_program(cost, limits, available, PulpSolver(solver, time_limit))

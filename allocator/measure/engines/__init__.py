@@ -1,4 +1,4 @@
-"""What does a build's work: processes of this machine, or a cluster."""
+"""The engines that do a build's work: local processes, or a cluster."""
 
 from allocator.measure.engines.base import Engine, WorkerLost
 from allocator.measure.engines.local import Local

@@ -1,4 +1,4 @@
-"""What an engine is."""
+"""The interface of an engine."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,25 +14,25 @@ T = TypeVar("T")
 
 
 class WorkerLost(AllocatorError):
-    """A process died with the same item again and again."""
+    """A process died repeatedly with the same item."""
 
 
 class Workers(Protocol):
-    """Processes that wait for work."""
+    """A pool of processes that wait for work."""
 
     def completed(
         self, function: Callable[[T], Any], items: Iterable[T]
     ) -> Iterator[Sequence[tuple[T, Future[Any]]]]:
-        """Items with what became of them, as they finish, in batches; few are under way at a time.
+        """Items with their results in batches, as they finish; few items are in progress at a time.
 
-        A future holds the function's value; or a :class:`codec.CodecError` of its, or a :class:`WorkerLost`.
+        A future contains the function's value, or its :class:`codec.CodecError`, or a :class:`WorkerLost`.
 
         Args:
-            function: of a module, run by a worker.
-            items: taken only as workers come free, so that what isn't begun takes no memory.
+            function: a function of a module, which a worker calls.
+            items: requested only as workers become free, so that items that have not started take no memory.
 
         Raises:
-            AllocatorError: the work can't go on.
+            AllocatorError: the work can't continue.
         """
 
 
@@ -41,7 +41,7 @@ class Engine(ABC):
 
     @abstractmethod
     def start(self, codecs: Sequence[Codec], metrics: Sequence[Metric]) -> AbstractContextManager[Workers]:
-        """Workers that never outlive the block.
+        """A pool of workers that ends with the block.
 
         Raises:
             AllocatorError: they can't be started.

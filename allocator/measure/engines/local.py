@@ -1,4 +1,4 @@
-"""Processes of this machine."""
+"""Local processes."""
 
 import contextlib
 import itertools
@@ -29,11 +29,11 @@ class Local(Engine):
     """Processes of one thread each."""
 
     jobs: int | None = None
-    """By default as many as there are cores."""
+    """The number of processes; by default one for each core."""
 
     @property
     def processes(self) -> int:
-        """How many there are at once."""
+        """The number of processes."""
         return self.jobs or cores()
 
     @contextlib.contextmanager
@@ -56,19 +56,19 @@ class Local(Engine):
                 hint={"jobs": "N"},
             ) from error
         finally:
-            # a pool whose processes are idle ends by itself, and leaves nothing to be done as Python ends
+            # a pool with idle processes ends by itself, and leaves no work for the exit of Python
             pool.shutdown(wait=ended, cancel_futures=True)
             for process in set(multiprocessing.active_children()) - before:
                 process.terminate()
 
 
 class _Process(multiprocessing.context.SpawnProcess):
-    """A spawned process that doesn't run the caller's script again, so that scripts need no ``__main__`` guard."""
+    """A spawned process that does not run the caller's script again, so that scripts need no ``__main__`` guard."""
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
         main = sys.modules["__main__"]
-        sys.modules["__main__"] = types.ModuleType("__main__")  # without a file, there is nothing to run
+        sys.modules["__main__"] = types.ModuleType("__main__")  # without a file, nothing is run
         try:
             return multiprocessing.context.SpawnProcess._Popen(process_obj)
         finally:
@@ -80,7 +80,7 @@ class _Context(multiprocessing.context.SpawnContext):
 
 
 def _context(codecs: Sequence[Codec], metrics: Sequence[Metric]) -> multiprocessing.context.SpawnContext:
-    """How processes start: with the caller's script only where it defines a codec or metric.
+    """The way processes start: with the caller's script only if it defines a codec or metric.
 
     Raises:
         AllocatorError: a codec or metric can't be pickled.
@@ -121,8 +121,8 @@ class _Pool:
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits until the block ends; processes started in the block never see it, for it's the parent's."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows tells all processes of a console
+    """Delay Ctrl-C until the block ends; processes started in the block ignore it, because the parent handles it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows sends it to all processes of a console
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -1,4 +1,4 @@
-"""A pool of Ray actors: of a cluster, or of this machine."""
+"""A pool of Ray actors on a cluster, or on this machine."""
 
 import contextlib
 import itertools
@@ -20,27 +20,27 @@ from codec.workers import cores
 
 T = TypeVar("T")
 _AHEAD = 2
-"""Items that a worker has at a time: one that it does, and one that it needn't wait for."""
+"""Items that a worker has at a time: the current one, and the next one, so that it does not wait."""
 _SECONDS = 10.0
-"""In which a cluster's address has to answer."""
+"""Seconds within which a cluster's address must answer."""
 _TRIES = 3
-"""So often an item is begun whose worker dies with it."""
+"""The number of attempts for an item whose worker dies."""
 
 
 @dataclass(frozen=True)
 class Ray(Engine):
     """Actors of one core each, which load codecs and metrics once.
 
-    An actor that dies, with its node or alone, is replaced wherever there is room, and what it was doing is done
-    again. Needs the extra ``ray``; all nodes need this package, and what codecs, metrics and images are read from.
+    An actor that dies, with its node or alone, is replaced on any node with room, and its work is repeated.
+    Needs the extra ``ray``; all nodes need this package, and the files of codecs, metrics and images.
     """
 
     address: str | None = None
-    """Of a cluster, ``auto`` on one of its nodes; by default ``RAY_ADDRESS``, else this machine alone."""
+    """The address of a cluster; ``auto`` on one of its nodes; by default ``RAY_ADDRESS``, or this machine alone."""
     workers: int | None = None
-    """By default as many as the cluster has room for at the start."""
+    """The number of workers; by default as many as the cluster has room for at the start."""
     gpus_per_worker: float = 0.0
-    """Share of a GPU that each takes; without one it computes on its core."""
+    """The share of a GPU for each worker; without one it computes on its core."""
 
     @contextlib.contextmanager
     def start(self, codecs: Sequence[Codec], metrics: Sequence[Metric]) -> Iterator[Workers]:
@@ -53,7 +53,7 @@ class Ray(Engine):
         except ImportError as error:
             raise AllocatorError("The engine ray needs its package: pip install 'clic-allocator[ray]'.") from error
         with contextlib.ExitStack() as stack:
-            # Ray's own messages, of lost workers for one, would stand among what is printed
+            # Ray's own messages, such as those on lost workers, would mix with the output
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
             if not ray.is_initialized():
                 self._connect(ray)
@@ -73,10 +73,10 @@ class Ray(Engine):
             own = {"num_cpus": self.workers or cores(), "include_dashboard": False}
         host, _, port = address.removeprefix("ray://").rpartition(":")
         try:
-            if host and port.isdecimal():  # Ray itself tries for minutes
+            if host and port.isdecimal():  # Ray itself retries for minutes
                 socket.create_connection((host.strip("[]"), int(port)), _SECONDS).close()
             ray.init(address, logging_level="ERROR", log_to_driver=False, **own)
-        except Exception as error:  # Ray raises this class itself
+        except Exception as error:  # Ray raises this class directly
             raise AllocatorError(f"{address}: no Ray cluster answers there ({_reason(error)}).") from error
 
     def _count(self, ray: Any) -> int:
@@ -102,12 +102,12 @@ class _Actor:
         prepare(*bank)
 
     def ready(self) -> None:
-        """Returns once it is."""
+        """Return when the worker is ready."""
 
     def do(self, function: Callable[[Any], Any], item: Any) -> Any:
         try:
             return function(item)
-        except CodecError as error:  # raised, it would come with a traceback for a sentence
+        except CodecError as error:  # raised in Ray, it would contain a traceback instead of a sentence
             return error
 
 
@@ -122,11 +122,11 @@ class _Attempt:
 class _Worker:
     actor: Any
     attempts: deque[_Attempt] = field(default_factory=deque)
-    """In the order in which it does them."""
+    """The items in their order of work."""
 
 
 class _Pool:
-    """Actors, and what they are doing."""
+    """Actors and their current items."""
 
     def __init__(self, ray: Any, bank: Any, count: int, gpus: float) -> None:
         self._ray, self._bank, self._count = ray, bank, count
@@ -143,7 +143,7 @@ class _Pool:
         waiting = map(_Attempt, items)
         queue: deque[_Attempt] = deque()
         while True:
-            queue.extend(itertools.islice(waiting, not queue))  # so that the end is known
+            queue.extend(itertools.islice(waiting, not queue))  # so that its end is noticed
             self._hand_out(function, queue, waiting)
             under_way = {one.reference: worker for worker in self._workers for one in worker.attempts}
             if not queue and not under_way:
@@ -173,7 +173,7 @@ class _Pool:
     def _collect(
         self, worker: _Worker, ready: Container[Any], queue: deque[_Attempt]
     ) -> Iterator[tuple[Any, Future[Any]]]:
-        """What a worker has finished. If it died, the first of what is left died with it, and all is done again."""
+        """The finished items of a worker. If it died, its first remaining item gets the blame; all are repeated."""
         from ray.exceptions import RayError, RayTaskError
 
         while worker.attempts and worker.attempts[0].reference in ready:
@@ -203,7 +203,7 @@ class _Pool:
         self._starting[actor.ready.remote()] = _Worker(actor)
 
     def _begin(self, reference: Any) -> None:
-        """Let a worker that has started do its share; replace one that has died before."""
+        """Give items to a worker that has started; replace one that died before."""
         from ray.exceptions import RayActorError
 
         worker = self._starting.pop(reference)
@@ -230,7 +230,7 @@ class _Pool:
 
 
 def _reason(error: Exception) -> str:
-    """The sentence of one of Ray's errors that says what happened."""
+    """The sentence in a Ray error that describes the cause."""
     text, _, detail = str(error).partition("exit detail: ")
     line = detail or (text.strip() or type(error).__name__).splitlines()[-1]
     return line.splitlines()[0].partition(". ")[0].strip().rstrip(".")
