@@ -1,4 +1,4 @@
-"""Codecs beside each other: at target rates, and by Bjøntegaard's averages over whole curves."""
+"""Compare codecs at target rates, and by Bjøntegaard averages over whole curves."""
 
 import math
 import re
@@ -27,19 +27,19 @@ class CompareError(AllocatorError):
 
 
 class RateCurve(NamedTuple):
-    """A codec's rate and quality over a set, rising both."""
+    """A codec's rate and quality over a set, both increasing."""
 
     rates: NDArray[np.float64]
     """Bits per pixel."""
     qualities: NDArray[np.float64]
-    """Of which more is better."""
+    """Values of which higher ones are better."""
 
 
 def rate_curve(rates: ArrayLike, qualities: ArrayLike) -> RateCurve:
-    """A curve of points in any order; where quality doesn't rise with rate, the dearer point is left out.
+    """A curve from points in any order; if quality does not rise with the rate, the more expensive point is removed.
 
     Raises:
-        CompareError: fewer than four points are left, or a rate isn't above 0.
+        CompareError: fewer than four points remain, or a rate is not above 0.
     """
     r, q = np.asarray(rates, np.float64), np.asarray(qualities, np.float64)
     order = np.lexsort((-q, r))
@@ -53,16 +53,17 @@ def rate_curve(rates: ArrayLike, qualities: ArrayLike) -> RateCurve:
 
 
 def bd_rate(anchor: RateCurve, test: RateCurve, method: Method = "pchip") -> float:
-    """How much more rate the test needs for the same quality, on average over the qualities that both reach.
+    """The additional rate that the test needs for the same quality, averaged over the qualities that both reach.
 
-    Bjøntegaard 2001 (VCEG-M33): the logarithm of the rate is interpolated over quality, and the difference averaged;
-    ``cubic`` by one polynomial of degree three, as there, ``pchip`` piecewise and monotone, as is usual since.
+    Bjøntegaard 2001 (VCEG-M33): the logarithm of the rate is interpolated over quality, and the difference averaged.
+    ``cubic`` uses one polynomial of degree three, as in that document; ``pchip`` is piecewise and monotone, as is
+    usual today.
 
     Returns:
-        Percent; negative where the test is better.
+        Percent; negative if the test is better.
 
     Raises:
-        CompareError: the curves reach no common quality.
+        CompareError: the curves have no common range of quality.
     """
     logs = [np.log10(curve.rates) for curve in (anchor, test)]
     qualities = [curve.qualities for curve in (anchor, test)]
@@ -70,13 +71,13 @@ def bd_rate(anchor: RateCurve, test: RateCurve, method: Method = "pchip") -> flo
 
 
 def bd_quality(anchor: RateCurve, test: RateCurve, method: Method = "pchip") -> float:
-    """How much better the test is at the same rate, on average over the logarithms of rates that both reach.
+    """The gain of the test at the same rate, averaged over the logarithms of the rates that both reach.
 
     Returns:
-        In the metric's units, positive where the test is better.
+        The gain in the metric's units; positive if the test is better.
 
     Raises:
-        CompareError: the curves reach no common rate.
+        CompareError: the curves have no common range of rates.
     """
     logs = [np.log10(curve.rates) for curve in (anchor, test)]
     return _mean_difference(logs, [anchor.qualities, test.qualities], method, "rate")
@@ -95,7 +96,7 @@ def _mean_difference(
 
             integrals.append(float(PchipInterpolator(xs, ys).integrate(low, high)))
         else:
-            centre = xs.mean()  # for the fit's sake
+            centre = xs.mean()  # for a well-conditioned fit
             whole = np.polyint(np.polyfit(xs - centre, ys, 3))
             integrals.append(float(np.polyval(whole, high - centre) - np.polyval(whole, low - centre)))
     return float((integrals[1] - integrals[0]) / (high - low))
@@ -104,16 +105,16 @@ def _mean_difference(
 def level_means(
     points: "pd.DataFrame", codec: str, metric: str, rule: Rule = "pooled"
 ) -> tuple[list[float], list[float]]:
-    """At each of a codec's levels the set's rate in bits per pixel, and the images' mean of a metric.
+    """The set's rate in bits per pixel, and the images' mean of a metric, at each level of a codec.
 
     Args:
-        points: of all codecs, which say what images the set has.
-        codec: whose levels are wanted.
+        points: the points of all codecs, which determine the images of the set.
+        codec: the codec.
         metric: a column.
         rule: how the set's rate is counted.
 
     Raises:
-        CompareError: a level isn't measured on all images.
+        CompareError: a level is not measured on all images.
     """
     images = points["image"].nunique()
     rates, values = [], []
@@ -130,7 +131,7 @@ def level_means(
 def level_curve(
     points: "pd.DataFrame", codec: str, metric: str, higher_is_better: bool, rule: Rule = "pooled"
 ) -> RateCurve:
-    """A codec's curve over a set: at each level the set's rate and the images' mean.
+    """A codec's curve over a set: the set's rate and the images' mean at each level.
 
     Raises:
         CompareError: see :func:`rate_curve` and :func:`level_means`.
@@ -149,8 +150,8 @@ def at_targets(
     """Each codec allocated on its own at each target (PO-DKIC, table 1).
 
     Returns:
-        Columns ``codec``, ``target``, ``bpp`` (what was reached under the rule), ``mean_bpp`` or ``pooled_bpp`` (the
-        same under the other rule) and the metrics' means over the images; NaN where a codec can't reach a target, or
+        Columns ``codec``, ``target``, ``bpp`` (the achieved rate under the rule), ``mean_bpp`` or ``pooled_bpp`` (the
+        same under the other rule) and the metrics' means over the images; NaN if a codec can't reach a target, or
         lacks an image.
     """
     import pandas as pd
@@ -183,15 +184,15 @@ PAPERS = {
     "DKIC": r"(?<!po-)dkic",
     "PO-DKIC": r"po-dkic",
 }
-"""The methods of PO-DKIC's and DKIC's tables 1, each with what names of codecs that are it hold, in small letters."""
+"""The methods of PO-DKIC's and DKIC's tables 1, with lower-case parts of the names of matching codecs."""
 
 
 def with_papers_rows(frame: "pd.DataFrame", measured: Iterable[str]) -> "pd.DataFrame":
-    """What :func:`at_targets` or :func:`against` gave, and blank rows for the methods of :data:`PAPERS` that lack.
+    """Add blank rows for the missing methods of :data:`PAPERS` to a result of :func:`at_targets` or :func:`against`.
 
     Args:
-        frame: its second column says what each codec has a row for.
-        measured: all codecs of the table, the anchor included.
+        frame: the result; each codec has a row for each value of its second column.
+        measured: all codecs of the table, including the anchor.
     """
     import pandas as pd
 
@@ -215,22 +216,22 @@ def against(
     rule: Rule = "pooled",
     published: Sequence[Published] = (),
 ) -> "pd.DataFrame":
-    """Bjøntegaard's averages of every codec against an anchor.
+    """Bjøntegaard averages of every codec against an anchor.
 
     Args:
-        points: of a table.
-        anchor: a codec in it, or a published one.
-        metrics: name to whether higher is better.
-        methods: of interpolation.
+        points: the points of a table.
+        anchor: a codec of the table, or a published one.
+        metrics: maps names to whether higher is better.
+        methods: methods of interpolation.
         rule: how the set's rate is counted.
-        published: curves from elsewhere, of the same images and the same rule.
+        published: published curves of the same images under the same rule.
 
     Returns:
         Columns ``codec``, ``metric``, ``BD-rate METHOD`` (percent) and ``BD-metric METHOD`` for each method, and
-        ``note``, which says why where there is no number.
+        ``note``, the reason if there is no number.
 
     Raises:
-        CompareError: the anchor isn't in the table, or its own curve makes none.
+        CompareError: the anchor is not in the table, or has no valid curve.
     """
     import pandas as pd
 
@@ -270,10 +271,10 @@ def against(
 
 
 def against_by_image(points: "pd.DataFrame", anchor: str, metrics: dict[str, bool]) -> "pd.DataFrame":
-    """BD-rates of every codec against an anchor, of each image's own curves (PCHIP).
+    """BD-rates of every codec against an anchor, for each image's own curves (PCHIP).
 
     Returns:
-        Columns ``codec``, ``metric``, ``image``, ``BD-rate`` (percent; NaN where the curves have none) and ``note``.
+        Columns ``codec``, ``metric``, ``image``, ``BD-rate`` (percent; NaN if the curves have none) and ``note``.
     """
     import pandas as pd
 
@@ -282,7 +283,7 @@ def against_by_image(points: "pd.DataFrame", anchor: str, metrics: dict[str, boo
         for metric, higher in metrics.items():
             try:
                 frame = against(of_image, anchor, {metric: higher}, ["pchip"])
-            except CompareError as error:  # of the anchor's own curve
+            except CompareError as error:  # from the anchor's own curve
                 rest = sorted(set(of_image["codec"]) - {anchor})
                 frame = pd.DataFrame({"codec": rest, "metric": metric, "BD-rate pchip": math.nan, "note": str(error)})
             frames.append(frame.assign(image=image))

@@ -1,4 +1,4 @@
-"""What codecs cost on the same images: parameters, multiply-adds, time, memory. Each runs in a process of its own."""
+"""The cost of codecs on the same images: parameters, multiply-adds, time, memory, each in its own process."""
 
 import json
 import subprocess
@@ -18,34 +18,34 @@ from codec.base import foreign_errors
 
 @dataclass(frozen=True)
 class Cost:
-    """One codec's."""
+    """The cost of one codec."""
 
     codec: str
     setting: str
     """The level that was timed."""
     parameters: int | None
-    """None where it has none."""
+    """The number of parameters; None if it has none."""
     kmac_per_pixel: float | None
-    """Thousands of multiply-adds of convolutions and matrix products in a pixel of the first image, both ways."""
+    """Thousands of multiply-adds of convolutions and matrix products per pixel, encoding and decoding together."""
     bpp: float
     encode_seconds: float
-    """Of an image, mean; the first one, which loads weights, is done once before."""
+    """The mean seconds per image; the first image, which loads weights, is processed once before."""
     decode_seconds: float
     peak_bytes: int
-    """The most memory of its process, libraries included; of a program that takes more, the program's."""
+    """The peak memory of its process, including libraries, or of its program if that takes more."""
 
 
 def measure(name: str, images: Sequence[str], level: int | None, threads: int | None) -> Cost:
     """A codec's cost on images, in a fresh process.
 
     Args:
-        name: of the codec.
-        images: files, or their addresses.
-        level: that is timed; by default the one in the middle.
-        threads: of the process; by default torch's.
+        name: the codec's name.
+        images: files or addresses.
+        level: the level to time; by default the middle one.
+        threads: the threads of the process; by default torch's number.
 
     Raises:
-        AllocatorError: it fails there, for the reason that is given.
+        AllocatorError: the process fails; the message contains the reason.
     """
     settings = {"name": name, "images": list(images), "level": level, "threads": threads}
     command = [sys.executable, "-m", "allocator.complexity"]
@@ -95,7 +95,7 @@ def _measure_here(name: str, images: Sequence[str], level: int | None, threads: 
 
 
 def _peak() -> int:
-    """Bytes. What a process was before it became this one doesn't count."""
+    """The peak memory in bytes, without that of the process image before ``exec``."""
     memory = psutil.Process().memory_info()
     if sys.platform == "win32":
         return int(memory.peak_wset)

@@ -1,8 +1,8 @@
-"""Figures for papers: a set's curve, its codecs' curves, Bjøntegaard's averages.
+"""Figures for papers: a set's curve, the curves of codecs, Bjøntegaard averages.
 
-They look the same on every machine, byte for byte with the same versions of matplotlib: fonts that come with it,
-no dates, nobody's own settings. Colours are Okabe and Ito's, which colour-blind readers tell apart ("Color universal
-design", 2008); markers, dashes and directions say the same again for print in grey.
+They are equal on every machine, byte for byte with the same version of matplotlib: they use matplotlib's fonts, no
+dates, and no user settings. Colours are Okabe and Ito's, which colour-blind readers can distinguish ("Color universal
+design", 2008); markers, dashes and directions repeat the information for print in grey.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 ENDINGS = (".png", ".svg", ".pdf")
 WIDTHS = {1: 3.5, 2: 7.16}
-"""Inches of figures over one and two columns of IEEE's journals."""
+"""Widths in inches of one and two columns of IEEE's journals."""
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1.2, 1, 1.2, 1, 1.2)))
@@ -54,24 +54,24 @@ _LABELS = {
 }
 _CURVE_POINTS = 300
 _EQUAL_POINTS = 60
-_MARKED = 9  # places of a long curve
+_MARKED = 9  # points of a long curve
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a figure looks."""
+    """The style of a figure."""
 
     columns: int = 1
-    """Of a journal's page that it is as wide as: a key of :data:`WIDTHS`."""
+    """The columns of a journal's page that it spans: a key of :data:`WIDTHS`."""
     serif: bool = False
-    """STIX for text and formulas, to go with Times; otherwise DejaVu Sans."""
+    """STIX for text and formulas, which matches Times; otherwise DejaVu Sans."""
     font_size: float = 8.0
-    """Points."""
+    """The font size in points."""
     least_bpp: float | None = None
-    """Where the axis of rates begins; by default with the curves."""
+    """The start of the rate axis; by default that of the curves."""
     most_bpp: float | None = None
     order: tuple[str, ...] = ()
-    """All codecs that colours are dealt out to, so that each keeps its own in several figures."""
+    """All codecs that get colours, so that each keeps its colour in several figures."""
 
     def __post_init__(self) -> None:
         if self.least_bpp and self.most_bpp and self.least_bpp >= self.most_bpp:
@@ -81,27 +81,27 @@ class Look:
 
     @property
     def width(self) -> float:
-        """Inches."""
+        """The width in inches."""
         return WIDTHS[self.columns]
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a figure holds."""
+    """The contents of a figure."""
 
     width_inches: float
     height_inches: float
     curves: list[str]
-    """Labels of all that stands in its legend, or of its rows."""
+    """The labels of its legend or rows."""
     notes: list[str]
-    """A sentence for each thing that couldn't be drawn."""
+    """A sentence for each curve or value that could not be drawn."""
 
 
 def check_ending(path: Path) -> None:
-    """Refuse a file that can't be drawn to, before any work.
+    """Refuse a file of an unsupported format before any work.
 
     Raises:
-        AllocatorError: its ending is none of :data:`ENDINGS`.
+        AllocatorError: its suffix is not one of :data:`ENDINGS`.
     """
     if path.suffix.lower() not in ENDINGS:
         raise AllocatorError(f"{path}: unknown format; use the suffix .png, .svg or .pdf.")
@@ -115,21 +115,21 @@ def plot_frontier(
     look: Look = Look(),
     rule: Rule = "pooled",
 ) -> Drawn:
-    """Draw what a set reaches at every rate: chosen by image among all codecs, and among each one's levels alone.
+    """Draw the best value of a set at every rate: with levels of all codecs, and of each codec alone.
 
-    Beside it stand the best single level for all images, at each rate where that is another one, and the best level
+    For comparison, it shows the best single level for all images, at each rate where it changes, and the best level
     within the same rate for each image. Dots are the allocations that `allocator solve` finds at the targets.
 
     Args:
-        path: ends as :data:`ENDINGS` say.
-        points: as :func:`allocator.allocation.read_points` gives them.
-        objective: aggregated by mean.
-        targets: bits per pixel; those out of reach are left out, with a note.
-        look: of the figure.
+        path: a file with one of the suffixes :data:`ENDINGS`.
+        points: from :func:`allocator.allocation.read_points`.
+        objective: an objective aggregated by mean.
+        targets: bits per pixel; unreachable ones are left out, with a note.
+        look: the style of the figure.
         rule: how the set's rate is counted.
 
     Raises:
-        AllocatorError: the objective isn't measured everywhere, or ``path`` has another ending.
+        AllocatorError: the objective is not measured everywhere, or ``path`` has another suffix.
         CodecError: the file can't be written.
     """
     check_ending(path)
@@ -143,7 +143,7 @@ def plot_frontier(
             "color": "black",
             "linewidth": 2.2,
             "zorder": 1.5,
-        }  # under the codec's that it follows
+        }  # below the curve of the codec that it follows
         _steps(axes, frame["bpp"], frame["value"], "chosen by image", **bold)
         reached = []
         for target in targets:
@@ -185,19 +185,19 @@ def plot_curves(
     rule: Rule = "pooled",
     published: Sequence[Published] = (),
 ) -> Drawn:
-    """Draw each codec's levels, rate and metric: over the set, or of chosen images; a panel for each metric.
+    """Draw the rate and metric of each codec's levels, over the set or for selected images, a panel for each metric.
 
     Args:
-        path: ends as :data:`ENDINGS` say.
-        points: as :func:`allocator.allocation.read_points` gives them.
-        metrics: name to whether higher is better; a codec that lacks one is left out there, with a note.
-        images: names, a row of panels each; by default one of all images' means.
-        look: of the figure.
+        path: a file with one of the suffixes :data:`ENDINGS`.
+        points: from :func:`allocator.allocation.read_points`.
+        metrics: maps names to whether higher is better; a codec without a metric is left out there, with a note.
+        images: names, with a row of panels each; by default one row with the means over all images.
+        look: the style of the figure.
         rule: how the set's rate is counted.
-        published: curves of the set from elsewhere, which aren't drawn beside single images.
+        published: published curves of the set, which are not drawn for single images.
 
     Raises:
-        AllocatorError: an image isn't in the table, no codec has any of the metrics, or ``path`` has another ending.
+        AllocatorError: an image is not in the table, no codec has any of the metrics, or ``path`` has another suffix.
         CodecError: the file can't be written.
     """
     check_ending(path)
@@ -250,16 +250,16 @@ def plot_bd(
     """Draw every codec's BD-rate against an anchor as bars, a panel for each metric.
 
     Args:
-        path: ends as :data:`ENDINGS` say.
-        points: as :func:`allocator.allocation.read_points` gives them.
-        anchor: a codec in the table.
-        metrics: name to whether higher is better; one that the anchor lacks is left out, with a note.
-        look: of the figure.
+        path: a file with one of the suffixes :data:`ENDINGS`.
+        points: from :func:`allocator.allocation.read_points`.
+        anchor: a codec of the table.
+        metrics: maps names to whether higher is better; a metric that the anchor lacks is left out, with a note.
+        look: the style of the figure.
         rule: how the set's rate is counted.
 
     Raises:
-        AllocatorError: the anchor isn't in the table, or is alone there, or has no curve; or ``path`` has another
-            ending.
+        AllocatorError: the anchor is not in the table, is the only codec, or has no curve; or ``path`` has another
+            suffix.
         CodecError: the file can't be written.
     """
     check_ending(path)
@@ -288,7 +288,7 @@ def plot_bd(
             _draw_bars(axes, frame["BD-rate pchip"].to_numpy(float), codecs, signs)
             axes.set_title(_label(metric).partition(" (dB)")[0])
         rates = [0.0, *(rate for _, frame in tables for rate in frame["BD-rate pchip"].dropna())]
-        room = 0.25 * (max(rates) - min(rates) or 1) * (1 if look.columns == 1 else 1.3)  # for the numbers
+        room = 0.25 * (max(rates) - min(rates) or 1) * (1 if look.columns == 1 else 1.3)  # room for the numbers
         panels[0].set_xlim(min(rates) - room * (min(rates) < 0), max(rates) + room)
         below = _footnote(list(metrics), codecs)
         figure.supxlabel(
@@ -300,7 +300,7 @@ def plot_bd(
 
 @contextlib.contextmanager
 def _styled(look: Look) -> Iterator[None]:
-    """What a figure in a paper needs over matplotlib's defaults, whatever the reader's own settings are."""
+    """The settings of a figure for a paper, based on matplotlib's defaults, independent of the user's settings."""
     size = look.font_size
     settings = {
         "font.size": size,
@@ -325,9 +325,9 @@ def _styled(look: Look) -> Iterator[None]:
         "xtick.major.width": 0.6,
         "ytick.major.width": 0.6,
         "xtick.minor.width": 0.4,
-        "pdf.fonttype": 42,  # TrueType, which publishers ask for
+        "pdf.fonttype": 42,  # TrueType, which publishers require
         "ps.fonttype": 42,
-        "svg.fonttype": "none",  # text stays text
+        "svg.fonttype": "none",  # keep text as text
         "svg.hashsalt": "clic-allocator",
     }
     with style.context(["default", settings]):
@@ -335,7 +335,7 @@ def _styled(look: Look) -> Iterator[None]:
 
 
 def _panels(look: Look, count: int, height: float | None = None) -> tuple[Figure, list[Axes]]:
-    """A figure with so many panels of one axis: below each other in one column, up to three side by side over two."""
+    """A figure with a number of panels: one below the other in one column, up to three in a row over two columns."""
     across = 1 if look.columns == 1 else 2 if count == 4 else min(count, 3)
     down = math.ceil(count / across)
     if height is None:
@@ -350,7 +350,7 @@ def _panels(look: Look, count: int, height: float | None = None) -> tuple[Figure
 
 
 def _style_of(codec: str, order: Sequence[str]) -> dict[str, Any]:
-    """Colours, markers and dashes come round after different numbers of codecs, so that no two look alike."""
+    """Colours, markers and dashes repeat after different numbers of codecs, so that no two codecs look alike."""
     index = sorted({*order, codec}).index(codec)
     return {
         "color": _COLOURS[index % len(_COLOURS)],
@@ -360,7 +360,7 @@ def _style_of(codec: str, order: Sequence[str]) -> dict[str, Any]:
 
 
 def _steps(axes: Axes, rates: Any, values: Any, label: str, **look: Any) -> None:
-    """A curve of what is reached within each rate, marked here and there."""
+    """Draw a curve of the best value within each rate, with a few markers."""
     every = max(1, len(rates) // _MARKED)
     marks = {"marker": "." if len(rates) == 1 else "", **look}
     axes.plot(rates, values, label=label, drawstyle="steps-post", markevery=every, **marks)
@@ -414,7 +414,7 @@ def _label(metric: str, higher: bool | None = None, *, mean: bool = False) -> st
 
 
 def _footnote(metrics: Sequence[str], codecs: Sequence[str]) -> str:
-    """Which codecs' marked values are by a metric of their training; empty if none are."""
+    """A note on the codecs whose values are by a metric of their training; empty if there are none."""
     flattered = [codec for codec in codecs if any(flatters(metric, codec) for metric in metrics)]
     return f"{MARK} in the training loss of {', '.join(flattered)}" if flattered else ""
 
@@ -425,7 +425,7 @@ def _add_footnote(figure: Figure, metrics: Sequence[str], codecs: Sequence[str])
 
 
 def _rate_axis(panels: Sequence[Axes], look: Look) -> None:
-    axes = panels[0]  # the others share its axis
+    axes = panels[0]  # the other panels share its axis
     axes.set_xscale("log")
     axes.set_xlim(look.least_bpp, look.most_bpp)
     low, high = axes.get_xlim()
@@ -444,10 +444,10 @@ def _rate_axis(panels: Sequence[Axes], look: Look) -> None:
 
 
 def _finish(figure: Figure, panels: Sequence[Axes], path: Path, look: Look, notes: list[str], rule: Rule) -> Drawn:
-    """Set the axis of rates, add one legend for all panels above them, and write the file."""
+    """Set the rate axis, add one legend for all panels above them, and write the file."""
     _rate_axis(panels, look)
     for axes in panels:
-        if axes.xaxis.get_tick_params().get("labelbottom", True):  # matplotlib 3.7 lists what was set
+        if axes.xaxis.get_tick_params().get("labelbottom", True):  # matplotlib 3.7 lists the set locations
             axes.set_xlabel("rate (bits per pixel)" if rule == "pooled" else "mean of rates (bits per pixel)")
     figure.align_ylabels(panels)
     found: dict[str, Any] = {}

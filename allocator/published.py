@@ -1,4 +1,4 @@
-"""Curves that others have measured, to be set beside a table's: CompressAI's results, and CSV files."""
+"""Published curves to compare with a table's: CompressAI's results, and CSV files."""
 
 import csv
 import json
@@ -21,18 +21,18 @@ class Published(NamedTuple):
     rates: list[float]
     """Bits per pixel."""
     values: dict[str, list[float]]
-    """Of each metric, by its name here."""
+    """The means of each metric, by its name in this package."""
 
 
 def read_published(path: Path) -> list[Published]:
-    """The curves of a file.
+    """Read the curves of a file.
 
-    A JSON file holds one codec as CompressAI's results do: ``name``, and ``results`` with lists ``bpp``,
-    ``psnr-rgb``, ``ms-ssim-rgb`` and so on. A CSV file holds a point a row: columns ``bpp`` and the metrics', and
-    ``codec`` if it holds several.
+    A JSON file contains one codec in the format of CompressAI's results: ``name``, and ``results`` with lists
+    ``bpp``, ``psnr-rgb``, ``ms-ssim-rgb`` and so on. A CSV file contains one point in each row: columns ``bpp`` and
+    the metrics, and ``codec`` if it contains several.
 
     Raises:
-        PublishedError: the file can't be read, or holds no curve.
+        PublishedError: the file can't be read, or contains no curve.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -44,7 +44,7 @@ def read_published(path: Path) -> list[Published]:
 
 
 def add_decibels(curve: Published) -> Published:
-    """The curve with ``ms-ssim-db``, if it has ``ms-ssim``."""
+    """Add ``ms-ssim-db`` to the curve if it has ``ms-ssim``."""
     if "ms-ssim" not in curve.values or "ms-ssim-db" in curve.values:
         return curve
     return curve._replace(values={**curve.values, "ms-ssim-db": [decibels(x) for x in curve.values["ms-ssim"]]})
@@ -94,7 +94,7 @@ def _curve(codec: str, columns: dict[str, list[Any]], path: Path) -> Published:
         except (TypeError, ValueError):
             if name == "bpp":
                 raise PublishedError(f"{path}: the rates of {codec} aren't all numbers.") from None
-            continue  # of settings, say
+            continue  # such as settings
         if len(numbers) != len(columns["bpp"]):
             raise PublishedError(f"{path}: {codec} has {len(columns['bpp'])} rates and {len(numbers)} of {name}.")
         values[name.strip().lower().removesuffix("-rgb")] = numbers

@@ -1,4 +1,4 @@
-"""Refinement of one image's bitstream, by the distortion that the codec's bank was trained for."""
+"""Refine one image's bitstream for the distortion that the codec's bank was trained for."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -12,7 +12,7 @@ from codec.learned import LearnedCodec
 from codec.refinement import Distortion, mse, refine
 
 _MSE_WEIGHT = 150.0
-"""Beside one LPIPS: as in the loss that trained `po-dkic`."""
+"""The weight of MSE for a weight of 1 of LPIPS, as in the loss that trained `po-dkic`."""
 _LEAST_SIDE = 64
 
 
@@ -24,19 +24,19 @@ def refined(
     distortion: Literal["mse", "lpips"] | None = None,
     report: Callable[[int, int], None] = lambda done, steps: None,
 ) -> bytes:
-    """Encode an image as :func:`codec.refinement.refine` does, at the price of a byte between the level's neighbours.
+    """Encode an image with :func:`codec.refinement.refine`, at the price of a byte between the neighbouring levels.
 
     Args:
-        codec: of a bank.
+        codec: the codec of a bank.
         image: uint8 (H, W, 3).
         level: from 0, fewest bytes first.
-        steps: of the search, at least one.
+        steps: the number of search steps, at least 1.
         distortion: ``mse``, or ``lpips`` for LPIPS (`alex`) and MSE; by default ``lpips`` for banks with LPIPS in
-            their training loss, else ``mse``.
-        report: called with the steps done and their number.
+            their training loss, otherwise ``mse``.
+        report: called with the number of finished steps and of all steps.
 
     Raises:
-        CodecError: the codec isn't a bank's, or as :func:`codec.refinement.refine`.
+        CodecError: the codec is not that of a bank, or see :func:`codec.refinement.refine`.
     """
     if not isinstance(codec, LearnedCodec):
         raise CodecError(
@@ -62,6 +62,6 @@ def _with_lpips(codec: LearnedCodec) -> Distortion:
 
 
 def _mirrored(image: Tensor) -> Tensor:
-    """At least 64 pixels a side, which the network needs."""
+    """Extend to at least 64 pixels a side, which the network needs."""
     height, width = (max(0, _LEAST_SIDE - length) for length in image.shape[2:])
     return functional.pad(image, (0, width, 0, height), mode="replicate") if height or width else image

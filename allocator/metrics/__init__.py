@@ -1,4 +1,4 @@
-"""Metrics: how far decoded pixels are from the original's."""
+"""Metrics compare decoded pixels with those of the original."""
 
 from allocator.metrics.base import Metric, MetricError
 from allocator.metrics.registry import METRICS, get_metric, names, stored_metric

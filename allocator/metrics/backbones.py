@@ -1,4 +1,4 @@
-"""Networks trained on ImageNet whose features metrics compare, and where their weights are found."""
+"""Networks trained on ImageNet whose features metrics compare, and the search for their weights."""
 
 import functools
 import hashlib
@@ -17,7 +17,7 @@ from allocator.metrics.base import MetricError
 from codec.weights import WeightsError, read_tensors
 
 WEIGHTS_VARIABLE = "ALLOCATOR_METRIC_WEIGHTS"
-"""Environment variable: files of metrics' weights, or folders with them, separated as in ``PATH``."""
+"""Environment variable: files or folders with the weights of metrics, separated as in ``PATH``."""
 SHIPPED = Path(__file__).parent / "weights"
 SUFFIXES = (".safetensors", ".pth", ".pt")
 
@@ -30,7 +30,7 @@ class Net(NamedTuple):
     torchvision: str
     """The model's name in torchvision."""
     strides: tuple[int, ...]
-    """Pixels from one feature to the next, for each layer that LPIPS compares."""
+    """The stride in pixels of each layer that LPIPS compares."""
 
 
 NETS = {
@@ -44,14 +44,14 @@ _DOWNLOAD_SECONDS = 15.0
 def find_backbone(net: str) -> StateDict:
     """The float32 weights of a backbone's convolutions, by torchvision's names (``features.0.weight``).
 
-    They come from a given file or folder (:data:`WEIGHTS_VARIABLE`), else from this package, which holds AlexNet's,
-    else from torch's cache, else by download into that cache.
+    They are read from a given file or folder (:data:`WEIGHTS_VARIABLE`), from this package (AlexNet), or from torch's
+    cache; otherwise they are downloaded into that cache.
 
     Args:
         net: a key of :data:`NETS`.
 
     Raises:
-        MetricError: a given file is unreadable or holds no weights of a metric, or the weights are unavailable.
+        MetricError: a given file is unreadable or contains no weights of a metric, or the weights are unavailable.
     """
     if (given := find_given(NETS[net].torchvision, lambda tensors: _fits(net, tensors))) is not None:
         return given
@@ -64,14 +64,14 @@ def find_backbone(net: str) -> StateDict:
 
 
 def find_given(name: str, fits: Callable[[StateDict], bool]) -> StateDict | None:
-    """The first weights that fit, of the files and folders that :data:`WEIGHTS_VARIABLE` names.
+    """The first matching weights in the files and folders that :data:`WEIGHTS_VARIABLE` names.
 
     Args:
-        name: with which a file's name begins, in a folder; files that are named themselves may be called anything.
-        fits: tells whether tensors are the ones.
+        name: the prefix of a file's name in a folder; files that are named directly may have any name.
+        fits: returns whether tensors match.
 
     Raises:
-        MetricError: a file is missing or damaged, or a file that was named holds no weights of any metric.
+        MetricError: a file is missing or damaged, or a file that is named directly contains no weights of any metric.
     """
     for path in map(Path, filter(None, os.environ.get(WEIGHTS_VARIABLE, "").split(os.pathsep))):
         files = [path]
@@ -94,7 +94,7 @@ def _known(weights: StateDict) -> bool:
 
 
 def _cached(net: str) -> Path:
-    """The file in torch's cache, downloaded if it isn't there."""
+    """The file in torch's cache, downloaded if it is missing."""
     from torchvision.models import get_model_weights
 
     url = get_model_weights(NETS[net].torchvision)["IMAGENET1K_V1"].url
@@ -120,12 +120,12 @@ def _cached(net: str) -> Path:
 
 
 def read_weights(path: Path) -> StateDict:
-    """The tensors of a safetensors file or a torch checkpoint as float32, read without running code.
+    """Read the tensors of a safetensors file or a torch checkpoint as float32, without running code.
 
-    Of a torchvision checkpoint the ``features`` alone are kept.
+    Only the ``features`` of a torchvision checkpoint are kept.
 
     Raises:
-        MetricError: the file is missing, unreadable, or neither.
+        MetricError: the file is missing, unreadable, or of another kind.
     """
     try:
         if path.suffix == ".safetensors":
@@ -150,7 +150,7 @@ def read_weights(path: Path) -> StateDict:
 
 
 def sha256_of(tensors: Mapping[str, Tensor]) -> str:
-    """Of names and values, in the order of names: 64 hex digits, the same for every kind of file."""
+    """A hash of names and values, in the order of names: 64 hex digits, equal for every kind of file."""
     digest = hashlib.sha256()
     for key, value in sorted(tensors.items()):
         digest.update(key.encode() + value.numpy().tobytes())
@@ -158,7 +158,7 @@ def sha256_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def make_features(net: str) -> nn.Sequential:
-    """Torchvision's convolutions of a backbone, without values (on the device ``meta``)."""
+    """The convolutions of a torchvision backbone, without values (on the device ``meta``)."""
     from torchvision import models
 
     with torch.device("meta"):

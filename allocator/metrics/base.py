@@ -1,4 +1,4 @@
-"""What a metric is. Subclass :class:`Metric`, register it as an entry point, and every table can hold it."""
+"""The definition of a metric: subclass :class:`Metric` and register it as an entry point to use it everywhere."""
 
 import hashlib
 import json
@@ -12,20 +12,20 @@ from codec import RGBImage
 
 
 class MetricError(AllocatorError):
-    """A metric can't be computed: its weights are missing, say."""
+    """A metric can't be computed, for example because its weights are missing."""
 
 
 class Metric(ABC):
     """A full-reference quality measure of decoded 8-bit RGB."""
 
     name: str
-    """What people type and what heads the column: ``psnr``."""
+    """The name that users type, and the name of the column: ``psnr``."""
     version: str
-    """Names everything that changes the value: the network, its weights."""
+    """Identifies everything that changes the value: the network, its weights."""
     higher_is_better: bool = False
 
     def reference(self, image: RGBImage) -> Any:
-        """What :meth:`compare` needs of the original; made once and used for all its levels."""
+        """The data of the original that :meth:`compare` needs, computed once for all levels."""
         return image
 
     @abstractmethod
@@ -34,14 +34,14 @@ class Metric(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """32 hex digits that change whenever values might."""
+        """32 hex digits that change whenever values may change."""
         return hashlib.sha256(json.dumps([self.name, self.version]).encode()).hexdigest()[:32]
 
 
 def mirror_to(image: RGBImage, side: int) -> RGBImage:
     """Extend an image by mirroring until both sides measure at least ``side`` pixels.
 
-    Metrics with pyramids or deep networks need a least size; mirroring both images alike keeps their texture.
+    Metrics with pyramids or deep networks need a minimum size; mirroring both images equally keeps their texture.
     """
     height, width = image.shape[:2]
     if min(height, width) >= side:

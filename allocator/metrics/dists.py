@@ -21,7 +21,7 @@ from allocator.metrics.features import NetworkMetric, Reference
 from codec import RGBImage
 
 _STAGES = (0, 4, 9, 16, 23, 30)
-"""Where the stages of VGG-16 begin and end; all but the first begin with a pooling."""
+"""The first and last layers of VGG-16's stages; all but the first begin with a pooling."""
 _CHANNELS = 3 + 64 + 128 + 256 + 512 + 512
 _STABILISER = 1e-6
 """Constants c1 and c2 of equations 5 and 6."""
@@ -29,7 +29,7 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class BlurPool(nn.Module):
-    """Half the size by an l2 pooling, which doesn't alias (equation 2)."""
+    """Halve the size with an l2 pooling, which avoids aliasing (equation 2)."""
 
     def forward(self, features: Tensor) -> Tensor:
         channels = features.shape[1]
@@ -40,7 +40,7 @@ class BlurPool(nn.Module):
 
 
 class DISTSNet(nn.Module):
-    """Of two batches (B, 3, H, W), -1 to 1, the distances (B,).
+    """The distances (B,) between two batches (B, 3, H, W), -1 to 1.
 
     Args:
         backbone: VGG-16's convolutions, by torchvision's names.
@@ -78,7 +78,7 @@ class DISTSNet(nn.Module):
         return found
 
     def distance(self, moments: Tensor) -> Tensor:
-        """From the means over positions of x, y, xx, yy and xy in each channel, (5, B, 1475), the distances (B,)."""
+        """The distances (B,) from the means over positions of x, y, xx, yy and xy in each channel, (5, B, 1475)."""
         x, y, xx, yy, xy = moments
         structure = (2 * (xy - x * y) + _STABILISER) / (xx - x.square() + yy - y.square() + _STABILISER)
         texture = (2 * x * y + _STABILISER) / (x.square() + y.square() + _STABILISER)
@@ -98,8 +98,8 @@ def _products(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
 class DISTS(NetworkMetric):
     """Similarity of structure and texture by the features of VGG-16, as a distance from 0 (equal) to 1.
 
-    It is computed at the image's own size, as ``pyiqa`` does; the authors' script and ``piq`` first scale images
-    whose shorter side is over 256 pixels down to that.
+    It is computed at the image's own size, as in ``pyiqa``; the authors' script and ``piq`` first scale down images
+    whose shorter side has more than 256 pixels.
 
     Raises:
         MetricError: the weights are unavailable.

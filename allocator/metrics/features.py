@@ -14,48 +14,48 @@ from allocator.metrics.base import Metric, mirror_to
 from codec import RGBImage
 
 _LEAST_SIDE = 64
-_GRID = 16  # the largest stride: tiles start on it so that their features fall on the whole image's
-_HALO = 224  # no feature sees more than 207 pixels (squeeze's last layer)
-_EPSILON = 1e-10  # as in lpips.normalize_tensor, which would copy
+_GRID = 16  # the largest stride: tiles start on multiples of it, so their features match those of the whole image
+_HALO = 224  # the largest receptive field is 207 pixels (squeeze's last layer)
+_EPSILON = 1e-10  # as in lpips.normalize_tensor, but without a copy
 
 
 class Reference(NamedTuple):
-    """An original, at least 64 pixels a side, and its features, where they fit in memory."""
+    """An original, at least 64 pixels a side, and its features, if they fit in memory."""
 
     image: RGBImage
     features: list[Tensor] | None
 
 
 class NetworkMetric(Metric):
-    """Compares what the layers of a convolutional network make of two images.
+    """Compares the features of two images in the layers of a convolutional network.
 
     Images over ``tile_pixels`` are compared strip by strip, with the same result, in bounded memory. Images under
-    64 pixels a side are mirrored up to that size.
+    64 pixels a side are extended to that size by mirroring.
     """
 
     tile_pixels: int = 1 << 22
     sha256: str
-    """Of the network's weights, in whatever file they came."""
+    """The hash of the network's weights, independent of the file format."""
 
     @property
     @abstractmethod
     def model(self) -> nn.Module:
-        """The metric for training: of two batches (B, 3, H, W), -1 to 1, the distances, one for each pair.
+        """The metric for training: a module that maps two batches (B, 3, H, W), -1 to 1, to a distance for each pair.
 
-        A cached property, for it isn't pickled.
+        It is a cached property because it is not pickled.
         """
 
     @property
     @abstractmethod
     def strides(self) -> Sequence[int]:
-        """Pixels from one feature to the next, for each compared layer."""
+        """The stride in pixels of each compared layer."""
 
     @abstractmethod
     def layers(self, pixels: Tensor) -> Sequence[Tensor]:
-        """The compared layers' features of an image (1, 3, H, W), -1 to 1; fresh tensors, which are overwritten."""
+        """The compared layers' features of an image (1, 3, H, W), -1 to 1, as tensors that may be overwritten."""
 
     def prepared(self, features: Tensor) -> Tensor:
-        """What is compared of a layer's features (1, C, h, w); may overwrite them."""
+        """Prepare a layer's features (1, C, h, w) for the comparison; may overwrite them."""
         return features
 
     def mirrored(self, image: RGBImage) -> RGBImage:
@@ -78,7 +78,7 @@ class NetworkMetric(Metric):
         return zip(cached, self._features(decoded, tile), strict=True)
 
     def tiles(self, image: RGBImage) -> Iterator[tuple[int, int]]:
-        """Begin and end, along the longer axis, of the strips whose features are compared."""
+        """The start and end, along the longer axis, of the strips whose features are compared."""
         long, short = max(image.shape[:2]), min(image.shape[:2])
         core = long
         if long * short > self.tile_pixels:
@@ -110,7 +110,7 @@ class FeatureMetric(NetworkMetric):
 
     @abstractmethod
     def weights(self, layer: int) -> Tensor:
-        """Of a layer's channels, (C,), not negative."""
+        """The weights of a layer's channels, (C,), at least 0."""
 
     def prepared(self, features: Tensor) -> Tensor:
         return features.div_(features.square().sum(1, keepdim=True).sqrt_().add_(_EPSILON))
@@ -129,7 +129,7 @@ class FeatureMetric(NetworkMetric):
         return sum(total / count for total, count in zip(sums, counts, strict=True))
 
     def map(self, reference: Reference, decoded: RGBImage) -> NDArray[np.float32]:
-        """Where the images differ: float32 (H, W), whose mean is about the distance."""
+        """A map of the differences: float32 (H, W), whose mean is approximately the distance."""
         height, width = decoded.shape[:2]
         decoded = self.mirrored(decoded)
         axis = 0 if decoded.shape[0] >= decoded.shape[1] else 1

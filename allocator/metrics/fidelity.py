@@ -24,7 +24,7 @@ class PSNR(Metric):
 class MSSSIM(Metric):
     """Multi-scale structural similarity, 0 to 1, the mean of the RGB channels' (Wang et al. 2003, five scales).
 
-    Images under 176 pixels a side are mirrored up to that size, the least that five scales need.
+    Images under 176 pixels a side, the minimum for five scales, are extended to that size by mirroring.
     """
 
     name = "ms-ssim"

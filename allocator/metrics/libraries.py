@@ -1,4 +1,4 @@
-"""Metrics of other packages, which are optional: ColorVideoVDP, and any of ``piq`` and ``pyiqa`` by name."""
+"""Metrics of optional packages: ColorVideoVDP, and all of ``piq`` and ``pyiqa`` by name."""
 
 import contextlib
 import io
@@ -29,14 +29,14 @@ _PIQ = {
 }
 """piq's full-reference functions that need no download, and whether higher is better."""
 _LEAST_SIDE = 176
-"""Enough for five scales of the metrics that have them."""
+"""The minimum side, which is enough for metrics with five scales."""
 
 
 def of_library(library: str, name: str) -> Metric:
-    """The metric that ``piq`` or ``pyiqa`` calls ``name``.
+    """The metric of ``piq`` or ``pyiqa`` with the name ``name``.
 
     Raises:
-        MetricError: the library isn't installed, has no full-reference metric of that name, or its weights are
+        MetricError: the library is not installed or has no full-reference metric of that name, or its weights are
             unavailable.
     """
     return PIQ(name) if library == "piq" else PyIQA(name)
@@ -54,18 +54,18 @@ def _imported(module: str, extra: str) -> ModuleType:
 
 
 def _tensor(image: RGBImage) -> Tensor:
-    """(1, 3, H, W), 0 to 1; an image under 176 pixels a side is mirrored up to that size."""
+    """Convert to (1, 3, H, W), 0 to 1; an image under 176 pixels a side is extended to that size by mirroring."""
     return torch.from_numpy(mirror_to(image, _LEAST_SIDE).transpose(2, 0, 1).copy())[None].float() / 255
 
 
 class ColorVideoVDP(Metric):
-    """ColorVideoVDP (Mantiuk et al. 2024): just-objectionable differences, 10 (equal) down to below 0.
+    """ColorVideoVDP (Mantiuk et al. 2024): just-objectionable differences, from 10 (equal) down to below 0.
 
-    A model of early vision, which isn't a trained network: contrast sensitivity and masking by frequency and colour,
+    It is a model of early vision, not a trained network: contrast sensitivity and masking by frequency and colour,
     for the package's standard 4K display at its standard distance.
 
     Raises:
-        MetricError: the package ``cvvdp`` isn't installed.
+        MetricError: the package ``cvvdp`` is not installed.
     """
 
     name = "cvvdp"
@@ -78,7 +78,7 @@ class ColorVideoVDP(Metric):
 
     @cached_property
     def model(self) -> Any:
-        """The package's own."""
+        """The metric object of the package."""
         module = _imported("pycvvdp", "cvvdp")
         with contextlib.redirect_stdout(io.StringIO()):
             return module.cvvdp(display_name=self.display, device=torch.device("cpu"), quiet=True)
@@ -135,10 +135,10 @@ class PyIQA(Metric):
 
     @cached_property
     def model(self) -> Any:
-        """The package's own."""
+        """The metric object of the package."""
         try:
             return _imported("pyiqa", "pyiqa").create_metric(self.metric, device="cpu")
-        except Exception as error:  # of a download, say
+        except Exception as error:  # for example from a download
             raise MetricError(f"pyiqa:{self.metric} is unavailable ({type(error).__name__}: {error}).") from error
 
     def compare(self, reference: RGBImage, decoded: RGBImage) -> float:

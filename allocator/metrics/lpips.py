@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al. 2018, version 0.1) by the ``lpips`` package, with the original's features cached."""
+"""LPIPS (Zhang et al. 2018, version 0.1) from the package ``lpips``, with cached features of the original."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from allocator.metrics.features import FeatureMetric
 
 
 class LPIPS(FeatureMetric):
-    """Learned perceptual distance, about 0 (equal) to 1; with one net and version of weights for each name.
+    """Learned perceptual distance, approximately 0 (equal) to 1; each name has one net and version of weights.
 
     Args:
         net: ``alex``, ``squeeze`` or ``vgg``.
-        weights: of that backbone, see :func:`allocator.metrics.backbones.find_backbone`.
+        weights: the weights of that backbone, see :func:`allocator.metrics.backbones.find_backbone`.
         tile_pixels: see :class:`FeatureMetric`.
     """
 
@@ -32,8 +32,8 @@ class LPIPS(FeatureMetric):
 
     @cached_property
     def model(self) -> lpips.LPIPS:
-        """The ``lpips`` package's own module: of two batches (B, 3, H, W), -1 to 1, the distances (B, 1, 1, 1)."""
-        with warnings.catch_warnings(), torch.device("meta"):  # random weights take seconds to make
+        """The module of the package ``lpips``: maps two batches (B, 3, H, W), -1 to 1, to distances (B, 1, 1, 1)."""
+        with warnings.catch_warnings(), torch.device("meta"):  # initialising random weights takes seconds
             warnings.simplefilter("ignore")
             model = lpips.LPIPS(pretrained=False, net=self.net, pnet_rand=True, verbose=False)
         model.scaling_layer = lpips.ScalingLayer()
@@ -59,7 +59,7 @@ class LPIPS(FeatureMetric):
 
 
 def alex() -> LPIPS:
-    """LPIPS with AlexNet, the ``lpips`` package's default and what most papers print."""
+    """LPIPS with AlexNet, the default of the package ``lpips`` and the variant in most papers."""
     return LPIPS("alex", find_backbone("alex"))
 
 
@@ -69,7 +69,7 @@ def squeeze() -> LPIPS:
 
 
 def vgg() -> LPIPS:
-    """LPIPS with VGG-16, the slowest."""
+    """LPIPS with VGG-16, the slowest variant."""
     return LPIPS("vgg", find_backbone("vgg"))
 
 

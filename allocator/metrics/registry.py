@@ -1,4 +1,4 @@
-"""Metrics by name: entry points, and those of libraries."""
+"""Find metrics by name: entry points, and the metrics of libraries."""
 
 from allocator.metrics.base import Metric, MetricError
 from allocator.points import RESERVED
@@ -8,16 +8,16 @@ from codec.trust import check_name, note_typed
 METRICS = "clic_allocator.metrics"
 """The entry-point group of metrics; each entry is called without arguments and returns a :class:`Metric`."""
 _OF_LIBRARIES = ("piq:", "pyiqa:")
-"""How names of their metrics begin, see :mod:`allocator.metrics.libraries`."""
+"""The prefixes of their metrics' names, see :mod:`allocator.metrics.libraries`."""
 
 
 def names() -> list[str]:
-    """The registered metrics, sorted; libraries have more."""
+    """The registered metrics, sorted, without those of libraries."""
     return sorted(registered(METRICS))
 
 
 def get_metric(name: str) -> Metric:
-    """The metric called ``name``: an entry point, or ``piq:NAME`` or ``pyiqa:NAME`` of those libraries.
+    """The metric named ``name``: an entry point, or ``piq:NAME`` or ``pyiqa:NAME`` from those libraries.
 
     Raises:
         UnknownName: there is no such metric, or importing it fails.
@@ -40,10 +40,10 @@ def _find_metric(name: str) -> Metric:
 
 
 def stored_metric(name: str) -> Metric:
-    """As :func:`get_metric`, for a name that a table or a manifest holds.
+    """:func:`get_metric` for a name from a table or a manifest.
 
     Raises:
-        UntrustedName: it would load code or files, and nobody trusts it (see :mod:`codec.trust`).
+        UntrustedName: it would load code or files and is not trusted (see :mod:`codec.trust`).
     """
     if name not in registered(METRICS) and not name.startswith(_OF_LIBRARIES):
         check_name(name)

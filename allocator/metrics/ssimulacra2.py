@@ -1,8 +1,8 @@
 """SSIMULACRA 2.1 (Sneyers 2023), which agrees with the program of that name in libjxl.
 
-At up to six scales, in the colour space XYB, three maps are averaged: of the structural similarity, of edges that
-the decoded image adds (ringing, blocks), and of those that it lost (blur). Weights fitted to people's ratings, as
-libjxl publishes them, make one score of the averages.
+At up to six scales, in the colour space XYB, three maps are averaged: structural similarity, edges that the decoded
+image adds (ringing, blocks), and edges that it loses (blur). The averages are combined to a score with weights that
+were fitted to human ratings, as published by libjxl.
 """
 
 from functools import cache
@@ -55,11 +55,11 @@ _WEIGHTS = np.fromstring(
     """,
     sep=" ",
 )
-"""A row for each channel and scale; in it first of the means, then of the fourth norms, those of the three maps."""
+"""A row for each channel and scale, with the weights of the three maps' means, then of their fourth norms."""
 
 
 class Scale(NamedTuple):
-    """What is needed of an image at one scale."""
+    """The data of an image at one scale."""
 
     xyb: Planes
     mean: Planes
@@ -69,9 +69,9 @@ class Scale(NamedTuple):
 
 
 class SSIMULACRA2(Metric):
-    """Up to 100 (equal); 90 is visually lossless, 70 high, 50 medium, 30 low quality, and very bad ones are negative.
+    """A score up to 100 (equal): 90 is visually lossless, 70 high, 50 medium, 30 low quality; it can be negative.
 
-    Images under 8 pixels a side are mirrored up to that size.
+    Images under 8 pixels a side are extended to that size by mirroring.
     """
 
     name = "ssimulacra2"
@@ -84,7 +84,7 @@ class SSIMULACRA2(Metric):
     def compare(self, reference: list[Scale], decoded: RGBImage) -> float:
         averages = [_averages(original, xyb) for original, xyb in zip(reference, _pyramid(decoded), strict=True)]
         by_channel = np.stack(averages, 1).ravel()
-        # the published weights are taken in order also where small images have fewer scales
+        # the published weights are used in order, even if small images have fewer scales
         error = 0.9562382616834844 * float(_WEIGHTS[: by_channel.size] @ by_channel)
         error = 2.326765642916932 * error - 0.020884521182843837 * error**2 + 6.248496625763138e-05 * error**3
         return float(100 - 10 * max(error, 0.0) ** 0.6276336467831387)
@@ -110,7 +110,7 @@ def _linear() -> NDArray[np.float32]:
 
 
 def _xyb(linear: Planes) -> Planes:
-    """Linear RGB in XYB, moved and scaled to be about 0 to 1, the third channel without the second."""
+    """Convert linear RGB to XYB, scaled to about 0 to 1, with the second channel subtracted from the third."""
     mixed = np.tensordot(_OPSIN, linear, 1) + np.float32(_BIAS)
     long, medium, short = np.cbrt(np.maximum(mixed, 0, out=mixed), out=mixed) - np.float32(np.cbrt(_BIAS))
     x, y = (long - medium) / 2, (long + medium) / 2
@@ -143,7 +143,7 @@ def _scale(xyb: Planes) -> Scale:
 
 
 def _averages(original: Scale, xyb: Planes) -> NDArray[np.float64]:
-    """Of each channel the means, then the fourth norms, of the three maps: (3, 6)."""
+    """The means, then the fourth norms, of the three maps in each channel: (3, 6)."""
     decoded = _scale(xyb)
     product_of_means = original.mean * decoded.mean
     covariance = _blurred(original.xyb * xyb) - product_of_means
