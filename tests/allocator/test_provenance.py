@@ -59,7 +59,7 @@ def test_comparisons_mark_it_with_one_footnote(trained: Path) -> None:
     similarity, psnr = row.split()[-1], row.split()[-2]
     assert (similarity.endswith(MARK), psnr.endswith(MARK)) == (True, False)
     latex = run(*command, "--format", "latex").out
-    assert latex.count("\\footnotesize $^{\\dagger}$ by a metric") == 3
+    assert latex.count("\\footnotesize $^{\\dagger}$ The metric") == 3
     assert MARK not in latex
     found = json.loads(run(*command, "--json").out)
     assert found["training_metrics"] == {"jpeg": [], "mine": ["ms-ssim"]}
