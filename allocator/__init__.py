@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from allocator.provenance import flatters as flatters
     from allocator.solver.hull import sweep as sweep
     from allocator.solver.knapsack import solve as solve
+    from allocator.training import train as train
     from submissions.entries import DecoderOptions as DecoderOptions
     from submissions.verify import verify as verify
 
@@ -52,6 +53,7 @@ _MODULES = {
     "optimize": "allocator.api",
     "solve": "allocator.solver.knapsack",
     "sweep": "allocator.solver.hull",
+    "train": "allocator.training",
     "verify": "submissions.verify",
 }
 """The module of each public name."""

@@ -1,5 +1,6 @@
 """The command that trains learned codecs."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +11,6 @@ from allocator.cli.app import Json, Weights, app, console, echo, emit, grid, use
 from allocator.cli.options import Threads
 
 if TYPE_CHECKING:
-    from codec.training.losses import PerceptualLoss
-    from codec.training.recipe import Recipe
     from codec.training.trainer import Report, Trainer
 
 
@@ -63,21 +62,17 @@ def train(
     A recipe whose levels have separate networks trains them one after the other, each in a folder of its own.
     On several GPUs: torchrun --standalone --nproc-per-node N -m allocator train ...
     """
-    import dataclasses
-    import functools
+    import contextlib
     import math
-    import time
 
     import torch
+    from rich.progress import BarColumn, Progress, TextColumn
 
-    from codec.bank_builder import create_bank
+    import allocator as al
     from codec.base import CodecError
-    from codec.checkpoints import read_network
-    from codec.training.recipe import find_recipe, recipe_names
-    from codec.training.trainer import EVENTS, Trainer, has_tensorboard
+    from codec.training.recipe import recipe_names
 
     use_weights(metric_weights)
-    say = functools.partial(echo, err=as_json)
     if threads:
         torch.set_num_threads(threads)
     if smoke:
@@ -86,90 +81,68 @@ def train(
         recipe, photos = "smoke", photos or SHIPPED_PHOTOS
     if recipe is None or photos is None:
         raise CodecError(f"Give a recipe ({', '.join(recipe_names())}, or a TOML file) and --photos, or --smoke.")
-    found = find_recipe(recipe)
-    perceptual = _perceptual(found)
-    end = time.monotonic() + (math.inf if hours is None else 3600 * hours)
-    core_seconds = math.inf if core_hours is None else 3600 * core_hours
-    runs = [(found, out)]
-    if found.network.separate:
-        runs = [(found.of_level(i), out / f"level-{i}") for i in range(len(found.rate.targets))]
-    networks = []
-    for one, folder in runs:
-        trainer = Trainer(one, photos, folder, perceptual)
-        speaks = not trainer.processes.rank
-        if start and not trainer.step:
-            trainer.start_from(*read_network(start))
-        if speaks:
-            for sentence in trainer.photos.left_out:
-                echo(f"left out: {sentence}", err=True)
-            place = trainer.device.type
-            if trainer.processes.count > 1:
-                place = f"{trainer.processes.count} x {place}"
-            say(f"{folder}: {found.name}, step {trainer.step:,} of {found.steps:,}, on {place}")
-            if has_tensorboard():
-                say(f"Watch it: tensorboard --logdir {folder / EVENTS}")
-        finished = trainer.step >= one.steps or _run(trainer, end - time.monotonic(), core_seconds)
-        if not finished:
-            break
-        networks.append(trainer.average)
-    if not speaks:
-        raise typer.Exit(130 if trainer.interrupted and not finished else 0)
-    if trainer.interrupted and not finished:
-        echo(f"Interrupted at step {trainer.step:,}, saved; the same command resumes the run.", err=True)
-        raise typer.Exit(130)
-    if not finished:
-        say(f"Stopped at step {trainer.step:,}, saved; the same command resumes the run.")
-        if found.network.separate:
-            say(f"{len(networks)} of {len(runs)} levels are trained; the bank is made when all are.")
-            return
-    notes = trainer.notes() | {"recipe": dataclasses.asdict(found)}
-    bank = create_bank(out / "bank", found.name, networks or [trainer.average], notes=notes)
-    levels = trainer.evaluate(bank)
-    rows = [
-        [str(one.level), f"{one.bpp:.4f}", f"{one.estimated_bpp:.4f}", f"{one.psnr:.2f}", f"{one.lpips:.4f}"]
-        for one in levels
-    ]
-    text = grid(["level", "bpp", "estimated", "PSNR", "LPIPS"], rows, "Validation images, actual bytes")
-    result = {"bank": bank.name, "folder": bank.folder, "steps": trainer.step, "levels": levels}
-    emit(result, text, f"{bank.folder}: bank {bank.name}; give it as --codec {bank.folder}", as_json=as_json)
-
-
-def _perceptual(recipe: "Recipe") -> "PerceptualLoss | None":
-    """The perceptual terms that a recipe names; None where they have no weight."""
-    from allocator.metrics.backbones import NETS, find_backbone
-    from allocator.metrics.lpips import LPIPS
-    from codec.training.losses import PerceptualLoss, StructuralLoss
-    from codec.training.recipe import RecipeError
-
-    if not any((stage.loss or recipe.loss).lpips for stage in recipe.stages):
-        return None
-    if unknown := recipe.perceptual.keys() - {*NETS, "ms-ssim"}:
-        raise RecipeError(
-            f"The recipe {recipe.name} has the unknown perceptual terms {', '.join(sorted(unknown))}; "
-            f"use LPIPS's nets {', '.join(NETS)}, or ms-ssim."
-        )
-    metrics = {net: LPIPS(net, find_backbone(net)) for net in recipe.perceptual if net in NETS}
-    names = {term: metrics[term].name if term in metrics else term for term in recipe.perceptual}
-    return PerceptualLoss(
-        {name: metrics[term].model if term in metrics else StructuralLoss() for term, name in names.items()},
-        {name: recipe.perceptual[term] for term, name in names.items()},
-        {metric.name: metric.sha256 for metric in metrics.values()},
-    )
-
-
-def _run(trainer: "Trainer", seconds: float, core_seconds: float) -> bool:
-    from datetime import timedelta
-
-    from rich.progress import BarColumn, Progress, TextColumn
-
     columns = (BarColumn(bar_width=20), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=console(stderr=True), disable=trainer.processes.rank > 0) as bars:
-        task = bars.add_task("starting", total=trainer.recipe.steps, completed=trainer.step)
+    bars: list[Progress] = []
+    with contextlib.ExitStack() as stack:
+
+        def begin(trainer: "Trainer") -> None:
+            stack.close()
+            if not trainer.processes.rank:
+                _introduce(trainer, as_json)
+            if trainer.step < trainer.recipe.steps:
+                silent = trainer.processes.rank > 0
+                bars.append(stack.enter_context(Progress(*columns, console=console(stderr=True), disable=silent)))
+                bars[-1].add_task("starting", total=trainer.recipe.steps, completed=trainer.step)
 
         def show(report: "Report") -> None:
             left = timedelta(seconds=round(report.seconds_left))
             losses = f"loss {report.loss:.3f} bpp {report.bpp:.3f} lpips {report.lpips:.3f}"
             text = f"step {report.step:,} {losses}, {left} left"
-            bars.update(task, completed=report.step, description=text)
+            bars[-1].update(bars[-1].task_ids[0], completed=report.step, description=text)
 
-        return trainer.run(show, stop_after_seconds=seconds, stop_at_core_seconds=core_seconds)
+        done = al.train(
+            recipe,
+            photos,
+            out,
+            start=start,
+            seconds=math.inf if hours is None else 3600 * hours,
+            core_seconds=math.inf if core_hours is None else 3600 * core_hours,
+            begin=begin,
+            report=show,
+        )
+    trainer, bank = done.trainer, done.bank
+    interrupted = trainer.interrupted and not done.finished
+    if trainer.processes.rank:
+        raise typer.Exit(130 if interrupted else 0)
+    if not done.finished:
+        stopped = "Interrupted" if interrupted else "Stopped"
+        echo(
+            f"{stopped} at step {trainer.step:,}, saved; the same command resumes the run.",
+            err=as_json or interrupted,
+        )
+    if interrupted:
+        raise typer.Exit(130)
+    if bank is None:
+        echo(f"{done.networks} of {done.wanted} levels are trained; the bank is made when all are.", err=as_json)
+        return
+    rows = [
+        [str(one.level), f"{one.bpp:.4f}", f"{one.estimated_bpp:.4f}", f"{one.psnr:.2f}", f"{one.lpips:.4f}"]
+        for one in done.levels
+    ]
+    text = grid(["level", "bpp", "estimated", "PSNR", "LPIPS"], rows, "Validation images, actual bytes")
+    result = {"bank": bank.name, "folder": bank.folder, "steps": trainer.step, "levels": done.levels}
+    emit(result, text, f"{bank.folder}: bank {bank.name}; give it as --codec {bank.folder}", as_json=as_json)
+
+
+def _introduce(trainer: "Trainer", as_json: bool) -> None:
+    from codec.training.trainer import EVENTS, has_tensorboard
+
+    for sentence in trainer.photos.left_out:
+        echo(f"left out: {sentence}", err=True)
+    place = trainer.device.type
+    if trainer.processes.count > 1:
+        place = f"{trainer.processes.count} x {place}"
+    recipe, folder = trainer.recipe, trainer.folder
+    echo(f"{folder}: {recipe.name}, step {trainer.step:,} of {recipe.steps:,}, on {place}", err=as_json)
+    if has_tensorboard():
+        echo(f"Watch it: tensorboard --logdir {folder / EVENTS}", err=as_json)

@@ -15,7 +15,7 @@ from codec import ImageError
 from tests.helpers import THIS_PYTHON
 
 PUBLIC = """Allocation AllocatorError DecoderOptions FOOTNOTE Look MARK Problem Table __version__ build copy_photos
-flatters get_metric open optimize solve sweep verify""".split()
+flatters get_metric open optimize solve sweep train verify""".split()
 
 
 def test_what_is_exported_is_there() -> None:
