@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File
+from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).parent.parent
 ELSEWHERE = {
@@ -22,11 +23,14 @@ _LINK = re.compile(r"\[((?:`[^`]*`|[^\]`])*)\]\(([^)\s]+)\)")
 
 
 def on_files(files: Any, *, config: Any) -> Any:
-    """Add the pages and notebooks outside this folder."""
-    notebooks = [f"notebooks/{path.name}" for path in ROOT.glob("notebooks/*.ipynb")]
-    for place, page in [*ELSEWHERE.items(), *zip(notebooks, notebooks, strict=True)]:
-        if (ROOT / place).exists():
-            files.append(File.generated(config, page, abs_src_path=str(ROOT / place)))
+    """Add the pages outside this folder, and the notebooks with their pictures."""
+    for place, page in ELSEWHERE.items():
+        files.append(File.generated(config, page, abs_src_path=str(ROOT / place)))
+    for path in ROOT.glob("notebooks/*.ipynb"):
+        markdown, found = MarkdownExporter().from_filename(str(path), {"unique_key": path.stem})
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=markdown))
+        for name, picture in found["outputs"].items():
+            files.append(File.generated(config, f"notebooks/{name}", content=picture))
     return files
 
 
@@ -54,7 +58,7 @@ def _relink(link: re.Match[str], place: str, uri: str) -> str:
     if aim.startswith("docs/"):
         aim = aim.removeprefix("docs/")
     elif aim in ELSEWHERE or aim.endswith(".ipynb"):
-        aim = ELSEWHERE.get(aim, aim)
+        aim = ELSEWHERE.get(aim, aim.replace(".ipynb", ".md"))
     elif (ROOT / aim).exists():
         return text  # not on the site
     relative = os.path.relpath(aim, os.path.dirname(uri) or ".")  # noqa: PTH120

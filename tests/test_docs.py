@@ -294,7 +294,7 @@ def test_links_lead_somewhere(page: str) -> None:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built site; a warning fails it, be it a page outside the navigation or a link that leads nowhere."""
-    for package in ("mkdocs", "material", "mkdocstrings_handlers.python"):
+    for package in ("mkdocs", "material", "mkdocstrings_handlers.python", "nbconvert"):
         pytest.importorskip(package, reason="the extra `docs` isn't installed")
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
