@@ -133,12 +133,27 @@ def read_points(table: Table, codecs: Sequence[str] = ()) -> "pd.DataFrame":
     images, frame = table.steady(lambda: (len(table), table.points()))
     if not images:
         raise AllocationError(f"{table.path}: the table is empty.")
+    return pick_codecs(table, frame, codecs, images).reset_index(drop=True)
+
+
+def pick_codecs(table: Table, frame: "pd.DataFrame", codecs: Sequence[str], images: int) -> "pd.DataFrame":
+    """Return the operating points of the named codecs, or of all codecs if none is named.
+
+    Args:
+        table: the table that ``frame`` was read from.
+        frame: its points.
+        codecs: names of codecs.
+        images: the number of images that must have points.
+
+    Raises:
+        AllocationError: the table lacks a codec, or an image has no point.
+    """
     measured = sorted(frame["codec"].unique())
     if unknown := sorted(set(codecs) - set(measured)):
         known = ", ".join(measured) or "none yet"
         raise AllocationError(f"{table.path}: contains no points of {', '.join(unknown)}; it contains {known}.")
     if codecs:
-        frame = frame[frame["codec"].isin(codecs)].reset_index(drop=True)
+        frame = frame[frame["codec"].isin(codecs)]
     if missing := images - frame["image"].nunique():
         raise AllocationError(
             f"{table.path}: {missing} of {images} images have not been measured; run its build again to finish.",
@@ -216,103 +231,142 @@ def allocate(
         AllocatorError: the objective is not measured everywhere, a constraint leaves an image without a level, or
             the target is below the lowest reachable rate, which the message states.
     """
-    constraints = constraints or Constraints()
-    if objective.aggregate.is_worst and constraints.decode_seconds is not None:
-        raise AllocationError("The worst image can't be optimised under a decoding budget; use a large p instead.")
-    grid = Grid(constraints.restrict(points))
-    points = grid.points
-    costs = objective.costs(points)
-    program = _Program(grid, grid.spread(costs), budget, objective, method, solver, time_limit)
-    rows = np.arange(len(grid.pixels))
-    solution, scale = program.solve(constraints)
-    chosen = as_texts(points.iloc[grid.row[rows, solution.choices]].reset_index(drop=True))
-    data = chosen["bytes"].to_numpy()
-    spent = {rule: grid.spent(data, rule) for rule in get_args(Rule)}
-    mean_pixels = float(grid.pixels.mean()) if budget.rule == "mean" else 1.0
-    divisor = float(program.shares.sum())
-    return Allocation(
-        points=points,
-        chosen=chosen,
-        objective=objective,
-        budget=budget,
-        value=program.value(solution.choices),
-        bytes=int(data.sum()),
-        pooled_bpp=grid.bpp(spent["pooled"], "pooled"),
-        mean_bpp=grid.bpp(spent["mean"], "mean"),
-        slack=float((budget.limit - spent[budget.rule]) * Fraction(mean_pixels)),
-        price=solution.price * float(scale) / mean_pixels / divisor,
-        gap=solution.gap / divisor,
-        reason=solution.reason,
-        note=solution.note,
-        single=program.best_single(),
-        equal=program.equal_rate(),
-    )
+    program = Program.prepare(points, objective, constraints, method=method, solver=solver, time_limit=time_limit)
+    return program.allocate(budget)
 
 
 @dataclass(frozen=True, eq=False)
-class _Program:
-    """A set, its costs and its budget as arrays, items by options."""
+class Program:
+    """An allocation as arrays, items by options: prepared once, then solved for any budget."""
 
     grid: Grid
     costs: NDArray[np.float64]
-    budget: Budget
     objective: Objective
-    method: Method
-    solver: str
-    time_limit: float | None
+    constraints: Constraints
+    method: Method = "exact"
+    solver: str | None = "cbc"
+    """None leaves the core unsolved, which is fast, but not always proven."""
+    time_limit: float | None = None
+
+    @classmethod
+    def prepare(
+        cls,
+        points: "pd.DataFrame",
+        objective: Objective,
+        constraints: Constraints | None = None,
+        *,
+        method: Method = "exact",
+        solver: str | None = "cbc",
+        time_limit: float | None = None,
+    ) -> "Program":
+        """Prepare the program of operating points. Arguments as for :func:`allocate`.
+
+        Raises:
+            AllocatorError: the objective is not measured everywhere, or a constraint leaves an image without a level.
+        """
+        constraints = constraints or Constraints()
+        if objective.aggregate.is_worst and constraints.decode_seconds is not None:
+            raise AllocationError(
+                "The worst image can't be optimised under a decoding budget; use a large p instead."
+            )
+        grid = Grid(constraints.restrict(points))
+        costs = grid.spread(objective.costs(grid.points))
+        return cls(grid, costs, objective, constraints, method, solver, time_limit)
 
     @functools.cached_property
     def shares(self) -> NDArray[np.float64]:
+        """How much each image counts, shape (items,)."""
         return self.objective.shares(self.grid.points["image"].iloc[self.grid.row[:, 0]].tolist(), self.grid.pixels)
 
+    @functools.cached_property
+    def separable(self) -> NDArray[np.float64]:
+        """Costs whose sum over the chosen options the solver minimises, items by options."""
+        return self.objective.aggregate.separable(self.costs, self.shares[:, None])
+
     def value(self, choices: NDArray[np.int64]) -> float:
+        """The objective of one option for each image."""
         rows = np.arange(len(choices))
         return self.objective.value(self.costs[rows, choices], self.shares)
 
-    def solve(self, constraints: Constraints) -> tuple[Solution, Fraction]:
+    def byte_pixels(self, rule: Rule) -> float:
+        """The factor from a budget's unit to bytes: 1, or under ``mean`` the pixels of an image of average size."""
+        return float(self.grid.pixels.mean()) if rule == "mean" else 1.0
+
+    def allocate(self, budget: Budget) -> Allocation:
+        """Return the best allocation within a budget.
+
+        Raises:
+            AllocationError: no allocation meets the budgets.
+        """
+        grid, rows = self.grid, np.arange(len(self.grid.pixels))
+        solution, scale = self.solve(budget)
+        chosen = as_texts(grid.points.iloc[grid.row[rows, solution.choices]].reset_index(drop=True))
+        data = chosen["bytes"].to_numpy()
+        spent = {rule: grid.spent(data, rule) for rule in get_args(Rule)}
+        byte_pixels = self.byte_pixels(budget.rule)
+        divisor = float(self.shares.sum())
+        return Allocation(
+            points=grid.points,
+            chosen=chosen,
+            objective=self.objective,
+            budget=budget,
+            value=self.value(solution.choices),
+            bytes=int(data.sum()),
+            pooled_bpp=grid.bpp(spent["pooled"], "pooled"),
+            mean_bpp=grid.bpp(spent["mean"], "mean"),
+            slack=float((budget.limit - spent[budget.rule]) * Fraction(byte_pixels)),
+            price=solution.price * float(scale) / byte_pixels / divisor,
+            gap=solution.gap / divisor,
+            reason=solution.reason,
+            note=solution.note,
+            single=self.best_single(budget),
+            equal=self.equal_rate(budget),
+        )
+
+    def solve(self, budget: Budget) -> tuple[Solution, Fraction]:
         """The solution, and the units of its integer weights per byte (under ``mean``: per byte per pixel).
 
         Raises:
             AllocationError: no allocation meets the budgets.
         """
         try:
-            return self._by_rule(constraints)
+            return self._by_rule(budget)
         except Infeasible as error:
             least = np.where(self.grid.available, self.grid.bytes, np.iinfo(np.int64).max).argmin(axis=1)
             lightest = self.grid.points.iloc[self.grid.row[np.arange(len(least)), least]]
-            if self.grid.spent(lightest["bytes"].to_numpy(), self.budget.rule) <= self.budget.limit:
+            if self.grid.spent(lightest["bytes"].to_numpy(), budget.rule) <= budget.limit:
                 raise AllocationError(
                     "No allocation within the budget meets the limit on "
                     + (
                         "codecs."
-                        if constraints.decode_seconds is None
+                        if self.constraints.decode_seconds is None
                         else f"decoding time: the lowest possible is about {error.least / _SECOND:.3g} seconds."
                     )
                 ) from error
-            raise AllocationError(_unreachable(lightest, self.budget)) from error
+            raise AllocationError(_unreachable(lightest, budget)) from error
 
-    def _by_rule(self, constraints: Constraints) -> tuple[Solution, Fraction]:
-        rule, limit = self.budget.rule, self.budget.limit
+    def _by_rule(self, budget: Budget) -> tuple[Solution, Fraction]:
+        rule, limit = budget.rule, budget.limit
         lower, upper, scale = self.grid.weights(rule)
         scaled = math.floor(limit * scale)
         # weights that are rounded down may allow slightly too much; if the optimum uses that, weights are rounded up:
         # they allow slightly too little, and the first bound remains valid
-        relaxed = self._within(constraints, lower, scaled)
+        relaxed = self._within(lower, scaled)
         rows = np.arange(len(self.grid.pixels))
         if upper is lower or self.grid.spent(self.grid.bytes[rows, relaxed.choices], rule) <= limit:
             return relaxed, scale
-        found = self._within(constraints, upper, scaled)
+        found = self._within(upper, scaled)
         return replace(found, bound=relaxed.bound, reason=found.reason or relaxed.reason or _ROUNDED), scale
 
-    def _within(self, constraints: Constraints, weights: NDArray[np.int64], limit: int) -> Solution:
+    def _within(self, weights: NDArray[np.int64], limit: int) -> Solution:
         """The best allocation over all sets of codecs that the constraints allow, best bounds first."""
         import pandas as pd
 
         codecs = self.grid.spread(pd.factorize(self.grid.points["codec"], sort=True)[0])
         count = int(codecs.max()) + 1
-        most = constraints.max_codecs or count
+        most = self.constraints.max_codecs or count
         if most >= count:
-            return self._best(constraints, weights, limit, self.grid.available)
+            return self._best(weights, limit, self.grid.available)
         masks = [
             self.grid.available & np.isin(codecs, subset) for subset in itertools.combinations(range(count), most)
         ]
@@ -320,8 +374,7 @@ class _Program:
         if self.objective.aggregate.is_worst:
             worst = [self._least_worst(weights, limit, mask) for mask in masks]
             masks = [mask for mask, value in zip(masks, worst, strict=True) if value == min(worst) < math.inf]
-        costs = self._separable()
-        bounds = [lower_bound(costs, weights, limit, available=mask) for mask in masks]
+        bounds = [lower_bound(self.separable, weights, limit, available=mask) for mask in masks]
         best: Solution | None = None
         reason = ""
         proven = math.inf  # over all sets that were tried; the bounds of the others are no better than the best cost
@@ -329,7 +382,7 @@ class _Program:
             if bounds[index] == math.inf or (best is not None and bounds[index] >= best.cost):
                 break
             with contextlib.suppress(Infeasible):
-                found = self._best(constraints, weights, limit, masks[index])
+                found = self._best(weights, limit, masks[index])
                 proven = min(proven, found.bound)
                 reason = reason or found.reason
                 if best is None or found.cost < best.cost:
@@ -344,44 +397,41 @@ class _Program:
         except Infeasible:
             return math.inf
 
-    def _best(
-        self, constraints: Constraints, weights: NDArray[np.int64], limit: int, available: NDArray[np.bool_]
-    ) -> Solution:
+    def _best(self, weights: NDArray[np.int64], limit: int, available: NDArray[np.bool_]) -> Solution:
         if self.objective.aggregate.is_worst:
             worst = least_worst(self.costs, weights, limit, available=available)
             available = available & (self.costs <= worst)
-        costs = self._separable()
+        costs = self.separable
         how: dict[str, Any] = {"solver": self.solver, "time_limit": self.time_limit}
         limits = [Limit(weights, limit)]
-        if constraints.decode_seconds is None:
+        if self.constraints.decode_seconds is None:
             exact = solve(costs, *limits[0], available=available, **how)
         else:
             seconds = np.ceil(self.grid.points["decode_seconds"].to_numpy() * _SECOND).astype(np.int64)
-            limits.append(Limit(self.grid.spread(seconds), math.floor(constraints.decode_seconds * _SECOND)))
+            limits.append(Limit(self.grid.spread(seconds), math.floor(self.constraints.decode_seconds * _SECOND)))
             exact = solve_two(costs, *limits[0], *limits[1], available=available, **how)
         return exact if self.method == "exact" else solve_whole(exact, costs, limits, available, **how)
 
-    def _separable(self) -> NDArray[np.float64]:
-        return self.objective.aggregate.separable(self.costs, self.shares[:, None])
-
-    def best_single(self) -> Baseline | None:
+    def best_single(self, budget: Budget) -> Baseline | None:
+        """The best single level for all images within a budget."""
         found = []
         for order, (codec, setting, rows) in enumerate(self.grid.common_levels()):
             data = self.grid.points["bytes"].to_numpy()[rows]
-            if self.grid.spent(data, self.budget.rule) <= self.budget.limit:
-                baseline = self._baseline(self.grid.option[rows], f"{codec} {setting}")
+            if self.grid.spent(data, budget.rule) <= budget.limit:
+                baseline = self._baseline(self.grid.option[rows], budget.rule, f"{codec} {setting}")
                 found.append((self.objective.natural_sign * baseline.value, order, baseline))
         return min(found)[-1] if found else None
 
-    def equal_rate(self) -> Baseline | None:
+    def equal_rate(self, budget: Budget) -> Baseline | None:
+        """The best level for each image within the budget's rate; None if an image has no level so small."""
         pixels = self.grid.pixels
-        images_or_pixels = len(pixels) if self.budget.rule == "mean" else int(pixels.sum())
-        best = self.grid.equal_rate(self.costs, self.budget.limit / images_or_pixels)
-        return None if best is None else self._baseline(best)
+        images_or_pixels = len(pixels) if budget.rule == "mean" else int(pixels.sum())
+        best = self.grid.equal_rate(self.costs, budget.limit / images_or_pixels)
+        return None if best is None else self._baseline(best, budget.rule)
 
-    def _baseline(self, choices: NDArray[np.int64], detail: str = "") -> Baseline:
+    def _baseline(self, choices: NDArray[np.int64], rule: Rule, detail: str = "") -> Baseline:
         data = self.grid.bytes[np.arange(len(choices)), choices]
-        bpp = self.grid.bpp(self.grid.spent(data, self.budget.rule), self.budget.rule)
+        bpp = self.grid.bpp(self.grid.spent(data, rule), rule)
         return Baseline(self.value(choices), int(data.sum()), bpp, detail)
 
 

@@ -46,10 +46,11 @@ class Choice(NamedTuple):
             ConstraintError: it matches no point.
         """
         found = points["codec"] == self.codec
-        if self.setting is not None:
-            found &= (points["setting"] == self.setting) | (points["level"].astype(str) == self.setting)
         if self.image is not None:
             found &= points["image"] == self.image
+        if self.setting is not None:
+            few = points.loc[found, ["setting", "level"]]  # texts are slow to compare
+            found[found] = (few["setting"] == self.setting) | (few["level"].astype(str) == self.setting)
         if not found.any():
             where = f" of {self.image}" if self.image else ""
             what = self.codec + (f":{self.setting}" if self.setting else "")

@@ -16,7 +16,7 @@ from allocator.tables import Member, Table
 from codec import Codec, CodecError
 from codec.files import is_safe_name, write_file
 from codec.original import ORIGINAL
-from codec.picture import read_stored_picture
+from codec.picture import Colour, read_stored_picture
 from codec.registry import stored_codec
 
 MANIFEST = "manifest.csv"
@@ -155,14 +155,30 @@ def _refuse_in_the_way(path: Path, data: bytes, earlier: set[str] | None) -> Non
 
 def _bitstream(table: Table, codec: Codec, row: Mapping[str, Any]) -> bytes:
     """As it was measured."""
-    data = table.bitstream(row["sha256"], row["fingerprint"])
+    return encode_again(table.colour, codec, row, table.bitstream(row["sha256"], row["fingerprint"]))
+
+
+def encode_again(colour: Colour, codec: Codec, row: Mapping[str, Any], stored: bytes | None) -> bytes:
+    """The bitstream of an operating point: the one that its table keeps, or else made once more.
+
+    Args:
+        colour: the table's rule for colour profiles.
+        codec: of the point.
+        row: the point, columns as :meth:`allocator.tables.Table.points`.
+        stored: what the table keeps of it.
+
+    Raises:
+        AllocatorError: the codec or the image has changed, or the bytes aren't those that were measured.
+        CodecError: the image can't be read or encoded.
+    """
+    data = stored
     if data is None:
         if codec.fingerprint(row["level"]) != row["fingerprint"]:
             raise AllocatorError(
                 f"{row['image']}: was measured with another version of {codec.name}, and the table keeps no "
                 "bitstreams; build it again."
             )
-        picture = read_stored_picture(row["path"], table.colour)
+        picture = read_stored_picture(row["path"], colour)
         if picture.sha256 != row["sha256"]:
             raise AllocatorError(f"{row['path']}: has changed since it was measured; build the table again.")
         data = codec.picture_encoder(picture)(row["level"])

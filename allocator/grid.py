@@ -39,7 +39,9 @@ class Grid:
         import pandas as pd
 
         points = _sorted(points)
-        self.points = points
+        self.labels: NDArray[np.int64] = points.index.to_numpy()
+        """What the index of the points that were given calls each row of :attr:`points`."""
+        self.points = points = points.reset_index(drop=True)
         item, names = pd.factorize(points["image"])
         counts = np.bincount(item)
         self.item = item
@@ -124,5 +126,5 @@ def _sorted(points: "pd.DataFrame") -> "pd.DataFrame":
     keys = (points["level"].to_numpy(), codec, image)
     order = np.lexsort(keys)
     if (order == np.arange(len(order))).all():
-        return points.reset_index(drop=True)
-    return points.iloc[order].reset_index(drop=True)
+        return points
+    return points.iloc[order]

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from allocator.errors import AllocatorError
 from allocator.solver.knapsack import Floats
-from allocator.tables import Table
+from allocator.tables import Member, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,8 +102,12 @@ class Aggregate:
         """One cost of the costs of chosen points."""
         if self.is_worst:
             return float(costs.max())
-        mean = math.fsum(self.separable(costs, shares)) / math.fsum(shares)
-        return mean if self.power is None else float(mean ** (1 / self.power))
+        return float(self.from_total(math.fsum(self.separable(costs, shares)), math.fsum(shares)))
+
+    def from_total(self, total: ArrayLike, shares: float) -> Floats:
+        """Combine sums of :meth:`separable` costs, of all images, into one cost each; not for ``worst``."""
+        mean = np.asarray(total, np.float64) / shares
+        return mean if self.power is None else mean.clip(0) ** (1 / self.power)
 
 
 MEAN, PIXELS, WORST = Aggregate("mean"), Aggregate("pixels"), Aggregate("worst")
@@ -262,8 +266,7 @@ def read_weights(table: Table, path: str | os.PathLike[str]) -> dict[str, float]
             a weight.
     """
     members = table.members()
-    names = {member.name: member.name for member in members}
-    names |= {member.name + PurePath(member.path).suffix: member.name for member in members}
+    names = _called(members)
     found: dict[str, float] = {}
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
@@ -286,6 +289,46 @@ def read_weights(table: Table, path: str | os.PathLike[str]) -> dict[str, float]
     if not any(found.values()):
         raise ObjectiveError(f"{path}: gives no image of the table a weight above 0, such as {members[0].name!r}.")
     return _for_all(table, found)
+
+
+def with_weights(
+    table: Table, weights: Mapping[str, float] | None, single: Sequence[str]
+) -> Mapping[str, float] | None:
+    """Return the weights of all images of a table, with the weights of single images replaced.
+
+    Args:
+        table: the table with the images.
+        weights: weights of all its images; by default all are 1.
+        single: ``IMAGE=NUMBER``, images named as for :func:`read_weights`; the last weight of an image counts.
+
+    Raises:
+        ObjectiveError: a text is not of this form, names no image of the table, or all weights are 0.
+    """
+    if not single:
+        return weights
+    members = table.members()
+    names = _called(members)
+    found = dict(weights) if weights is not None else dict.fromkeys((member.name for member in members), 1.0)
+    for text in single:
+        image, _, value = text.rpartition("=")
+        try:
+            weight = float(value)
+        except ValueError:
+            weight = math.nan
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ObjectiveError(f"{text!r}: write a weight as IMAGE=NUMBER, with a number of at least 0.")
+        if image not in names:
+            raise ObjectiveError(f"{table.path}: contains no image {image!r}.")
+        found[names[image]] = weight
+    if not any(found.values()):
+        raise ObjectiveError("At least one image needs a weight above 0.")
+    return found
+
+
+def _called(members: Sequence[Member]) -> dict[str, str]:
+    """The names by which images can be given, with or without their files' suffix, and their names in the table."""
+    names = {member.name + PurePath(member.path).suffix: member.name for member in members}
+    return names | {member.name: member.name for member in members}
 
 
 def _for_all(table: Table, weights: Mapping[str, float]) -> dict[str, float]:

@@ -10,8 +10,8 @@ from allocator.allocation import (
     AllocationError,
     Budget,
     Method,
+    Program,
     Rate,
-    allocate,
     make_budget,
     parse_target,
     read_points,
@@ -83,7 +83,23 @@ class Problem:
         Raises:
             AllocatorError: the table is empty or incomplete, or an option is invalid for it.
         """
-        points = read_points(table, options.get("codecs", ()))
+        return cls.of(table, read_points(table, options.get("codecs", ())), table.original_bytes(), **options)
+
+    @classmethod
+    def of(
+        cls, table: Table, points: "pd.DataFrame", originals: int | None, **options: Unpack[ProblemOptions]
+    ) -> "Problem":
+        """As :meth:`read`, of points that were read before; the option ``codecs`` is theirs already.
+
+        Args:
+            table: that they were read from.
+            points: operating points.
+            originals: bytes of all original files, where they are known.
+            **options: see :class:`ProblemOptions`.
+
+        Raises:
+            AllocatorError: an option makes no sense for the table.
+        """
         return cls(
             points=points,
             objective=find_objective(
@@ -101,7 +117,7 @@ class Problem:
                 max_codecs=options.get("max_codecs"),
             ),
             rule=options.get("rule", "pooled"),
-            originals=table.original_bytes(),
+            originals=originals,
             method=options.get("method", "exact"),
             solver=options.get("solver", "cbc"),
             time_limit=options.get("time_limit", 60.0),
@@ -152,9 +168,16 @@ class Problem:
         Raises:
             AllocatorError: see :func:`allocator.allocation.allocate`.
         """
-        return allocate(
+        return self.prepare().allocate(budget)
+
+    def prepare(self) -> Program:
+        """The program, to be solved for many budgets.
+
+        Raises:
+            AllocatorError: see :func:`allocator.allocation.allocate`, but for budgets.
+        """
+        return Program.prepare(
             self.points,
-            budget,
             self.objective,
             self.constraints,
             method=self.method,

@@ -1,6 +1,6 @@
 """The metrics of a codec's training loss: a figure by one of them flatters that codec."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from codec.base import CodecError
 from codec.registry import stored_codec
@@ -25,3 +25,9 @@ def flatters(metric: str, codec: str) -> bool:
 def marked(metric: str, codecs: Iterable[str]) -> str:
     """The mark if a metric flatters one of the codecs, otherwise nothing."""
     return MARK if any(flatters(metric, codec) for codec in codecs) else ""
+
+
+def flattered(codecs: Sequence[str], metrics: Sequence[str]) -> dict[str, list[str]]:
+    """Of each codec the metrics that were in its training loss, if any."""
+    found = {codec: [metric for metric in metrics if flatters(metric, codec)] for codec in codecs}
+    return {codec: names for codec, names in found.items() if names}

@@ -2,31 +2,24 @@
 
 import base64
 import html
-import io
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from PIL import Image
 
 from allocator.allocation import Allocation, Baseline
 from allocator.curve import Curve
 from allocator.errors import AllocatorError
-from allocator.metrics import Metric, MetricError, get_metric, stored_metric
 from allocator.metrics.features import FeatureMetric
-from allocator.provenance import FOOTNOTE, MARK, flatters
+from allocator.page import read_part, read_plotly
+from allocator.pictures import as_webp, decode, draw_heat, find_mapped, read_original, shrunk
+from allocator.provenance import FOOTNOTE, MARK, flattered
 from allocator.summary import Summary
 from allocator.tables import Table
-from codec import CodecError, RGBImage
-from codec.base import foreign_errors
-from codec.picture import read_stored_picture
-from codec.registry import stored_codec
+from codec import RGBImage
 
-TEMPLATE = Path(__file__).parent / "templates" / "report.html"
 _CURVE_POINTS = 200
 
 
@@ -53,11 +46,7 @@ def make_report(
         AllocatorError: a bitstream isn't in the table, or Plotly isn't installed.
         CodecError: an original or a codec is missing.
     """
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise AllocatorError("The page needs Plotly: pip install 'clic-allocator[report]'.") from error
-
+    plotly = read_plotly()
     first = allocations[0]
     objective = first.objective
     label = objective.label
@@ -67,7 +56,7 @@ def make_report(
         for frame in (first.points, *(allocation.chosen for allocation in allocations))
     )
     names = sorted(points["image"].unique())
-    metric = _mapped(objective.terms[0].metric)
+    metric = find_mapped(objective.terms[0].metric)
     images = []
     for done, name in enumerate(names, 1):
         of_image, *rows = (frame[frame["image"] == name] for frame in (points, *chosen))
@@ -85,33 +74,17 @@ def make_report(
         "codecs": sorted(points["codec"].unique()),
         "mark": MARK,
         "footnote": FOOTNOTE,
-        "flattered": _flattered(sorted(points["codec"].unique()), list(table.metrics())),
+        "flattered": flattered(sorted(points["codec"].unique()), list(table.metrics())),
         "images": images,
         "pictures": min(pictures, len(names)),
     }
-    page = TEMPLATE.read_text(encoding="utf-8").replace("{{title}}", html.escape(title))
-    data = json.dumps(content, allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
-    for place, text in (("{{plotly}}", get_plotlyjs()), ("{{data}}", data)):
-        before, _, after = page.partition(place)
+    page = read_part("report.html").replace("{{title}}", html.escape(title))
+    parts = {name: read_part(name) for name in ("parts.css", "parts.js", "report.js")}
+    parts["data"] = json.dumps(content, allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
+    for place, text in {**parts, "plotly": plotly}.items():
+        before, _, after = page.partition(f"{{{{{place}}}}}")
         page = before + text + after
     return page
-
-
-def _flattered(codecs: Sequence[str], metrics: Sequence[str]) -> dict[str, list[str]]:
-    """Of each codec the metrics that were in its training loss, if any."""
-    found = {codec: [metric for metric in metrics if flatters(metric, codec)] for codec in codecs}
-    return {codec: names for codec, names in found.items() if names}
-
-
-def _mapped(name: str) -> FeatureMetric:
-    """The metric whose map is shown: the objective's own if it has one, else LPIPS's."""
-    try:
-        metric: Metric = stored_metric(name)
-    except (MetricError, CodecError):
-        metric = get_metric("lpips")
-    found = metric if isinstance(metric, FeatureMetric) else get_metric("lpips")
-    assert isinstance(found, FeatureMetric)
-    return found
 
 
 def _image(
@@ -134,10 +107,7 @@ def _image(
         "chosen": [],
     }
     if metric:
-        picture = read_stored_picture(row["path"], table.colour)
-        if picture.sha256 != row["sha256"]:
-            raise CodecError(f"{row['path']}: has changed since it was measured; build the table again.")
-        original = picture.over(picture.backgrounds[-1])
+        original, background = read_original(row, table.colour)
         found["original"] = _picture(original, side)
         reference = metric.reference(original)
     measured = [one for one in table.metrics() if one in points]
@@ -154,35 +124,19 @@ def _image(
             data = table.bitstream(one["sha256"], one["fingerprint"])
             if data is None:
                 raise AllocatorError(f"{table.path}: holds no bitstream of {name}; build it with bitstreams.")
-            with foreign_errors(f"{name}: {one['codec']} can't decode it at {one['setting']}"):
-                decoded = stored_codec(one["codec"]).decode_picture(data).over(picture.backgrounds[-1])
+            decoded = decode(one, data, background)
             entry["picture"] = _picture(decoded, side)
-            entry["heat"] = _heat(metric.map(reference, decoded), side // 4)
+            entry["heat"] = _inline(as_webp(shrunk(draw_heat(metric.map(reference, decoded)), side // 4), 50))
         found["chosen"].append(entry)
     return found
 
 
 def _picture(image: RGBImage, side: int) -> str:
-    return _encoded(_shrunk(Image.fromarray(image), side), quality=82)
+    return _inline(as_webp(shrunk(Image.fromarray(image), side), 82))
 
 
-def _heat(distances: np.ndarray[Any, Any], side: int) -> str:
-    """Where images differ: bright and opaque where they differ most, on a scale that all pictures share."""
-    strength = np.clip(np.asarray(distances, np.float64), 0, 1) ** 0.5
-    colours = (colormaps["inferno"](strength) * 255).astype(np.uint8)
-    colours[..., 3] = (255 * strength).astype(np.uint8)
-    return _encoded(_shrunk(Image.fromarray(colours, "RGBA"), side), quality=50)
-
-
-def _shrunk(image: Image.Image, side: int) -> Image.Image:
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return image
-
-
-def _encoded(image: Image.Image, quality: int) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=quality, alpha_quality=quality, method=4)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _inline(picture: bytes) -> str:
+    return "data:image/webp;base64," + base64.b64encode(picture).decode()
 
 
 def _target(allocation: Allocation) -> dict[str, Any]:

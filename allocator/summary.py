@@ -4,12 +4,15 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from allocator.allocation import Allocation, Baseline
 from allocator.curve import Curve, Near
 from allocator.points import RESERVED
 from allocator.sizes import format_size
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _LEVEL = ("image", "width", "height", "codec", "level", "setting", "bytes", "bpp")
 
@@ -229,3 +232,11 @@ def _baseline(baseline: Baseline | None) -> dict[str, Any] | None:
         return None
     numbers = {"value": baseline.value, "bytes": baseline.bytes, "bpp": baseline.bpp}
     return {**numbers, "level": baseline.detail or None}
+
+
+def chosen_frame(allocations: Sequence[Allocation]) -> "pd.DataFrame":
+    """The chosen operating points of allocations, with their targets, as ``solve --out`` writes them."""
+    import pandas as pd
+
+    chosen = [one.chosen.assign(target=one.budget.bpp).set_index("target").reset_index() for one in allocations]
+    return pd.concat(chosen)

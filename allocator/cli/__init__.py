@@ -11,6 +11,7 @@ from allocator.cli import (  # noqa: F401  (they register their commands)
     comparing,
     demo,
     deploying,
+    exploring,
     images,
     plotting,
     reporting,

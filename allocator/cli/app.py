@@ -18,7 +18,7 @@ JOBS = {
     "Start here": ("demo",),
     "Measure": ("tables", "complexity"),
     "Allocate": ("solve", "frontier"),
-    "Look": ("compare", "report", "plot"),
+    "Look": ("explore", "compare", "report", "plot"),
     "Ship": ("optimize", "export", "submit", "verify"),
     "Codecs and training": ("codecs", "encode", "decode", "bank", "train"),
 }

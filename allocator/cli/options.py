@@ -29,6 +29,7 @@ OBJECTIVE = "Metric to optimise; several, with weights, make a mixture. Default:
 WEIGHTS = (
     "CSV file with lines IMAGE,WEIGHT, such as page views; an image it lacks gets the lowest weight. Default: 1 each."
 )
+WEIGHT = "Weight of one image; repeatable. Default: what --weights says, or 1."
 FLOOR = "Worst value of a metric allowed for every image, or for images of a name ('hero/*:psnr=35'); repeatable."
 TARGETS = "Target rate in bits per pixel; repeatable. Default: 0.075, 0.15 and 0.3."
 

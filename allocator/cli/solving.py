@@ -9,7 +9,7 @@ import typer
 
 from allocator.cli import completion
 from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, codec_names, emit, write_frame
-from allocator.cli.options import FLOOR, ONLY_CODECS, WEIGHTS, codec_option, objective_option, takes_options
+from allocator.cli.options import FLOOR, ONLY_CODECS, WEIGHT, WEIGHTS, codec_option, objective_option, takes_options
 
 if TYPE_CHECKING:
     from allocator.allocation import Allocation
@@ -63,6 +63,10 @@ class SolveOptions:
     weights: Annotated[
         Path | None,
         option("--weights", metavar="FILE", help=WEIGHTS),
+    ] = None
+    weight: Annotated[
+        list[str] | None,
+        option("--weight", metavar="IMAGE=NUMBER", help=WEIGHT),
     ] = None
     codec: Annotated[
         list[str] | None,
@@ -141,10 +145,12 @@ class SolveOptions:
 
     def read(self) -> "Problem":
         """The problem that they make of the table."""
+        from allocator.objective import read_weights, with_weights
         from allocator.problem import Problem
         from allocator.tables import Table
 
         with Table(self.table) as opened:
+            weights = read_weights(opened, self.weights) if self.weights else None
             return Problem.read(
                 opened,
                 rule=self.rule.value,
@@ -157,7 +163,7 @@ class SolveOptions:
                 method=self.method.value,
                 solver=self.solver,
                 time_limit=self.time_limit,
-                weights=self.weights,
+                weights=with_weights(opened, weights, self.weight or ()),
                 least_bpp=self.least_bpp,
                 most_bpp=self.most_bpp,
                 decode_seconds=self.decode_seconds,
@@ -187,7 +193,7 @@ def solve(
     as_json: Json = False,
 ) -> None:
     """Pick one level per image: the proven best within a budget."""
-    from allocator.summary import Summary
+    from allocator.summary import Summary, chosen_frame
 
     found = options.allocations()
     records, lines = [], []
@@ -200,10 +206,7 @@ def solve(
             records[-1]["explanation"] = words(allocation)
             lines += records[-1]["explanation"]
     if out:
-        import pandas as pd
-
-        chosen = [a.chosen.assign(target=a.budget.bpp).set_index("target").reset_index() for a in found]
-        write_frame(pd.concat(chosen), out)
+        write_frame(chosen_frame(found), out)
         lines.append(f"The chosen levels are in {out}.")
     emit({"table": options.table, "allocations": records, "out": out}, *lines, as_json=as_json)
 

@@ -83,6 +83,48 @@ def sweep(cost: ArrayLike, weight: ArrayLike, *, available: ArrayLike | None = N
     )
 
 
+@dataclass(frozen=True)
+class Staircase:
+    """Allocations from the lightest on, each of the least worst cost for its weight; steps as :class:`Frontier`'s."""
+
+    first: Ints
+    item: Ints
+    option: Ints
+    weight: Ints
+    """Total weight of each allocation, rising, shape (S + 1,)."""
+    worst: Floats
+    """Cost of the dearest item of each allocation, falling, shape (S + 1,)."""
+
+
+def sweep_worst(cost: ArrayLike, weight: ArrayLike, *, available: ArrayLike | None = None) -> Staircase:
+    """As :func:`sweep`, where the dearest item alone counts: at every step it takes its next option.
+
+    Args:
+        cost: shape (items, options), finite floats.
+        weight: shape (items, options), integers from 0.
+        available: shape (items, options), False for options that don't exist.
+
+    Raises:
+        SolveError: as :func:`allocator.solver.knapsack.solve`.
+    """
+    order, costs, weights = drop_dominated(*check_problem(cost, weight, 0, available))
+    item, column = np.nonzero(np.isfinite(costs))
+    same = item[1:] == item[:-1]
+    left = costs[item, column][:-1][same]
+    dearest = np.argsort(-left, kind="stable")
+    extra = np.diff(weights[item, column])[same]
+    steps = np.flatnonzero(same)[dearest] + 1
+    rows = np.arange(len(costs))
+    least = costs.min(axis=1).max()  # some item costs no less
+    return Staircase(
+        first=order[rows, 0].astype(np.int64),
+        item=item[steps],
+        option=order[item[steps], column[steps]].astype(np.int64),
+        weight=np.cumsum(np.concatenate([[weights[:, 0].sum()], extra[dearest]])),
+        worst=np.maximum(np.append(left[dearest], least), least),
+    )
+
+
 def _hull(
     item: NDArray[np.intp], column: NDArray[np.intp], costs: Floats, weights: Ints
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -97,7 +97,7 @@ def solve(
     budget: int,
     *,
     available: ArrayLike | None = None,
-    solver: str = "cbc",
+    solver: str | None = "cbc",
     time_limit: float | None = None,
 ) -> Solution:
     """Choose one option for each item so that the total weight is at most ``budget`` and the total cost is lowest.
@@ -108,7 +108,8 @@ def solve(
         budget: an integer.
         available: shape (items, options), False for options that do not exist; their costs and weights are ignored.
         solver: the solver of the core: ``cbc`` (part of PuLP), ``highs`` (needs the extra ``highs``), or another that
-            :func:`allocator.solver.pulp_solvers.run` accepts. It runs in a child process.
+            :func:`allocator.solver.pulp_solvers.run` accepts. It runs in a child process. None
+            leaves the core unsolved: the best known allocation is returned at once, with its gap.
         time_limit: seconds for the core. After that, or if the solver fails, the best known allocation is returned
             with its gap and the reason.
 
@@ -117,7 +118,7 @@ def solve(
             options, sums exceed 62 bits, or the solver is unknown or not installed.
         Infeasible: no choice is within the budget.
     """
-    pulp_solver = PulpSolver(solver, time_limit)
+    pulp_solver = None if solver is None else PulpSolver(solver, time_limit)
     costs, weights, there = check_problem(cost, weight, budget, available)
     order, costs, weights = drop_dominated(costs, weights, there)
     dual = _dual(costs, weights, budget)
@@ -295,7 +296,7 @@ class _Search:
             reason=reason if bound < cost else "",
         )
 
-    def run(self, pulp_solver: PulpSolver) -> Solution:
+    def run(self, pulp_solver: PulpSolver | None) -> Solution:
         if self.dual.price == 0:
             return self.solution()
         regrets = self.costs + self.dual.price * self.weights
@@ -311,6 +312,8 @@ class _Search:
             if complete or gap <= self.tolerance:
                 return self.solution()
         items, options = self._moves(regrets, gap)
+        if pulp_solver is None:
+            return self.solution(len(items), f"The bounds leave {len(items):,} options to an integer program.")
         return self._solve_core(regrets, items, options, gap, pulp_solver)
 
     def _moves(self, regrets: Floats, gap: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -1,0 +1,375 @@
+"""The page's server: an ASGI application over a :class:`Session`."""
+
+import asyncio
+import contextlib
+import functools
+import json
+import secrets
+import socket
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+
+from allocator.allocation import Allocation
+from allocator.errors import AllocatorError
+from allocator.explore.guard import MOST_BODY, Guard
+from allocator.explore.jobs import Jobs, Report
+from allocator.explore.session import Session, dumps, solve
+from allocator.explore.state import State
+from allocator.page import read_part, read_plotly
+from allocator.problem import Problem
+from allocator.tables import Table
+from codec.base import UserError
+
+T = TypeVar("T")
+Submit: TypeAlias = Callable[[Table, Allocation, Problem, Path, bool], str]
+"""Writes a submission to a folder, with its decoder or without, and says so in a sentence."""
+
+_KINDS = {".css": "text/css", ".js": "text/javascript", ".html": "text/html"}
+_SIDE, _THUMBNAIL = 4096, 256  # pixels of a picture's longer side
+_KEPT = {"cache-control": "private, max-age=86400, immutable"}  # an address with a version names one picture
+_THUMBNAILS = 4096  # kept in memory, of some 10 kB each
+
+
+class Explorer:
+    """Answers the page. SQLite and the session belong to one thread, which is never busy for long.
+
+    Args:
+        open_session: makes the session, in that thread.
+        start: where the page starts; by default where :meth:`Session.with_budget` says.
+        submit: writes submissions.
+
+    Raises:
+        AllocatorError: the table can't be read, the state makes no sense for it, or Plotly isn't installed.
+    """
+
+    def __init__(self, open_session: Callable[[], Session], start: State, submit: Submit) -> None:
+        self._own = ThreadPoolExecutor(1, "session")
+        self._proofs = ThreadPoolExecutor(1, "proofs")
+        self._pictures = ThreadPoolExecutor(2, "pictures")
+        self._networks = ThreadPoolExecutor(1, "networks")  # whose import takes seconds
+        self._latest: dict[str, int] = {}
+        self._submit = submit
+        self._jobs = Jobs()
+        self._thumbnail = functools.lru_cache(_THUMBNAILS)(self._draw_thumbnail)
+        self._parts = {
+            name: read_part(name).encode() for name in ("parts.css", "explore.css", "parts.js", "explore.js")
+        }
+        self._parts |= {"plotly.js": read_plotly().encode(), "explore.html": read_part("explore.html").encode()}
+        self.session = self._own.submit(open_session).result()
+        self.start = self._own.submit(self._checked, start).result()
+
+    def _checked(self, start: State) -> State:
+        if not (start.target or start.budget):
+            start = self.session.with_budget(start)
+        self.session.solve(start)
+        return start
+
+    def app(self, token: str, port: int) -> Guard:
+        """The application, for a token and a port."""
+        page = Mount(
+            f"/{token}",
+            routes=[
+                Route("/", self._page("explore.html")),
+                *(Route(f"/{name}", self._page(name)) for name in self._parts),
+                Route("/set", self._post(self._set), methods=["POST"]),
+                Route("/flattered", self._post(self._flattered), methods=["POST"]),
+                Route("/solve", self._post(self._solve), methods=["POST"]),
+                Route("/pulse", self._post(self._pulse), methods=["POST"]),
+                Route("/reload", self._post(self._reload), methods=["POST"]),
+                Route("/csv", self._post(self._csv), methods=["POST"]),
+                Route("/write", self._post(self._write), methods=["POST"]),
+                Route("/column/{version:int}/{name}", self._get(self._column)),
+                Route("/thumbnail/{version:int}/{image:int}", self._get(self._thumb)),
+                Route("/original/{version:int}/{image:int}", self._get(self._original)),
+                Route("/decoded/{version:int}/{row:int}", self._get(self._decoded)),
+                Route("/difference/{version:int}/{row:int}/{metric:path}", self._get(self._difference)),
+            ],
+        )
+        return Guard(Starlette(routes=[page]), token, port)
+
+    def close(self) -> None:
+        """Begin nothing more; what is being written is finished."""
+        for pool in (self._own, self._proofs, self._pictures, self._networks):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    # how requests become calls
+
+    def _page(self, name: str) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            return Response(self._parts[name], media_type=_KINDS[Path(name).suffix])
+
+        return answer
+
+    def _post(
+        self, act: Callable[[Mapping[str, Any]], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            body = b""
+            async for part in request.stream():
+                body += part
+                if len(body) > MOST_BODY:
+                    return _refusal(AllocatorError("The request is too long."))
+            try:
+                asked = json.loads(body or b"{}")
+                if request.headers.get("content-type") != "application/json" or not isinstance(asked, dict):
+                    raise ValueError
+            except ValueError:  # no page of ours sends that
+                return _refusal(AllocatorError("The request isn't a JSON object."))
+            return await _told(act(asked))
+
+        return answer
+
+    def _get(self, act: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            if request.path_params["version"] != self.session.version:
+                return _refusal(AllocatorError("The table was read again meanwhile; load the page again."))
+            return await _told(act(request))
+
+        return answer
+
+    async def _in(self, pool: ThreadPoolExecutor, act: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(pool, act, *arguments)
+
+    # what the page asks
+
+    async def _set(self, asked: Mapping[str, Any]) -> Response:
+        found = await self._in(self._own, self.session.describe)
+        return _json(found | {"start": self.start.query()})
+
+    async def _flattered(self, asked: Mapping[str, Any]) -> Response:
+        """Apart from the rest, for it takes the codecs' networks."""
+        from allocator.provenance import FOOTNOTE, MARK, flattered
+
+        codecs, metrics = self.session.codecs(), list(self.session.metrics)
+        found = await self._in(self._networks, flattered, codecs, metrics)
+        return _json({"flattered": found, "mark": MARK, "footnote": FOOTNOTE})
+
+    async def _column(self, request: Request) -> Response:
+        data = await self._in(self._own, self.session.column, request.path_params["name"])
+        return Response(data, media_type="application/octet-stream", headers=_KEPT)
+
+    async def _solve(self, asked: Mapping[str, Any]) -> Response:
+        state = _state(asked)
+        if not asked.get("prove"):
+            return _json(await self._in(self._own, self._solved, state, asked.get("known")))
+        tab, number = str(asked.get("tab", "")), int(asked.get("number", 0))
+        self._latest = {**dict(list(self._latest.items())[-100:]), tab: number}
+        begun = time.perf_counter()
+        prepared, budget = await self._in(
+            self._own, lambda: ((p := self.session.prepare(state)), self.session.budget(state, p.problem))
+        )
+
+        def prove() -> dict[str, Any]:
+            if self._latest[tab] != number:  # the page has gone on
+                return {"late": True}
+            return solve(prepared, budget, prepared.program, begun)
+
+        more = {"command": self.session.command(state), "version": self.session.version}
+        return _json(await self._in(self._proofs, prove) | more)
+
+    def _solved(self, state: State, known: str | None) -> dict[str, Any]:
+        """The allocation, and with a problem that the page doesn't know its curve; of what can't be, a sentence."""
+        key = f"{self.session.version}?{state.without_budget().query()}"
+        found: dict[str, Any] = {"key": key}
+        if key != known:
+            found["curve"] = self.session.curve(state)
+        try:
+            return found | self.session.solve(state)
+        except UserError as error:
+            return found | {"error": str(error)}
+
+    async def _pulse(self, asked: Mapping[str, Any]) -> Response:
+        changed = await self._in(self._own, self.session.changed)
+        last = self._jobs.last
+        return _json({"version": self.session.version, "changed": changed, "job": last and last.record()})
+
+    async def _reload(self, asked: Mapping[str, Any]) -> Response:
+        await self._in(self._own, self.session.read)
+        return _json({"version": self.session.version})
+
+    async def _csv(self, asked: Mapping[str, Any]) -> Response:
+        def make() -> bytes:
+            from allocator.summary import chosen_frame
+
+            text: str = chosen_frame([self.session.allocate(_state(asked))[0]]).to_csv(index=False)
+            return text.encode()
+
+        return Response(await self._in(self._own, make), media_type="text/csv")
+
+    async def _write(self, asked: Mapping[str, Any]) -> Response:
+        kind, place = str(asked.get("kind")), str(asked.get("place", "")).strip()
+        if not place:
+            raise AllocatorError("Name a file or folder to write to.")
+        path = Path(place).expanduser()
+        allocation, problem = await self._in(self._own, self.session.allocate, _state(asked))
+        writers: dict[str, Callable[[Report], str]] = {
+            "files": lambda report: self._files(allocation, path, report),
+            "submission": lambda report: self._submission(allocation, problem, path, bool(asked.get("bare"))),
+            "report": lambda report: self._report(allocation, path, report),
+        }
+        if kind not in writers:
+            raise AllocatorError(f"There is nothing called {kind!r} to write.")
+        self._jobs.start(str(path), writers[kind])
+        return _json({})
+
+    def _files(self, allocation: Allocation, folder: Path, report: Report) -> str:
+        from allocator.export import export
+        from allocator.sizes import format_size
+
+        with Table(self.session.path) as table:
+            done = export(table, allocation, folder, report=report)
+        return f"{folder}: {done.files:,} files, {format_size(done.bytes)}, {done.written:,} of them new."
+
+    def _submission(self, allocation: Allocation, problem: Problem, folder: Path, bare: bool) -> str:
+        with Table(self.session.path) as table:
+            return self._submit(table, allocation, problem, folder, bare)
+
+    def _report(self, allocation: Allocation, page: Path, report: Report) -> str:
+        from allocator.report import make_report
+        from codec.files import write_file
+
+        with Table(self.session.path) as table:
+            title = f"Allocation of {self.session.path.stem}"
+            text = make_report(table, [allocation], title=title, report=report).encode()
+        write_file(page, text)
+        return f"{page}: {len(allocation.chosen):,} images, {len(text) / 1e6:.1f} MB."
+
+    # pictures
+
+    async def _thumb(self, request: Request) -> Response:
+        image = request.path_params["image"]
+        point = await self._in(self._own, self.session.image, image)
+        data = await self._in(self._pictures, self._thumbnail, point["path"], point["sha256"])
+        return Response(data, media_type="image/webp", headers=_KEPT)
+
+    def _draw_thumbnail(self, path: str, sha256: str) -> bytes:
+        from PIL import Image
+
+        from allocator.pictures import as_webp, read_original, shrunk
+
+        original = read_original({"path": path, "sha256": sha256}, self.session.colour)
+        return as_webp(shrunk(Image.fromarray(original.image), _THUMBNAIL), 75)
+
+    async def _original(self, request: Request) -> Response:
+        from allocator.pictures import read_original
+
+        point = await self._in(self._own, self.session.image, request.path_params["image"])
+
+        def draw() -> bytes:
+            return _png(read_original(point, self.session.colour).image)
+
+        return Response(await self._in(self._pictures, draw), media_type="image/png", headers=_KEPT)
+
+    async def _decoded(self, request: Request) -> Response:
+        from allocator.pictures import decode, read_original
+
+        point, stored = await self._in(self._own, self._stored, request.path_params["row"])
+
+        def draw() -> bytes:
+            background = read_original(point, self.session.colour).background
+            return _png(decode(point, self._made(point, stored), background))
+
+        return Response(await self._in(self._pictures, draw), media_type="image/png", headers=_KEPT)
+
+    async def _difference(self, request: Request) -> Response:
+        point, stored = await self._in(self._own, self._stored, request.path_params["row"])
+
+        def draw() -> bytes:
+            from allocator.pictures import as_webp, decode, draw_heat, find_mapped, read_original, shrunk
+
+            original = read_original(point, self.session.colour)
+            decoded = decode(point, self._made(point, stored), original.background)
+            metric = find_mapped(request.path_params["metric"])
+            heat = draw_heat(metric.map(metric.reference(original.image), decoded))
+            return as_webp(shrunk(heat, _SIDE // 4), 60)
+
+        return Response(await self._in(self._networks, draw), media_type="image/webp", headers=_KEPT)
+
+    def _stored(self, row: int) -> tuple[Mapping[str, Any], bytes | None]:
+        point = self.session.point(row)
+        return point, self.session.table.bitstream(point["sha256"], point["fingerprint"])
+
+    def _made(self, point: Mapping[str, Any], stored: bytes | None) -> bytes:
+        from allocator.export import encode_again
+        from codec.registry import stored_codec
+
+        return encode_again(self.session.colour, stored_codec(point["codec"]), point, stored)
+
+
+def serve(explorer: Explorer, port: int, announce: Callable[[str], None]) -> None:
+    """Answer this machine's browsers until an interrupt.
+
+    Args:
+        explorer: what answers.
+        port: to listen on; 0 for any free one.
+        announce: called with the address of the page, once it's answered.
+
+    Raises:
+        AllocatorError: the port can't be used.
+    """
+    listener = socket.socket()
+    try:
+        listener.bind(("127.0.0.1", port))
+    except OSError as error:
+        raise AllocatorError(f"Port {port} can't be used ({error.strerror}); choose another one.") from error
+    token, port = secrets.token_urlsafe(24), listener.getsockname()[1]
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            announce(f"http://127.0.0.1:{port}/{token}/#{explorer.start.query()}")
+
+    config = uvicorn.Config(
+        explorer.app(token, port),
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_level="critical",  # errors are sentences, see _told
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        Server(config).run([listener])
+    explorer.close()
+
+
+def _png(pixels: Any) -> bytes:
+    from PIL import Image
+
+    from allocator.pictures import as_png, shrunk
+
+    return as_png(shrunk(Image.fromarray(pixels), _SIDE))
+
+
+def _state(asked: Mapping[str, Any]) -> State:
+    return State.parse(str(asked.get("state", "")))
+
+
+def _json(content: Mapping[str, Any]) -> Response:
+    return Response(dumps(content), media_type="application/json")
+
+
+async def _told(answer: Awaitable[Response]) -> Response:
+    """The answer; what a person did wrong as a sentence."""
+    try:
+        return await answer
+    except (UserError, OSError) as error:
+        return _refusal(error)
+    except Exception as error:
+        traceback.print_exception(error)
+        return _refusal(AllocatorError(f"An error of this program: {error!r}. Please report it."), 500)
+
+
+def _refusal(error: Exception, status: int = 400) -> Response:
+    return Response(dumps({"error": str(error)}), status, media_type="application/json")

@@ -1,0 +1,410 @@
+"""A table's operating points in memory, and the best allocation for any state of the page's controls."""
+
+import contextlib
+import json
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from allocator.allocation import Allocation, AllocationError, Budget, Program, pick_codecs
+from allocator.errors import AllocatorError
+from allocator.explore.state import State
+from allocator.grid import Rule
+from allocator.objective import Objective, read_weights, with_weights
+from allocator.problem import Problem
+from allocator.solver.hull import sweep, sweep_worst
+from allocator.tables import Table, TableError, as_texts
+
+_CURVE_POINTS = 240
+_KEPT = 8  # prepared problems, fewer where the table is large
+_KEPT_POINTS = 4_000_000
+_TYPICAL = 0.15  # bits per pixel, where the page starts if nobody says otherwise
+
+
+class Steps(NamedTuple):
+    """The set's whole curve: from the lightest allocation on, one image takes its next level at each step."""
+
+    item: NDArray[np.int64]
+    row: NDArray[np.int64]
+    """Of the table's points, which the step takes."""
+    weight: NDArray[np.int64]
+    """Of each allocation, in units of the program's weights, shape (steps + 1,)."""
+    value: NDArray[np.float64]
+    """The objective of each allocation."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that doesn't depend on the budget."""
+
+    problem: Problem
+    program: Program
+    rows: NDArray[np.int64]
+    """Row of the table's points of each option, images by options."""
+    steps: Steps
+    scale: Fraction
+    """Units of weight for a byte (``mean``: byte per pixel)."""
+
+    def bytes_of(self, weight: float) -> float:
+        """Bytes of the whole set; under ``mean`` as if all images had the average size."""
+        return weight / float(self.scale) * self.program.byte_pixels(self.problem.rule)
+
+    def bpp_of(self, weight: float) -> float:
+        """The set's rate, in bits per pixel under the rule."""
+        grid = self.program.grid
+        pooled = self.problem.rule == "pooled"
+        return 8 * weight / float(self.scale) / (int(grid.pixels.sum()) if pooled else len(grid.pixels))
+
+
+class Session:
+    """One table, read once. To be used by one thread.
+
+    Args:
+        table: the file.
+        weights: of images, see :func:`allocator.objective.read_weights`.
+        solver: of what the bounds leave over.
+        time_limit: seconds for it.
+
+    Raises:
+        AllocatorError: the table can't be read, or lacks measurements.
+    """
+
+    def __init__(
+        self, table: Path, *, weights: Path | None = None, solver: str = "cbc", time_limit: float = 60.0
+    ) -> None:
+        self.path, self.weights, self.solver, self.time_limit = table, weights, solver, time_limit
+        self.version = 0
+        self.read()
+
+    def read(self) -> None:
+        """Read the table anew; what was read before stays if that fails.
+
+        Raises:
+            AllocatorError: it can't be read, or lacks measurements.
+        """
+        with contextlib.ExitStack() as stack:
+            seen = _identity(self.path)
+            table = stack.enter_context(Table(self.path))
+            table.changed_by_others()
+            images, points = table.steady(lambda: (len(table), table.points()))
+            if not images:
+                raise AllocationError(f"{table.path}: the table is empty.")
+            pick_codecs(table, points, (), images)
+            metrics, originals, colour = table.metrics(), table.original_bytes(), table.colour
+            stack.pop_all()
+        if self.version:
+            self.close()
+        self.table, self.points, self._seen = table, points, seen
+        self.metrics, self.originals, self.colour = metrics, originals, colour
+        first = np.flatnonzero(np.diff(points["image"].cat.codes, prepend=-1))
+        self.starts = [*first.tolist(), len(points)]
+        self.sizes = points.iloc[first]
+        self._prepared: OrderedDict[State, Prepared] = OrderedDict()
+        self.version += 1
+
+    def close(self) -> None:
+        """Close the table."""
+        self.table.__exit__(None, None, None)
+
+    def changed(self) -> str:
+        """A sentence if the table isn't what was read any more, else nothing."""
+        if _identity(self.path) is None:
+            return f"{self.path.name} is gone; the page shows what was read before."
+        try:
+            same = _identity(self.path) == self._seen and not self.table.changed_by_others()
+        except TableError:  # no table any more, or one that is just being written
+            same = False
+        if not same:
+            self._seen = None  # stays so until it's read again
+            return f"{self.path.name} has changed since the page read it."
+        return ""
+
+    def describe(self) -> dict[str, Any]:
+        """What the page needs to know of the table: names, sizes, levels, metrics."""
+        points, sizes = self.points, self.sizes
+        return {
+            "version": self.version,
+            "table": self.path.name,
+            "images": [str(name) for name in sizes["image"]],
+            "width": sizes["width"].tolist(),
+            "height": sizes["height"].tolist(),
+            "starts": self.starts,
+            "codecs": self.codecs(),
+            "settings": [str(setting) for setting in points["setting"].cat.categories],
+            "metrics": self.metrics,
+            "weights": self.weights is not None,
+        }
+
+    def codecs(self) -> list[str]:
+        """Of the table, in the order of their numbers."""
+        return [str(codec) for codec in self.points["codec"].cat.categories]
+
+    def column(self, name: str) -> bytes:
+        """A column of the table's points as little-endian float64; ``codec`` and ``setting`` as their numbers.
+
+        Raises:
+            AllocatorError: there is none.
+        """
+        if name not in ("bytes", "codec", "setting", "level", *self.metrics):
+            raise AllocatorError(f"{self.path.name} has no column {name!r}.")
+        values = self.points[name]
+        if name in ("codec", "setting"):
+            values = values.cat.codes
+        data: bytes = values.to_numpy().astype("<f8").tobytes()
+        return data
+
+    def with_budget(self, state: State) -> State:
+        """A state with the budget at which the page starts: 0.15 bits per pixel, or halfway along the curve.
+
+        Raises:
+            AllocatorError: see :meth:`prepare`.
+        """
+        prepared = self.prepare(state)
+        low, high = (prepared.bpp_of(float(prepared.steps.weight[end])) for end in (0, -1))
+        rate = _TYPICAL if low <= _TYPICAL <= high else math.sqrt(max(low, 1e-9) * high)
+        return replace(state, target=(f"{rate:.4g}",))
+
+    def problem(self, state: State) -> Problem:
+        """What a state asks for.
+
+        Raises:
+            AllocatorError: an option makes no sense for the table.
+        """
+        weights = read_weights(self.table, self.weights) if self.weights else None
+        most = state.number("max_codecs")
+        rule = state.one("rule")
+        if rule not in ("pooled", "mean"):
+            raise AllocatorError(f"The rule is pooled or mean, not {rule!r}.")
+        known: Rule = "mean" if rule == "mean" else "pooled"
+        return Problem.of(
+            self.table,
+            pick_codecs(self.table, self.points, state.codec, len(self.sizes)),
+            self.originals,
+            rule=known,
+            objective=state.objective,
+            aggregate=state.one("aggregate") or "mean",
+            weights=with_weights(self.table, weights, state.weight),
+            floors=state.floor,
+            forbid=state.forbid,
+            force=state.force,
+            least_bpp=state.number("least_bpp"),
+            most_bpp=state.number("most_bpp"),
+            decode_seconds=state.number("decode_seconds"),
+            max_codecs=None if most is None else int(most),
+            solver=self.solver,
+            time_limit=self.time_limit,
+        )
+
+    def budget(self, state: State, problem: Problem) -> Budget:
+        """The budget of a state.
+
+        Raises:
+            AllocatorError: it has none, two, or one that makes no sense.
+        """
+        sizes = replace(problem, points=self.sizes)  # which is all that a budget looks at
+        return sizes.budget(state.one("target"), state.one("budget"))
+
+    def prepare(self, state: State) -> Prepared:
+        """All that doesn't depend on the state's budget; kept for the next.
+
+        Raises:
+            AllocatorError: an option makes no sense, or the constraints leave an image without a level.
+        """
+        key = state.without_budget()
+        if key in self._prepared:
+            self._prepared.move_to_end(key)
+            return self._prepared[key]
+        problem = self.problem(key)
+        program = problem.prepare()
+        grid = program.grid
+        rows = grid.spread(grid.labels)
+        _, weights, scale = grid.weights(problem.rule)
+        if program.objective.aggregate.is_worst:
+            stairs = sweep_worst(program.costs, weights, available=grid.available)
+            item, option, weight = stairs.item, stairs.option, stairs.weight
+            value = program.objective.natural_sign * stairs.worst
+        else:
+            curve = sweep(program.separable, weights, available=grid.available)
+            item, option, weight = curve.item, curve.option, curve.weight
+            value = _reported(program.objective, curve.cost, float(program.shares.sum()))
+        steps = Steps(item, rows[item, option], weight, value)
+        found = Prepared(problem, program, rows, steps, scale)
+        self._prepared[key] = found
+        while len(self._prepared) > max(1, min(_KEPT, _KEPT_POINTS // len(self.points))):
+            self._prepared.popitem(last=False)
+        return found
+
+    def curve(self, state: State) -> dict[str, Any]:
+        """What the page draws of a problem, and where its slider ends.
+
+        Raises:
+            AllocatorError: see :meth:`prepare`.
+        """
+        prepared = self.prepare(state)
+        objective, grid, steps = prepared.program.objective, prepared.program.grid, prepared.steps
+        weight = steps.weight
+        low, high = int(weight[0]), int(weight[-1])
+        limits = np.unique(np.geomspace(max(1, low), max(1, low, high), _CURVE_POINTS).round()).clip(low, high)
+        index = np.searchsorted(weight, limits, side="right") - 1
+        singles = []
+        for codec, setting, rows in grid.common_levels():
+            data, choices = grid.points["bytes"].to_numpy()[rows], grid.option[rows]
+            bpp = grid.bpp(grid.spent(data, prepared.problem.rule), prepared.problem.rule)
+            singles.append({"codec": codec, "setting": setting, "bpp": bpp, "value": prepared.program.value(choices)})
+        return {
+            "label": objective.label,
+            "aggregate": objective.aggregate.label,
+            "higher": objective.natural_sign < 0,
+            "terms": _terms(objective),
+            "least": _rate(prepared, low),
+            "most": _rate(prepared, high),
+            "bpp": [prepared.bpp_of(float(weight[at])) for at in index],
+            "value": steps.value[index].tolist(),
+            "singles": singles,
+        }
+
+    def solve(self, state: State, program: Program | None = None) -> dict[str, Any]:
+        """The best allocation of a state, with its certificate, and which level each image gets next.
+
+        Args:
+            state: of the controls.
+            program: that proves it; by default nothing is left to PuLP, so that it's there at once.
+
+        Raises:
+            AllocatorError: nothing keeps to the budget, or an option makes no sense.
+        """
+        begun = time.perf_counter()
+        prepared = self.prepare(state)
+        budget = self.budget(state, prepared.problem)
+        return solve(prepared, budget, program, begun) | {"command": self.command(state), "version": self.version}
+
+    def command(self, state: State) -> str:
+        """The command line that solves the same."""
+        more = ["--weights", str(self.weights)] if self.weights else []
+        more += ["--solver", self.solver] if self.solver != "cbc" else []
+        return state.command(self.path, more)
+
+    def allocate(self, state: State) -> tuple[Allocation, Problem]:
+        """The allocation that ``solve`` finds, for what is to be written of it.
+
+        Raises:
+            AllocatorError: see :meth:`solve`.
+        """
+        prepared = self.prepare(state)
+        return prepared.program.allocate(self.budget(state, prepared.problem)), prepared.problem
+
+    def point(self, row: int) -> Mapping[str, Any]:
+        """An operating point; columns as :meth:`allocator.tables.Table.points`.
+
+        Raises:
+            AllocatorError: there is none.
+        """
+        if not 0 <= row < len(self.points):
+            raise AllocatorError("There is no such operating point any more; load the page again.")
+        found: Mapping[str, Any] = as_texts(self.points.iloc[[row]]).to_dict("records")[0]
+        return found
+
+    def image(self, image: int) -> Mapping[str, Any]:
+        """The first operating point of an image, with what is known of that.
+
+        Raises:
+            AllocatorError: there is no such image.
+        """
+        return self.point(self.starts[image] if 0 <= image < len(self.sizes) else -1)
+
+
+def solve(prepared: Prepared, budget: Budget, program: Program | None, begun: float) -> dict[str, Any]:
+    """See :meth:`Session.solve`; needs no table, and so may run in any thread."""
+    problem, quick = prepared.problem, program is None
+    # a second budget is PuLP's from the start
+    program = program or (
+        prepared.program if problem.constraints.decode_seconds is not None else replace(prepared.program, solver=None)
+    )
+    objective, grid = program.objective, program.grid
+    found, _ = program.solve(budget)
+    at = np.arange(len(found.choices))
+    data = grid.bytes[at, found.choices]
+    spent = grid.spent(data, budget.rule)
+    divisor = float(program.shares.sum())
+    value = program.value(found.choices)
+    bound = (
+        value if objective.aggregate.is_worst or found.gap == 0 else float(_reported(objective, found.bound, divisor))
+    )
+    unit = program.byte_pixels(budget.rule)
+    rows = prepared.rows[at, found.choices]
+    next_row, next_bytes = _next(prepared, math.floor(budget.limit * prepared.scale), rows)
+    return {
+        "bpp": grid.bpp(spent, budget.rule),
+        "pooled_bpp": grid.bpp(Fraction(int(data.sum())), "pooled"),
+        "mean_bpp": grid.bpp(grid.spent(data, "mean"), "mean"),
+        "budget_bpp": budget.bpp,
+        "budget_bytes": int(budget.limit) if budget.rule == "pooled" else None,
+        "bytes": int(data.sum()),
+        "slack": float((budget.limit - spent) * Fraction(unit)),
+        "value": value,
+        "bound": bound,
+        "gap": abs(value - bound),
+        "reason": found.reason,
+        "provable": quick and found.gap > 0,
+        "price": found.price * float(prepared.scale) / unit / divisor if objective.aggregate.is_mean else None,
+        "rows": rows.tolist(),
+        "next_row": next_row.tolist(),
+        "next_bytes": next_bytes.tolist(),
+        "seconds": time.perf_counter() - begun,
+    }
+
+
+def _next(prepared: Prepared, limit: int, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of each image the level that it gets first as the budget grows (its row, or -1), and after how many bytes."""
+    steps = prepared.steps
+    at = max(0, int(np.searchsorted(steps.weight, limit, side="right")) - 1)
+    first = np.full(len(rows), -1)
+    first[steps.item[at:][::-1]] = np.arange(len(steps.item) - 1, at - 1, -1)  # of several the last written stays
+    taken = np.where(first < 0, -1, steps.row[first] if len(steps.row) else -1)
+    first[taken == rows] = -1
+    more = np.zeros(len(rows), np.int64)
+    there = first >= 0
+    more[there] = np.ceil(
+        (steps.weight[first[there] + 1] - limit)
+        / float(prepared.scale)
+        * prepared.program.byte_pixels(prepared.problem.rule)
+    )
+    return np.where(there, taken, -1), more
+
+
+def _reported(objective: Objective, total: ArrayLike, shares: float) -> NDArray[np.float64]:
+    """Values of the objective from sums of separable costs."""
+    return objective.natural_sign * objective.aggregate.from_total(total, shares)
+
+
+def _terms(objective: Objective) -> list[tuple[str, float]]:
+    """What makes an image's value of metrics: the metric itself, or a mixture as a cost."""
+    if len(objective.terms) == 1:
+        return [(objective.terms[0].metric, 1.0)]
+    return [(term.metric, term.sign * term.weight) for term in objective.terms]
+
+
+def _rate(prepared: Prepared, weight: int) -> dict[str, float]:
+    return {"bytes": prepared.bytes_of(weight), "bpp": prepared.bpp_of(weight)}
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file a path names; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def dumps(content: Mapping[str, Any] | Sequence[Any]) -> bytes:
+    """As JSON."""
+    return json.dumps(content, allow_nan=False, ensure_ascii=False).encode()

@@ -1,0 +1,105 @@
+"""What the controls of the page say: options of ``solve``, so that what was clicked can be run again."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Self
+from urllib.parse import parse_qsl, urlencode
+
+from allocator.errors import AllocatorError
+
+_DEFAULTS = {"rule": ("pooled",), "aggregate": ("mean",)}
+_NUMBERS = {"least_bpp": float, "most_bpp": float, "decode_seconds": float, "max_codecs": int}
+
+
+@dataclass(frozen=True)
+class State:
+    """Options of ``solve`` by name, as a person writes them there."""
+
+    target: tuple[str, ...] = ()
+    budget: tuple[str, ...] = ()
+    rule: tuple[str, ...] = ()
+    objective: tuple[str, ...] = ()
+    aggregate: tuple[str, ...] = ()
+    codec: tuple[str, ...] = ()
+    floor: tuple[str, ...] = ()
+    forbid: tuple[str, ...] = ()
+    force: tuple[str, ...] = ()
+    weight: tuple[str, ...] = ()
+    least_bpp: tuple[str, ...] = ()
+    most_bpp: tuple[str, ...] = ()
+    decode_seconds: tuple[str, ...] = ()
+    max_codecs: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, options: Mapping[str, Sequence[str]]) -> Self:
+        """The state that options say; those that are by default as given are left out.
+
+        Raises:
+            AllocatorError: there is no such option.
+        """
+        known = {one.name for one in fields(cls)}
+        if unknown := sorted({*options} - known):
+            raise AllocatorError(f"The address holds an unknown option, {unknown[0]!r}.")
+        given = {name: tuple(values) for name, values in options.items() if values}
+        return cls(**{name: values for name, values in given.items() if _DEFAULTS.get(name) != values})
+
+    @classmethod
+    def parse(cls, query: str) -> Self:
+        """As :meth:`query` writes it.
+
+        Raises:
+            AllocatorError: there is no such option.
+        """
+        found: dict[str, list[str]] = {}
+        for name, value in parse_qsl(query, keep_blank_values=True):
+            found.setdefault(name, []).append(value)
+        return cls.of(found)
+
+    def query(self) -> str:
+        """The part of an address after ``#``."""
+        return urlencode(self._pairs())
+
+    def arguments(self) -> list[str]:
+        """Of ``solve``, after the table."""
+        return [word for name, value in self._pairs() for word in (f"--{name.replace('_', '-')}", value)]
+
+    def command(self, table: Path, more: Sequence[str] = ()) -> str:
+        """The command line that solves the same.
+
+        Args:
+            table: of the images.
+            more: further options.
+        """
+        return shlex.join(["allocator", "solve", str(table), *self.arguments(), *more])
+
+    def without_budget(self) -> Self:
+        """What stays the same while the budget changes."""
+        return replace(self, target=(), budget=())
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        return [(one.name, value) for one in fields(self) for value in getattr(self, one.name)]
+
+    def one(self, name: str) -> str | None:
+        """The only value of an option that isn't repeatable, None where it isn't given.
+
+        Raises:
+            AllocatorError: it is given twice.
+        """
+        values: tuple[str, ...] = getattr(self, name) or _DEFAULTS.get(name, ())
+        if len(values) > 1:
+            raise AllocatorError(f"The option {name} is given {len(values)} times.")
+        return values[0] if values else None
+
+    def number(self, name: str) -> float | None:
+        """As :meth:`one`, as a number.
+
+        Raises:
+            AllocatorError: it isn't one.
+        """
+        text = self.one(name)
+        try:
+            return None if text is None else _NUMBERS[name](text)
+        except ValueError:
+            raise AllocatorError(f"{name.replace('_', ' ')} needs to be a number, not {text!r}.") from None

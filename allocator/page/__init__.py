@@ -1,0 +1,26 @@
+"""The pages' parts: HTML, CSS and scripts that the report holds inside itself and the explorer serves."""
+
+from importlib.resources import files
+
+from allocator.errors import AllocatorError
+
+PARTS = ("parts.css", "parts.js", "report.html", "report.js", "explore.html", "explore.css", "explore.js")
+
+
+def read_part(name: str) -> str:
+    """The text of one of :data:`PARTS`."""
+    return files(__name__).joinpath(name).read_text(encoding="utf-8")
+
+
+def read_plotly() -> str:
+    """Plotly's script.
+
+    Raises:
+        AllocatorError: it isn't installed.
+    """
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise AllocatorError("The page needs Plotly: pip install 'clic-allocator[report]'.") from error
+    text: str = get_plotlyjs()
+    return text

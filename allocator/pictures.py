@@ -1,0 +1,101 @@
+"""Originals, what bitstreams decode to, and where the two differ: the pictures of a page."""
+
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from codec import CodecError, RGBImage
+from codec.base import foreign_errors
+from codec.picture import Colour, read_stored_picture
+from codec.registry import stored_codec
+
+if TYPE_CHECKING:
+    from allocator.metrics import Metric
+    from allocator.metrics.features import FeatureMetric
+
+
+class Original(NamedTuple):
+    """An image as it was measured."""
+
+    image: RGBImage
+    background: int
+    """Grey behind transparent pixels, there and in what is decoded."""
+
+
+def read_original(point: Mapping[str, Any], colour: Colour) -> Original:
+    """The original of an operating point.
+
+    Args:
+        point: with ``path`` and ``sha256``.
+        colour: the table's rule for colour profiles.
+
+    Raises:
+        CodecError: it can't be read, or has changed since it was measured.
+    """
+    picture = read_stored_picture(point["path"], colour)
+    if picture.sha256 != point["sha256"]:
+        raise CodecError(f"{point['path']}: has changed since it was measured; build the table again.")
+    background = picture.backgrounds[-1]
+    return Original(picture.over(background), background)
+
+
+def decode(point: Mapping[str, Any], bitstream: bytes, background: int) -> RGBImage:
+    """What an operating point's bitstream looks like.
+
+    Args:
+        point: with ``image``, ``codec`` and ``setting``.
+        bitstream: of it.
+        background: see :class:`Original`.
+
+    Raises:
+        CodecError: it can't be decoded.
+    """
+    with foreign_errors(f"{point['image']}: {point['codec']} can't decode it at {point['setting']}"):
+        return stored_codec(point["codec"]).decode_picture(bitstream).over(background)
+
+
+def find_mapped(name: str) -> "FeatureMetric":
+    """The metric whose map is shown: the one of this name if it has one, else LPIPS."""
+    from allocator.metrics import MetricError, get_metric, stored_metric
+    from allocator.metrics.features import FeatureMetric
+
+    try:
+        metric: Metric = stored_metric(name)
+    except (MetricError, CodecError):
+        metric = get_metric("lpips")
+    found = metric if isinstance(metric, FeatureMetric) else get_metric("lpips")
+    assert isinstance(found, FeatureMetric)
+    return found
+
+
+def draw_heat(distances: np.ndarray[Any, Any]) -> Image.Image:
+    """Where images differ: bright and opaque where they differ most, on a scale that all pictures share."""
+    from matplotlib import colormaps
+
+    strength = np.clip(np.asarray(distances, np.float64), 0, 1) ** 0.5
+    colours = (colormaps["inferno"](strength) * 255).astype(np.uint8)
+    colours[..., 3] = (255 * strength).astype(np.uint8)
+    return Image.fromarray(colours, "RGBA")
+
+
+def shrunk(image: Image.Image, side: int) -> Image.Image:
+    """An image whose longer side has so many pixels at most."""
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return image
+
+
+def as_webp(image: Image.Image, quality: int) -> bytes:
+    """An image for a browser."""
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=quality, alpha_quality=quality, method=4)
+    return buffer.getvalue()
+
+
+def as_png(image: Image.Image) -> bytes:
+    """The same without loss, fast."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

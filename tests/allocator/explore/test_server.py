@@ -1,0 +1,105 @@
+"""The server answers its own page, and nobody else."""
+
+import http.client
+import json
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.allocator.explore.conftest import Serve, Served
+from tests.helpers import run
+
+
+def ask(
+    address: str, path: str, *, body: Any = None, method: str = "POST", headers: dict[str, str] | None = None
+) -> tuple[int, bytes, http.client.HTTPMessage]:
+    url = urlsplit(address)
+    connection = http.client.HTTPConnection("127.0.0.1", url.port or 80, timeout=60)
+    sent = {"Content-Type": "application/json", **(headers or {})}
+    data = None if method == "GET" else json.dumps(body or {}).encode()
+    connection.request(method, path if path.startswith("/") else url.path + path, data, sent)
+    response = connection.getresponse()
+    found = response.status, response.read(), response.headers
+    connection.close()
+    return found
+
+
+def test_only_the_own_page_on_this_machine_is_answered(served: Served) -> None:
+    page = served.root
+    assert ask(page, "", method="GET")[0] == 200
+    for path, headers, words in [
+        ("/", {}, b"lacks its token"),
+        ("/wrong-token/set", {}, b"lacks its token"),
+        ("/" + urlsplit(page).path.split("/")[1][:-1] + "/set", {}, b"lacks its token"),
+        ("set", {"Host": "evil.example"}, b"127.0.0.1 only"),
+        ("set", {"Host": "127.0.0.1"}, b"127.0.0.1 only"),
+        ("set", {"Origin": "https://evil.example"}, b"Another site"),
+        ("set", {"Origin": "null"}, b"Another site"),
+        ("set", {"Sec-Fetch-Site": "cross-site"}, b"Another site"),
+    ]:
+        status, text, answered = ask(page, path, headers=headers)
+        assert (status, words in text) == (403, True), (path, headers, text)
+        assert "default-src 'none'" in answered["Content-Security-Policy"]
+
+
+def test_pages_load_nothing_from_elsewhere(served: Served) -> None:
+    status, text, headers = ask(served.root, "", method="GET")
+    assert status == 200
+    assert b"http" not in text
+    policy = headers["Content-Security-Policy"]
+    assert "script-src 'self';" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_requests_that_no_page_sends_are_sentences(served: Served) -> None:
+    for path, body, words in [
+        ("solve", {"state": "target=0.0001"}, "can't be reached"),
+        ("solve", {"state": "colour=red"}, "unknown option"),
+        ("solve", {"state": "target=1&objective=beauty"}, "no metric"),
+        ("solve", {"state": "x" * (1 << 23)}, "too long"),
+        ("write", {"state": "target=1.2", "kind": "files"}, "Name a file or folder"),
+        ("write", {"state": "target=1.2", "kind": "virus", "place": "x"}, "nothing called 'virus'"),
+    ]:
+        status, text, _ = ask(served.root, path, body=body)
+        assert words in json.loads(text)["error"]
+        assert status == (200 if "can't be" in words else 400)
+    status, text, _ = ask(served.root, "set", headers={"Content-Type": "text/plain"})
+    assert (status, json.loads(text)["error"]) == (400, "The request isn't a JSON object.")
+    for path, words in [
+        ("original/1/99", "no such operating point"),
+        ("decoded/1/99999", "no such operating point"),
+        ("decoded/7/0", "read again meanwhile"),
+        ("column/1/path", "no column 'path'"),
+    ]:
+        status, text, _ = ask(served.root, path, method="GET")
+        assert (status, words in json.loads(text)["error"]) == (400, True)
+
+
+def test_an_interrupt_ends_it_quietly(serve: Serve) -> None:
+    served = serve("--target", "1.2", "--forbid", "webp", "--weight", "coffee=2")
+    assert served.address.endswith("#target=1.2&forbid=webp&weight=coffee%3D2")
+    assert served.stop() == 0
+    assert served.process.stderr
+    assert served.process.stderr.read() == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--target", "0.0001"], "can't be reached"),
+        (["--method", "pulp"], "--method exact only"),
+        (["--objective", "beauty"], "no metric 'beauty'"),
+    ],
+)
+def test_what_cannot_be_is_told_before_a_page_opens(served: Served, options: list[str], words: str) -> None:
+    ran = run("explore", served.table, "--no-browser", *options)
+    assert (ran.code, words in ran.err) == (2, True), ran.err
+
+
+def test_a_port_in_use_is_a_sentence(served: Served) -> None:
+    ran = run("explore", served.table, "--no-browser", "--port", urlsplit(served.root).port)
+    assert ran.code == 2
+    assert "can't be used" in ran.err
