@@ -44,7 +44,7 @@ def suggest_floor(allocation: Allocation, constraints: Constraints) -> Suggestio
         allocation.points, allocation.budget, Objective(objective.terms, WORST), constraints, time_limit=5.0
     )
     for share in _SHARES:
-        worst = _rounded(before + share * (_worst(best) - before), term.higher_is_better)
+        worst = _round(before + share * (_worst(best) - before), term.higher_is_better)
         gain = abs(worst - before)
         if (worst > before) != term.higher_is_better or not gain:
             return None
@@ -62,7 +62,7 @@ def _worst(allocation: Allocation) -> float:
     return -term.sign * float((-term.sign * allocation.chosen[term.metric]).min())
 
 
-def _rounded(value: float, down: bool) -> float:
+def _round(value: float, down: bool) -> float:
     """Round to few digits, in the direction of the weaker floor."""
     step = 10.0 ** (math.floor(math.log10(abs(value) or 1.0)) - _DIGITS + 1)
     return float(f"{(math.floor if down else math.ceil)(value / step) * step:.{_DIGITS}g}")

@@ -83,7 +83,7 @@ def read_by_arrow(path: Path, query: str, wait: float, most_rows: int) -> Column
     for name, column in zip(found.column_names, found.columns, strict=True):
         _refuse(name, bool(column.null_count))
         shared = name in _SHARED_TEXTS
-        columns[name] = _checked(name, pd.Categorical(column.to_pandas()) if shared else column.to_numpy())
+        columns[name] = _check(name, pd.Categorical(column.to_pandas()) if shared else column.to_numpy())
     return columns
 
 
@@ -137,10 +137,10 @@ def _column(name: str, values: Sequence[Any]) -> Any:
         _refuse(name, not {*map(type, values)} <= {str})
         texts = np.array(values, object)
         return pd.Categorical.from_codes(*pd.factorize(texts)) if name in _SHARED_TEXTS else texts
-    return _checked(name, np.array(values))
+    return _check(name, np.array(values))
 
 
-def _checked(name: str, column: Any) -> Any:
+def _check(name: str, column: Any) -> Any:
     """A column of the type that its name requires, with valid values."""
     if not len(column):  # without values, the type is unknown
         if name in _SHARED_TEXTS:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from allocator.errors import AllocatorError
 from codec.files import is_safe_name
 from codec.image import SUFFIXES
-from codec.remote import file_system, is_address, tried_again
+from codec.remote import file_system, is_address, retry
 
 SHIPPED_PHOTOS = Path(__file__).parent / "photos"
 """Photos under CC0 to experiment with; ``SOURCES.csv`` in their folder lists their sources."""
@@ -44,7 +44,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]], unreadable: list[str] |
     found: dict[str, ImageFile] = {}
     failures: list[str] = []
     for path in paths:
-        for real, image in _listed(str(path)) if is_address(path) else _in_files(Path(path), failures):
+        for real, image in _list(str(path)) if is_address(path) else _in_files(Path(path), failures):
             found.setdefault(real, image)
     if failures and unreadable is None:
         raise AllocatorError("\n".join([*failures, "Nothing was started."]), hint={"keep_going": True})
@@ -76,7 +76,9 @@ def _in_files(path: Path, failures: list[str]) -> Iterable[tuple[str, ImageFile]
     """Images with their real paths."""
     if path.is_dir():
         before = len(failures)
-        files = [file for file in sorted(_below(path, failures)) if _shown(file.relative_to(path)) and file.is_file()]
+        files = [
+            file for file in sorted(_below(path, failures)) if _is_shown(file.relative_to(path)) and file.is_file()
+        ]
         if not files and len(failures) == before:
             raise AllocatorError(f"{path}: this folder contains no images.")
         for file in files:
@@ -102,7 +104,7 @@ def _below(path: Path, failures: list[str]) -> Iterable[Path]:
         yield from (Path(folder, name) for name in files)
 
 
-def _listed(address: str) -> Iterable[tuple[str, ImageFile]]:
+def _list(address: str) -> Iterable[tuple[str, ImageFile]]:
     """Images with their addresses."""
     files, root = file_system(address)
     place = PurePosixPath(urlsplit(root).path if is_address(root) else root)
@@ -110,18 +112,18 @@ def _listed(address: str) -> Iterable[tuple[str, ImageFile]]:
         yield address, ImageFile(place.stem, address)
         return
     try:
-        inside = tried_again(lambda: files.find(root))
+        inside = retry(lambda: files.find(root))
     except OSError as error:
         raise AllocatorError(f"{address}: can't be listed ({error}).") from error
     paths = [(path, PurePosixPath(path.removeprefix(root).lstrip("/"))) for path in sorted(inside)]
-    images = [(files.unstrip_protocol(path), inner) for path, inner in paths if _shown(inner)]
+    images = [(files.unstrip_protocol(path), inner) for path, inner in paths if _is_shown(inner)]
     if not images:
         raise AllocatorError(f"{address}: contains no images.")
     for image, inner in images:
         yield image, ImageFile(str(inner.with_suffix("")), image)
 
 
-def _shown(inside: PurePosixPath | Path) -> bool:
+def _is_shown(inside: PurePosixPath | Path) -> bool:
     """Whether a path inside a folder is an image to include."""
     return inside.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in inside.parts)
 

@@ -136,7 +136,7 @@ def plot_frontier(
     whole = Curve(points, objective, rule)
     codecs = sorted(points["codec"].unique())
     notes: list[str] = []
-    with _styled(look):
+    with _use_style(look):
         figure, [axes] = _panels(look, 1)
         frame = whole.frame(_CURVE_POINTS)
         bold: dict[str, Any] = {
@@ -227,7 +227,7 @@ def plot_curves(
     notes = list(dict.fromkeys(notes))
     if not drawn:
         raise AllocatorError(" ".join(notes))
-    with _styled(look):
+    with _use_style(look):
         figure, panels = _panels(look, len(drawn))
         for axes, (image, metric, higher, curves) in zip(panels, drawn, strict=True):
             for codec, (rates, values) in curves.items():
@@ -280,7 +280,7 @@ def plot_bd(
     if not tables:
         raise CompareError(" ".join(notes))
     codecs = [str(codec) for codec in tables[0][1]["codec"]]
-    with _styled(look):
+    with _use_style(look):
         height = max(0.16 * len(codecs) + 0.45, 1.0)
         figure, panels = _panels(look, len(tables), height * look.font_size / 8)
         for axes, (metric, frame) in zip(panels, tables, strict=True):
@@ -295,11 +295,11 @@ def plot_bd(
             f"BD-rate against {anchor} (%); less is better" + (f"\n{below}" if below else ""), fontsize=look.font_size
         )
         _save(figure, path)
-        return _drawn(figure, codecs, notes)
+        return _describe(figure, codecs, notes)
 
 
 @contextlib.contextmanager
-def _styled(look: Look) -> Iterator[None]:
+def _use_style(look: Look) -> Iterator[None]:
     """The settings of a figure for a paper, based on matplotlib's defaults, independent of the user's settings."""
     size = look.font_size
     settings = {
@@ -459,10 +459,10 @@ def _finish(figure: Figure, panels: Sequence[Axes], path: Path, look: Look, note
     figure.set_size_inches(width, height + math.ceil(len(found) / across) * look.font_size * 1.3 / 72)
     figure.legend(found.values(), found.keys(), loc="outside upper center", ncols=min(across, len(found)))
     _save(figure, path)
-    return _drawn(figure, list(found), notes)
+    return _describe(figure, list(found), notes)
 
 
-def _drawn(figure: Figure, curves: list[str], notes: list[str]) -> Drawn:
+def _describe(figure: Figure, curves: list[str], notes: list[str]) -> Drawn:
     width, height = map(float, figure.get_size_inches())
     return Drawn(width, height, curves, notes)
 

@@ -74,7 +74,7 @@ def create_bank(
     )
     tables: dict[str, list[list[FrequencyTable]]] = {}
     for network, file in zip(different, files, strict=True):
-        tensors = {key: _stored(key, value, half) for key, value in network.state_dict().items()}
+        tensors = {key: _reduce(key, value, half) for key, value in network.state_dict().items()}
         if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
             raise BankError(f"{file}: the weights are not finite.")
         write_tensors(target / file, tensors)
@@ -110,7 +110,7 @@ def create_bank(
     return bank
 
 
-def _stored(key: str, value: Tensor, half: bool) -> Tensor:
+def _reduce(key: str, value: Tensor, half: bool) -> Tensor:
     """Gains and the hyper-prior's density are few and keep all their bits."""
     few = ".gains" in key or "_gains" in key or key.startswith("hyper_prior")
     return value.float() if few or not half else value.half()

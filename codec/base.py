@@ -209,8 +209,8 @@ class Codec(ABC):
 
     def fingerprint(self, level: int, setting: str | None = None) -> str:
         """32 hex digits that change whenever the bytes or pixels of a level (or a setting next to it) may change."""
-        from codec.code_digest import unrecorded_code
+        from codec.code_digest import find_unrecorded
 
-        code = [digest for module in self.modules for digest in unrecorded_code(module)]
+        code = [digest for module in self.modules for digest in find_unrecorded(module)]
         identity = json.dumps([self.name, level, setting or self.levels[level], self.version, *code])
         return hashlib.sha256(identity.encode()).hexdigest()[:32]

@@ -34,10 +34,10 @@ _IDLE_FIELDS = {"annotation", "ctx", "kind", "returns", "type_comment", "type_pa
 _DEFINED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
-def unrecorded_code(module: str) -> list[str]:
+def find_unrecorded(module: str) -> list[str]:
     """The digest of a module's code, in a list; an empty one where it is the recorded code, or has no source file."""
     found = digest_code(module)
-    return [] if found in (None, _recorded().get(module)) else [str(found)]
+    return [] if found in (None, _read_record().get(module)) else [str(found)]
 
 
 @functools.cache
@@ -57,7 +57,7 @@ def digest_code(module: str) -> str | None:
         elif place.name in found.definitions:
             nodes = found.definitions[place.name]
             reached[place] = json.dumps([*map(_shape, nodes)])
-            left += [other for node in nodes for other in found.used(node)]
+            left += [other for node in nodes for other in found.find_used(node)]
         elif place.name in found.imports:
             left.append(found.imports[place.name])
         else:
@@ -97,7 +97,7 @@ class _Source:
                 if source.partition(".")[0] == top:
                     self.imports |= {alias.asname or alias.name: _Place(source, alias.name) for alias in node.names}
 
-    def used(self, node: ast.AST) -> Iterator[_Place]:
+    def find_used(self, node: ast.AST) -> Iterator[_Place]:
         """What a definition reaches in its package."""
         modules: set[ast.AST] = set()
         for one in ast.walk(node):
@@ -199,7 +199,7 @@ def _is_text(node: object) -> bool:
 
 
 @functools.cache
-def _recorded() -> dict[str, str]:
+def _read_record() -> dict[str, str]:
     return dict(json.loads(RECORD.read_text())) if RECORD.is_file() else {}
 
 

@@ -17,7 +17,7 @@ _SAME = 1
 
 
 @functools.lru_cache(maxsize=32)
-def _opened(profile: bytes) -> "ImageCmsProfile | None":
+def _open(profile: bytes) -> "ImageCmsProfile | None":
     from PIL import ImageCms
 
     try:
@@ -28,13 +28,13 @@ def _opened(profile: bytes) -> "ImageCmsProfile | None":
 
 def mode_of(profile: bytes | None) -> str | None:
     """Pillow's mode of the pixels that a profile describes; None if it is damaged or of another kind."""
-    opened = _opened(profile) if profile else None
+    opened = _open(profile) if profile else None
     return _SPACES.get(opened.profile.xcolor_space.strip()) if opened else None
 
 
 def profile_name(profile: bytes) -> str:
     """The name in a profile."""
-    opened = _opened(profile)
+    opened = _open(profile)
     name = opened.profile.profile_description if opened else None
     return " ".join((name or "").split()) or "unnamed"
 
@@ -55,7 +55,7 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
 def _transform(profile: bytes) -> Any:
     from PIL import ImageCms
 
-    opened, mode = _opened(profile), mode_of(profile)
+    opened, mode = _open(profile), mode_of(profile)
     assert opened
     assert mode
     return ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB")

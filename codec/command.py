@@ -118,9 +118,9 @@ class CommandCodec(Codec):
             digest.update(Path(os.environ[self.command.config]).read_bytes())
         if self.command.static:
             digest.update(read_static(self.command.static))
-        self.version = f"{self._asked()}, call {digest.hexdigest()[:8]}"
+        self.version = f"{self._ask_version()}, call {digest.hexdigest()[:8]}"
 
-    def _asked(self) -> str:
+    def _ask_version(self) -> str:
         if not self.command.version:
             return "unknown version"
         program, *arguments = self.command.version

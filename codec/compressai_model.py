@@ -93,7 +93,7 @@ class DKICModel(CompressionModel):  # type: ignore[misc]
         """
         if _CONFIGURATION not in state_dict:
             raise ValueError("The checkpoint names no configuration; create the model and use load_state_dict.")
-        config, level = _unpacked(state_dict[_CONFIGURATION])
+        config, level = _unpack(state_dict[_CONFIGURATION])
         model = cls(config, level)
         model.load_state_dict(state_dict)
         return model
@@ -150,7 +150,7 @@ class DKICModel(CompressionModel):  # type: ignore[misc]
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take the level, and make sure that the configuration is this model's."""
-        config, level = _unpacked(state)
+        config, level = _unpack(state)
         if config != self.network.config:
             raise ValueError("The checkpoint has another configuration; use DKICModel.from_state_dict.")
         self.level = level
@@ -194,7 +194,7 @@ class DKICModel(CompressionModel):  # type: ignore[misc]
         return torch.full((len(batch),), self.level, dtype=torch.int64, device=batch.device)
 
 
-def _unpacked(state: Tensor) -> tuple[NetworkConfig, int]:
+def _unpack(state: Tensor) -> tuple[NetworkConfig, int]:
     """What :meth:`DKICModel.get_extra_state` packed.
 
     Raises:

@@ -94,11 +94,11 @@ def known_entries() -> dict[str, Entry]:
     files = [Path(part) for text in named for part in text.split(os.pathsep) if part]
     found: dict[str, Entry] = {}
     for file in [*files, SHIPPED]:
-        for name, entry in _cached(file, file.stat().st_mtime_ns if file.is_file() else 0).items():
+        for name, entry in _read_once(file, file.stat().st_mtime_ns if file.is_file() else 0).items():
             found.setdefault(name, entry)
     return found
 
 
 @functools.lru_cache(maxsize=8)
-def _cached(file: Path, changed: int) -> dict[str, Entry]:
+def _read_once(file: Path, changed: int) -> dict[str, Entry]:
     return read_entries(file)

@@ -58,7 +58,7 @@ def reading(path: str | os.PathLike[str], data: bytes | None = None) -> Iterator
         data: the file's content, if available.
     """
     try:
-        with _opened(path) if data is None else io.BytesIO(data) as file:
+        with _open(path) if data is None else io.BytesIO(data) as file:
             if not file.read(1):
                 raise ImageError(f"{path}: is an empty file.")
             file.seek(0)
@@ -90,7 +90,7 @@ def read_stored_image(path: str) -> RGBImage:
     return read_image(path)
 
 
-def _opened(path: str | os.PathLike[str]) -> BinaryIO:
+def _open(path: str | os.PathLike[str]) -> BinaryIO:
     if is_address(path):
         try:
             return io.BytesIO(fetch(str(path)))

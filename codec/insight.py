@@ -156,7 +156,7 @@ def attribution(
     """
     total = torch.zeros_like(image)
     for step in range(steps):
-        start, middle, end = (_blurred(image, sigma * (1 - (step + part) / steps), sigma) for part in (0, 0.5, 1))
+        start, middle, end = (_blur(image, sigma * (1 - (step + part) / steps), sigma) for part in (0, 0.5, 1))
         with torch.enable_grad():
             middle.requires_grad_()
             detail = _detail(function(middle)[:, :, rows, columns])
@@ -171,7 +171,7 @@ def _detail(part: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _blurred(image: Tensor, sigma: float, widest: float) -> Tensor:
+def _blur(image: Tensor, sigma: float, widest: float) -> Tensor:
     """A Gaussian blur; its kernel has the size that the ``widest`` needs."""
     reach = math.ceil(4 * widest)
     distance = torch.arange(-reach, reach + 1, dtype=image.dtype, device=image.device)

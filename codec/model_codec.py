@@ -78,7 +78,7 @@ class ModelCodec(Codec):
                 coded = model.compress(edge_pad(to_tensor(image), _PADDED_TO).contiguous())
             shape = json.dumps(coded["shape"], separators=(",", ":")).encode()
             body = self.mark + bytes([level]) + b"".join(map(varint, (width - 1, height - 1, len(shape))))
-            body += shape + _packed(coded["strings"])
+            body += shape + _pack(coded["strings"])
         except Exception as error:  # from a user's model
             raise CodecError(f"{self.name} can't encode {width}x{height} pixels ({reason(error)}).") from error
         return zlib.crc32(body).to_bytes(4, "big") + body
@@ -95,7 +95,7 @@ class ModelCodec(Codec):
             length, position = read_varint(body, position)
             width, height = width + 1, height + 1
             shape = json.loads(body[position : position + length])
-            strings, end = _unpacked(body, position + length, _DEEPEST)
+            strings, end = _unpack(body, position + length, _DEEPEST)
             if end < len(body):
                 raise ValueError("bytes after the end")
             if width * height > MAX_PIXELS or not _is_shape(shape, max(width, height) + _PADDED_TO):
@@ -153,13 +153,13 @@ def _with_weights(model_class: Any, state: dict[str, Tensor], name: str) -> Any:
         raise ModelError(f"{name}: its weights do not match the model ({reason(error)}).") from error
 
 
-def _packed(strings: Strings) -> bytes:
+def _pack(strings: Strings) -> bytes:
     if isinstance(strings, bytes):
         return varint(2 * len(strings) + 1) + strings
-    return varint(2 * len(strings)) + b"".join(map(_packed, strings))
+    return varint(2 * len(strings)) + b"".join(map(_pack, strings))
 
 
-def _unpacked(data: bytes, position: int, deepest: int) -> tuple[Strings, int]:
+def _unpack(data: bytes, position: int, deepest: int) -> tuple[Strings, int]:
     head, position = read_varint(data, position)
     count = head >> 1
     if head & 1:
@@ -170,7 +170,7 @@ def _unpacked(data: bytes, position: int, deepest: int) -> tuple[Strings, int]:
         raise ValueError("too many lists")
     items: list[Strings] = []
     for _ in range(count):
-        item, position = _unpacked(data, position, deepest - 1)
+        item, position = _unpack(data, position, deepest - 1)
         items.append(item)
     return items, position
 

@@ -331,7 +331,7 @@ class CompressionNetwork(nn.Module):
         """
         y, z = y.float(), z.float()
         hyper_gain = self.priors.hyper_gains(level)
-        z_hat = self._rounded(z * hyper_gain) / hyper_gain
+        z_hat = self._round(z * hyper_gain) / hyper_gain
         relaxed |= self.training
         noise = self._noise if self.training else torch.zeros_like
         z_seen = z + noise(z) / hyper_gain if relaxed else z_hat
@@ -346,7 +346,7 @@ class CompressionNetwork(nn.Module):
 
         def visit(channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
             residual = wanted[:, channels].index_select(2, positions) - means
-            rounded = self._rounded(residual)
+            rounded = self._round(residual)
             seen = residual + noise(residual) if relaxed else rounded
             likelihoods.append(_gaussian_likelihood(seen, scales).flatten(1))
             if relaxed:
@@ -364,7 +364,7 @@ class CompressionNetwork(nn.Module):
         return Output(x_hat, seen, y_hat, Likelihoods(torch.cat(of_rounded, 1), z_rounded) if of_rounded else seen)
 
     @staticmethod
-    def _rounded(values: Tensor) -> Tensor:
+    def _round(values: Tensor) -> Tensor:
         return values + (values.round() - values).detach()
 
     @staticmethod
@@ -374,14 +374,14 @@ class CompressionNetwork(nn.Module):
 
 def _gaussian_likelihood(residual: Tensor, scale_index: Tensor) -> Tensor:
     """P(round(X) = residual) of zero-mean Gaussians, one for each element."""
-    scale = scale_of(_bounded(scale_index))
+    scale = scale_of(_bound(scale_index))
     distance = residual.abs()
     lower = torch.special.ndtr((-0.5 - distance) / scale)
     inside: Tensor = torch.special.ndtr((0.5 - distance) / scale) - lower
     return inside.clamp_min(LIKELIHOOD_BOUND)
 
 
-def _bounded(scale_index: Tensor) -> Tensor:
+def _bound(scale_index: Tensor) -> Tensor:
     """Clamped to the table's indices, with gradients that lead back inside (``clamp`` would cut them)."""
     bounded: Tensor = _Bound.apply(scale_index)
     return bounded

@@ -117,7 +117,7 @@ def read_picture(path: str | os.PathLike[str], colour: Colour, data: bytes | Non
         if not profile:
             _refuse_other_colours(source, path)
         elif colour == "srgb" or profiles.mode_of(profile) != "RGB":
-            pixels[..., :3] = _converted(image, pixels, profile)
+            pixels[..., :3] = _convert(image, pixels, profile)
             profile = None
         return Picture(pixels, profile, source, image.format or "", found, len(source))
 
@@ -137,7 +137,7 @@ def as_rgb(image: ImageLike) -> RGBImage:
     if isinstance(image, Image.Image):
         pixels = to_pixels(image.copy(), io.BytesIO(), "The image")
     else:
-        pixels = _checked_array(image)
+        pixels = _check_array(image)
     if pixels.shape[2] > 3 and pixels[..., 3].min() < 255:
         raise ImageError("The image has transparent pixels, which an RGB bitstream can't keep.")
     return np.ascontiguousarray(pixels[..., :3])
@@ -153,7 +153,7 @@ def save_image(path: str | os.PathLike[str], image: "NDArray[np.uint8] | Image.I
     Raises:
         ImageError: it has another type or shape, PNG can't store its samples, or the file can't be written.
     """
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(_checked_array(image))
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(_check_array(image))
     buffer = io.BytesIO()
     try:
         picture.save(buffer, "PNG", compress_level=1)
@@ -162,7 +162,7 @@ def save_image(path: str | os.PathLike[str], image: "NDArray[np.uint8] | Image.I
     write_file(path, buffer.getvalue())
 
 
-def _checked_array(array: object) -> NDArray[np.uint8]:
+def _check_array(array: object) -> NDArray[np.uint8]:
     """Shape (height, width, 3 or 4)."""
     pixels = np.asarray(array)
     if pixels.ndim == 2:
@@ -194,7 +194,7 @@ def _fitting(image: Image.Image) -> bytes | None:
     return profile if profile and mode and fits[mode] and not profiles.is_srgb(profile) else None
 
 
-def _converted(image: Image.Image, pixels: NDArray[np.uint8], profile: bytes) -> NDArray[np.uint8]:
+def _convert(image: Image.Image, pixels: NDArray[np.uint8], profile: bytes) -> NDArray[np.uint8]:
     """The colours of pixels in sRGB, shape (height, width, 3)."""
     match profiles.mode_of(profile):
         case "CMYK":

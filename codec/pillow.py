@@ -76,19 +76,19 @@ class PillowCodec(Codec):
         return buffer.getvalue()
 
     def decode(self, data: bytes) -> RGBImage:
-        return np.asarray(self._opened(data).convert("RGB")).copy()
+        return np.asarray(self._open(data).convert("RGB")).copy()
 
     def decode_picture(self, data: bytes) -> "Picture":
         from codec.picture import Picture
 
         if type(self).decode is not PillowCodec.decode:  # a subclass may override it
             return super().decode_picture(data)
-        opened = self._opened(data)
+        opened = self._open(data)
         mode = "RGBA" if opened.mode == "RGBA" else "RGB"
         profile = opened.info.get("icc_profile") if self.keeps_profile else None
         return Picture(np.asarray(opened.convert(mode)).copy(), profile)
 
-    def _opened(self, data: bytes) -> Image.Image:
+    def _open(self, data: bytes) -> Image.Image:
         try:
             image = open_image(io.BytesIO(data), (self.format,))
             ends = self._ends(data)
@@ -169,7 +169,7 @@ def jxl() -> PillowCodec:
     return JPEGXL(
         name="jxl",
         suffix=".jxl",
-        version=f"pillow-jxl-plugin {installed('pillow-jxl-plugin')}, effort 7",
+        version=f"pillow-jxl-plugin {find_version('pillow-jxl-plugin')}, effort 7",
         format="JXL",
         ladder=_qualities(0, 4, 8, 12, 20, 26, 38, 51, 60, 67, 73, 78, 82, 87, 90, 93),
         options={"effort": 7, "num_threads": 0},
@@ -221,7 +221,7 @@ def hevc() -> PillowCodec:
     )
 
 
-def installed(distribution: str) -> str:
+def find_version(distribution: str) -> str:
     """The version of an installed distribution."""
     from importlib.metadata import version
 

@@ -31,10 +31,10 @@ def is_specification(name: str) -> bool:
 
 def names() -> list[str]:
     """The registered codecs, the known banks, and the models and installed programs of files of entries; sorted."""
-    return sorted({*registered(CODECS), *bank_folders(), *_installed_commands()})
+    return sorted({*registered(CODECS), *bank_folders(), *_find_commands()})
 
 
-def _installed_commands() -> list[str]:
+def _find_commands() -> list[str]:
     from codec.command import Command
     from codec.entries import known_entries
 

@@ -39,10 +39,10 @@ def fetch(address: str) -> bytes:
         OSError: the store can't be reached, or closes the connection.
     """
     files, path = file_system(address)
-    return bytes(tried_again(lambda: files.cat_file(path)))
+    return bytes(retry(lambda: files.cat_file(path)))
 
 
-def tried_again(action: Any) -> Any:
+def retry(action: Any) -> Any:
     """Return the result of an action on a file system; repeat it after temporary failures.
 
     Raises:

@@ -59,7 +59,7 @@ def jpegli() -> PillowCodec:
     return Jpegli(
         name=JPEGLI,
         suffix=".jpg",
-        version=f"pyjpegli {pillow.installed('pyjpegli')}, libjpeg-turbo {features.version('libjpeg_turbo')}",
+        version=f"pyjpegli {pillow.find_version('pyjpegli')}, libjpeg-turbo {features.version('libjpeg_turbo')}",
         format="JPEG",
         ladder=plain.ladder,
         options={},
@@ -84,7 +84,7 @@ def find_tuned(name: str) -> Codec | None:
     codec = _BASES[base]()
     seen = set()
     for option in options:
-        kind, value = _parsed(base, option, name)
+        kind, value = _parse(base, option, name)
         if kind in seen:
             raise TunedName(f"{name}: has the option {kind} twice.")
         seen.add(kind)
@@ -92,7 +92,7 @@ def find_tuned(name: str) -> Codec | None:
     return replace(codec, name=name)
 
 
-def _parsed(base: str, option: str, name: str) -> tuple[str, str]:
+def _parse(base: str, option: str, name: str) -> tuple[str, str]:
     if option in _SUBSAMPLINGS and base in _SUBSAMPLED:
         return "subsampling", option
     found = re.fullmatch(r"([a-z]+)(\d{1,2})", option)

@@ -148,7 +148,7 @@ def open_streams(path: Path) -> Streams:
             would be written outside the folder it's unpacked to.
     """
     with _sentences(path, "is not a ZIP archive, or a damaged one"), path.open("rb") as file:
-        places, spare = _stored(path, file)
+        places, spare = _read_directory(path, file)
         if places.keys() == {JOINED}:
             try:
                 places = _split(file, *places[JOINED])
@@ -174,7 +174,7 @@ def _sentences(path: Path, what: str) -> Iterator[None]:
         raise SubmissionError(f"{path}: {what} ({error or type(error).__name__}).") from error
 
 
-def _stored(path: Path, file: BinaryIO) -> tuple[dict[str, tuple[int, int]], int]:
+def _read_directory(path: Path, file: BinaryIO) -> tuple[dict[str, tuple[int, int]], int]:
     """Offset and size of each member, whose checksum holds, and the bytes that are no member's."""
     left = path.stat().st_size
     _bound_directory(path, file, _MOST_MEMBERS)

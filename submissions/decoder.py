@@ -174,8 +174,10 @@ def make_decoder(
     packed: list[str] = []
     for python in sorted(pythons or PYTHONS):
         try:
-            compiled = {f"modules/{name}": data for name, data in _compiled(closure, python, wheelhouse, machine)}
-            wheels = _required(required, python, wheelhouse, machine)
+            compiled = {
+                f"modules/{name}": data for name, data in _collect_compiled(closure, python, wheelhouse, machine)
+            }
+            wheels = _collect_required(required, python, wheelhouse, machine)
         except SubmissionError as error:
             if pythons or python == DEVKIT_PYTHON:
                 raise
@@ -214,7 +216,7 @@ def _part(codec: Codec, programs: bool) -> _Part:
         return _Part(entry, ("codec.learned", type(codec.bank.config).__module__), members)
     if isinstance(codec, CompressAICodec):
         weights = [f"models/{_folder_of(codec.name)}/q{i + 1}.safetensors" for i in range(len(codec.levels))]
-        members = {file: _packed_weights(codec, i) for i, file in enumerate(weights)}
+        members = {file: _pack_weights(codec, i) for i, file in enumerate(weights)}
         model = {"source": codec.source, "weights": weights, "mark": codec.mark.hex(), "suffix": codec.suffix}
         entry |= {"source": "codec.model_codec:PackedModel", "arguments": named | model}
         module = codec.source.partition(":")[0]
@@ -246,7 +248,7 @@ def _folder_of(name: str) -> str:
     return re.sub(r"[^\w.+-]", "-", name)
 
 
-def _packed_weights(codec: CompressAICodec, level: int) -> bytes:
+def _pack_weights(codec: CompressAICodec, level: int) -> bytes:
     """A level's weights with all that the model made of them: tables of integers, above all."""
     return tensors_to_bytes(codec.network(level).state_dict())
 
@@ -271,7 +273,9 @@ def _about(package: str) -> dict[str, bytes]:
     return found
 
 
-def _compiled(closure: Closure, python: str, wheelhouse: Path | None, machine: str) -> Iterator[tuple[str, bytes]]:
+def _collect_compiled(
+    closure: Closure, python: str, wheelhouse: Path | None, machine: str
+) -> Iterator[tuple[str, bytes]]:
     """The compiled modules of a closure for one Python, and the libraries that came with them."""
     if _is_here(python, machine):
         yield from ((name, path.read_bytes()) for name, path in sorted(closure.extensions.items()))
@@ -297,15 +301,15 @@ def _is_here(python: str, machine: str) -> bool:
     return (python, machine) == (here, platform.machine()) and sys.platform == "linux"
 
 
-def _required(names: Sequence[str], python: str, wheelhouse: Path | None, machine: str) -> dict[str, bytes]:
+def _collect_required(names: Sequence[str], python: str, wheelhouse: Path | None, machine: str) -> dict[str, bytes]:
     """The files of distributions for one Python, in the versions that are installed here."""
     if not names:
         return {}
     if _is_here(python, machine) and wheelhouse is None:
-        return {name: data for one in names for name, data in _installed(one).items()}
+        return {name: data for one in names for name, data in _read_installed(one).items()}
     wanted = [f"{name}=={importlib.metadata.version(name)}" for name in names]
     files = _of_wheels(wanted, python, wheelhouse, machine)
-    return {name: data for name, data in files.items() if _needed(name)}
+    return {name: data for name, data in files.items() if _is_needed(name)}
 
 
 def _of_wheels(wanted: Sequence[str], python: str, wheelhouse: Path | None, machine: str) -> dict[str, bytes]:
@@ -318,16 +322,16 @@ def _of_wheels(wanted: Sequence[str], python: str, wheelhouse: Path | None, mach
     return files
 
 
-def _installed(name: str) -> dict[str, bytes]:
+def _read_installed(name: str) -> dict[str, bytes]:
     distribution = importlib.metadata.distribution(name)
     return {
         file.as_posix(): Path(str(distribution.locate_file(file))).read_bytes()
         for file in distribution.files or ()
-        if _needed(file.as_posix())
+        if _is_needed(file.as_posix())
     }
 
 
-def _needed(name: str) -> bool:
+def _is_needed(name: str) -> bool:
     """Whether a file of a wheel is imported or read; of its metadata only the version is."""
     if name.endswith("/") or name.startswith("../") or "__pycache__" in name:
         return False

@@ -121,7 +121,7 @@ def _in_processes(tasks: Sequence[_Task], folder: Path, source: Source, jobs: in
     while tasks:
         left: list[_Task] = []
         died = False
-        for task, future in _completed(tasks, folder, source, jobs):
+        for task, future in _complete(tasks, folder, source, jobs):
             try:
                 yield from future.result()
             except (BrokenProcessPool, MemoryError) as error:
@@ -136,7 +136,7 @@ def _in_processes(tasks: Sequence[_Task], folder: Path, source: Source, jobs: in
         jobs = max(1, jobs // 2)
 
 
-def _completed(
+def _complete(
     tasks: Sequence[_Task], folder: Path, source: Source, jobs: int
 ) -> Iterator[tuple[_Task, "Future[list[str]]"]]:
     before = os.environ.get("OMP_NUM_THREADS")

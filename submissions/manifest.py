@@ -118,8 +118,8 @@ class Manifest:
                 raise SubmissionError(
                     f"{path}: has version {content['version']!r}; this program reads up to {MANIFEST_VERSION}."
                 )
-            entries = [_checked(Entry, entry) for entry in content["entries"]]
-            manifest = _checked(cls, {**content, "entries": entries})
+            entries = [_check_fields(Entry, entry) for entry in content["entries"]]
+            manifest = _check_fields(cls, {**content, "entries": entries})
             manifest._check()
             return manifest
         except FileNotFoundError:
@@ -162,7 +162,7 @@ class Manifest:
 T = TypeVar("T")
 
 
-def _checked(kind: type[T], content: dict[str, Any]) -> T:
+def _check_fields(kind: type[T], content: dict[str, Any]) -> T:
     """A dataclass from JSON, each field of the type that it's declared with; numbers are finite.
 
     Raises:

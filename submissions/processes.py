@@ -68,7 +68,7 @@ def memory_of(process: int) -> int:
                 if line.startswith("Pss:"):
                     total += int(line.split()[1]) << 10
     files = _in_temporary(found)
-    return total + max(0, files - _mapped(found)) if files else total
+    return total + max(0, files - _measure_mapped(found)) if files else total
 
 
 def _in_temporary(processes: list[int]) -> int:
@@ -86,7 +86,7 @@ def _in_temporary(processes: list[int]) -> int:
     return sum(sizes.values())
 
 
-def _mapped(processes: list[int]) -> int:
+def _measure_mapped(processes: list[int]) -> int:
     """How much of these files their shares of memory count already."""
     total = 0
     for process in processes:

@@ -137,7 +137,7 @@ class Walls:
                 self._unshare(_NEW_PROCESSES | _NEW_MOUNTS)
                 self.apart = True
             self._end_with(self.parent)  # other users than before: the kernel has forgotten it
-        code = _waited(self._fork(self._first))
+        code = _wait(self._fork(self._first))
         _end_children()  # where no namespace has done so
         return code
 
@@ -150,7 +150,7 @@ class Walls:
                 self._note("files", "they need a namespace of processes")
             with self._limit("privileges"):
                 self._drop_privileges()
-        return _waited(self._fork(self._program))
+        return _wait(self._fork(self._program))
 
     def _program(self) -> int:
         with self._limit("memory"):
@@ -365,7 +365,7 @@ def _end_children() -> None:
             return
 
 
-def _waited(child: int) -> int:
+def _wait(child: int) -> int:
     """The exit status of a child, once it has ended; others that end meanwhile are let go."""
     while True:
         process, status = os.wait()

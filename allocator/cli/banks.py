@@ -117,7 +117,7 @@ def show(bank: BankName, as_json: Json = False) -> None:
     lines = [
         line
         for key, value in more.items()
-        for line in _folded(key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        for line in _wrap(key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     ]
     emit(_record(found), head, grid(["level", "label", "weights", "gain"], rows), *lines, as_json=as_json)
 
@@ -205,7 +205,7 @@ def _record(bank: "Bank") -> dict[str, Any]:
     }
 
 
-def _folded(key: str, text: str) -> list[str]:
+def _wrap(key: str, text: str) -> list[str]:
     import textwrap
 
     return textwrap.wrap(f"{key} {text}", console().width, subsequent_indent="  ", break_on_hyphens=False)

@@ -88,7 +88,7 @@ def demo(
             if not verdict.passed:
                 raise AllocatorError("\n".join(verdict.failures))
             decode(folder / ARCHIVE, folder / "images")
-            parts = [_allocated(points[points["codec"] == name], budget, objective) for name in alone]
+            parts = [_try_to_allocate(points[points["codec"] == name], budget, objective) for name in alone]
             strategies = [allocation, *parts, allocation.single, allocation.equal]
             rows.append([target, f"{int(budget.limit):,}", f"{allocation.bytes:,}", *map(_value, strategies)])
             rates.append(
@@ -110,7 +110,7 @@ def demo(
     say(f"Next      allocator tables show {table}")
 
 
-def _allocated(points: Any, budget: Any, objective: Any) -> Any:
+def _try_to_allocate(points: Any, budget: Any, objective: Any) -> Any:
     from allocator.allocation import AllocationError, allocate
 
     try:

@@ -46,7 +46,7 @@ def export(
             "allocation": Summary(found[0]).record() if as_json else None,
         },
         Summary(found[0]).text(),
-        _told(done, out),
+        _describe(done, out),
         as_json=as_json,
     )
 
@@ -139,7 +139,7 @@ def optimize(
         *Summary(done.allocation).compared(done.original_bytes),
         *([_hint(suggested)] if suggested else []),
         f"measured    {built.points_measured:,} points now, {built.points_known:,} before; kept in {done.table}",
-        _told(done.exported, out) if done.exported else f"{out}: no files were written (--dry-run)",
+        _describe(done.exported, out) if done.exported else f"{out}: no files were written (--dry-run)",
     ]
     emit(done.record() if as_json else {}, *lines, as_json=as_json)
     if built.failures:
@@ -154,7 +154,7 @@ def _write(opened: "Table", allocation: "Allocation", out: Path) -> "Exported":
         return export(opened, allocation, out, report=report)
 
 
-def _told(done: "Exported", out: Path) -> str:
+def _describe(done: "Exported", out: Path) -> str:
     from allocator.export import MANIFEST
     from allocator.sizes import format_size
 

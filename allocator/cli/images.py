@@ -83,7 +83,7 @@ def encode(
     pixels = read_image(image)
     area = pixels.shape[0] * pixels.shape[1]
 
-    def encoded(index: int) -> bytes:
+    def encode_at(index: int) -> bytes:
         with foreign_errors(f"{image}: {codec} can't encode it at {coder.levels[index]}"):
             if refine is None:
                 return coder.encode(pixels, index)
@@ -96,7 +96,7 @@ def encode(
         from allocator.allocation import parse_target
 
         cap = parse_target(bpp) * area / 8
-        fitting = ((i, encoded(i)) for i in reversed(range(len(coder.levels))))
+        fitting = ((i, encode_at(i)) for i in reversed(range(len(coder.levels))))
         level, data = next(((i, data) for i, data in fitting if len(data) <= cap), (None, b""))
         if level is None:
             raise CodecError(f"{image}: no level of {codec} needs at most {bpp} bpp.")
@@ -104,7 +104,7 @@ def encode(
         assert level is not None
         if not 0 <= level < len(coder.levels):
             raise CodecError(f"{codec} has the levels 0 to {len(coder.levels) - 1}, not {level}.")
-        data = encoded(level)
+        data = encode_at(level)
     target = out or Path(image.name + coder.suffix)
     write_file(target, data)
     rate, setting = 8 * len(data) / area, coder.levels[level]

@@ -229,14 +229,14 @@ def verify(
         more = {"passed": verdict.passed, "counted_bytes": verdict.counted, "unenforced": verdict.unenforced}
         verdicts.append({"folder": one, **more, **vars(verdict)})
         if not as_json:
-            emit({}, *([f"{one}:"] if len(found) > 1 else []), *_told(verdict), as_json=False)
+            emit({}, *([f"{one}:"] if len(found) > 1 else []), *_describe(verdict), as_json=False)
     passed = all(one["passed"] for one in verdicts)
     emit({"passed": passed, "submissions": verdicts}, as_json=as_json)
     if not passed:
         raise typer.Exit(1)
 
 
-def _told(verdict: "Verdict") -> "list[RenderableType]":
+def _describe(verdict: "Verdict") -> "list[RenderableType]":
     lines: list[RenderableType] = []
     if run := verdict.watched:
         lines.append(

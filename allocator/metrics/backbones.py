@@ -56,7 +56,7 @@ def find_backbone(net: str) -> StateDict:
     if (given := find_given(NETS[net].torchvision, lambda tensors: _fits(net, tensors))) is not None:
         return given
     shipped = SHIPPED / f"{NETS[net].torchvision}.safetensors"
-    path = shipped if shipped.exists() else _cached(net)
+    path = shipped if shipped.exists() else _fetch(net)
     weights = read_weights(path)
     if not _fits(net, weights):
         raise MetricError(f"{path}: does not contain the weights of {NETS[net].torchvision}; delete it.")
@@ -93,7 +93,7 @@ def _known(weights: StateDict) -> bool:
     return weights.keys() == {"alpha", "beta"} or any(_fits(net, weights) for net in NETS)
 
 
-def _cached(net: str) -> Path:
+def _fetch(net: str) -> Path:
     """The file in torch's cache, downloaded if it is missing."""
     from torchvision.models import get_model_weights
 

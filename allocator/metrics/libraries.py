@@ -42,7 +42,7 @@ def of_library(library: str, name: str) -> Metric:
     return PIQ(name) if library == "piq" else PyIQA(name)
 
 
-def _imported(module: str, extra: str) -> ModuleType:
+def _import(module: str, extra: str) -> ModuleType:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -73,13 +73,13 @@ class ColorVideoVDP(Metric):
     display = "standard_4k"
 
     def __init__(self) -> None:
-        _imported("pycvvdp", "cvvdp")
+        _import("pycvvdp", "cvvdp")
         self.version = f"cvvdp {version('cvvdp')}, {self.display}"
 
     @cached_property
     def model(self) -> Any:
         """The metric object of the package."""
-        module = _imported("pycvvdp", "cvvdp")
+        module = _import("pycvvdp", "cvvdp")
         with contextlib.redirect_stdout(io.StringIO()):
             return module.cvvdp(display_name=self.display, device=torch.device("cpu"), quiet=True)
 
@@ -100,7 +100,7 @@ class PIQ(Metric):
     """
 
     def __init__(self, function: str) -> None:
-        _imported("piq", "piq")
+        _import("piq", "piq")
         if function not in _PIQ:
             raise MetricError(
                 f"piq has no metric {function!r} that compares images without a download; use {', '.join(_PIQ)}."
@@ -111,7 +111,7 @@ class PIQ(Metric):
         self.higher_is_better = _PIQ[function]
 
     def compare(self, reference: RGBImage, decoded: RGBImage) -> float:
-        measure = getattr(_imported("piq", "piq"), self.function)
+        measure = getattr(_import("piq", "piq"), self.function)
         with torch.inference_mode():
             return float(measure(_tensor(decoded), _tensor(reference), data_range=1.0))
 
@@ -124,7 +124,7 @@ class PyIQA(Metric):
     """
 
     def __init__(self, model: str) -> None:
-        pyiqa = _imported("pyiqa", "pyiqa")
+        pyiqa = _import("pyiqa", "pyiqa")
         known = pyiqa.list_models(metric_mode="FR")
         if model not in known:
             raise MetricError(f"pyiqa has no full-reference metric {model!r}; use {', '.join(known)}.")
@@ -137,7 +137,7 @@ class PyIQA(Metric):
     def model(self) -> Any:
         """The metric object of the package."""
         try:
-            return _imported("pyiqa", "pyiqa").create_metric(self.metric, device="cpu")
+            return _import("pyiqa", "pyiqa").create_metric(self.metric, device="cpu")
         except Exception as error:  # for example from a download
             raise MetricError(f"pyiqa:{self.metric} is unavailable ({type(error).__name__}: {error}).") from error
 

@@ -132,21 +132,21 @@ def _window() -> NDArray[np.float32]:
     return taps
 
 
-def _blurred(planes: Planes) -> Planes:
+def _blur(planes: Planes) -> Planes:
     for axis in (1, 2):
         planes = correlate1d(planes, _window(), axis, mode="constant")  # zero outside, as in libjxl
     return planes
 
 
 def _scale(xyb: Planes) -> Scale:
-    return Scale(xyb, _blurred(xyb), _blurred(xyb * xyb))
+    return Scale(xyb, _blur(xyb), _blur(xyb * xyb))
 
 
 def _averages(original: Scale, xyb: Planes) -> NDArray[np.float64]:
     """The means, then the fourth norms, of the three maps in each channel: (3, 6)."""
     decoded = _scale(xyb)
     product_of_means = original.mean * decoded.mean
-    covariance = _blurred(original.xyb * xyb) - product_of_means
+    covariance = _blur(original.xyb * xyb) - product_of_means
     variances = (original.square - original.mean**2) + (decoded.square - decoded.mean**2)
     similarity = (1 - (original.mean - decoded.mean) ** 2) * (2 * covariance + _C2) / (variances + _C2)
     edges = (1 + np.abs(xyb - decoded.mean)) / (1 + np.abs(original.xyb - original.mean)) - 1

@@ -51,7 +51,7 @@ def solve_two(
     seconds = check_problem(cost, second_weight, second_budget, available)[1]
     rows = np.arange(len(costs))
 
-    def spent(choices: Ints) -> int:
+    def sum_seconds(choices: Ints) -> int:
         return int(seconds[rows, choices].sum())
 
     def left() -> float | None:
@@ -61,12 +61,12 @@ def solve_two(
         return solve(costs + price * seconds, weights, budget, available=there, solver=solver, time_limit=left())
 
     free = at(0.0)
-    if spent(free.choices) <= second_budget:
+    if sum_seconds(free.choices) <= second_budget:
         return free
     frugal = solve(seconds, weights, budget, available=there, solver=solver, time_limit=left())
     if frugal.bound > second_budget:
         raise Infeasible(math.ceil(frugal.bound), second_budget)
-    best = frugal.choices if spent(frugal.choices) <= second_budget else None
+    best = frugal.choices if sum_seconds(frugal.choices) <= second_budget else None
     low, high, bound, best_price, first_price = 0.0, math.inf, free.bound, 0.0, free.price
     price = max(1e-300, abs(free.cost)) / second_budget if second_budget else 1.0
     for _ in range(_ROUNDS):
@@ -75,7 +75,7 @@ def solve_two(
         found = at(price)
         if found.bound - price * second_budget > bound:
             bound, best_price, first_price = found.bound - price * second_budget, price, found.price
-        if spent(found.choices) <= second_budget:
+        if sum_seconds(found.choices) <= second_budget:
             if best is None or _total(costs, found.choices) < _total(costs, best):
                 best = found.choices
             high = price
@@ -98,7 +98,7 @@ def solve_two(
     if choices is not None and (best is None or _total(costs, choices) < _total(costs, best)):
         best = choices
     if best is None:
-        raise Infeasible(spent(frugal.choices), second_budget)
+        raise Infeasible(sum_seconds(frugal.choices), second_budget)
     total = _total(costs, best)
     bound = min(total, max(bound, loose)) if reason else total
     return Solution(

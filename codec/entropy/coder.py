@@ -38,7 +38,7 @@ class SymbolEncoder:
 
     def encode(self, symbols: Symbols, choice: NDArray[np.int64], tables: Tables) -> None:
         """Code integers (N,) of magnitude up to :data:`MAX_SYMBOL`, each by the table that ``choice`` (N,) gives."""
-        for index, places in _grouped(choice):
+        for index, places in _group(choice):
             table = tables.tables[index]
             escape = len(table.frequencies) - 1
             values = symbols[places].astype(np.int64) - table.first
@@ -62,10 +62,10 @@ class SymbolEncoder:
 
     def finish(self) -> bytes:
         """All bytes; zeros that end the last word are left out, for the decoder puts them there again."""
-        return _finished(self._coder)
+        return _finish(self._coder)
 
 
-def _finished(coder: Any) -> bytes:
+def _finish(coder: Any) -> bytes:
     words: NDArray[np.uint32] = coder.get_compressed()
     data = words.astype(">u4").tobytes()
     return data[:-3] + data[-3:].rstrip(b"\0")
@@ -89,12 +89,12 @@ class SymbolDecoder:
     def decode(self, choice: NDArray[np.int64], tables: Tables) -> Symbols:
         """The integers (N,) of the tables that ``choice`` (N,) gives."""
         symbols = np.empty(len(choice), np.int32)
-        for index, places in _grouped(choice):
+        for index, places in _group(choice):
             table = tables.tables[index]
             escape = len(table.frequencies) - 1
             values = np.asarray(self._read(tables.models[index], len(places)), np.int64)
             for place in np.flatnonzero(values == escape):
-                beyond = self._escaped()
+                beyond = self._decode_escape()
                 values[place] = escape + beyond if beyond >= 0 else beyond
             values += table.first
             if len(values) and max(int(values.max()), -int(values.min())) > MAX_SYMBOL:
@@ -102,7 +102,7 @@ class SymbolDecoder:
             symbols[places] = values
         return symbols
 
-    def _escaped(self) -> int:
+    def _decode_escape(self) -> int:
         exponent = int(self._read(_EXPONENT))
         negative = self.decode_uniform(2)
         magnitude = (1 << exponent) + self.decode_uniform(1 << exponent)
@@ -114,7 +114,7 @@ class SymbolDecoder:
 
     def finish(self) -> None:
         """Make sure that these are the bytes of what was read, and that nothing is left."""
-        if _finished(self._again) != self._data:
+        if _finish(self._again) != self._data:
             raise BitstreamError("is damaged (its end does not match its content).")
 
     def _read(self, model: Any, *count: int) -> NDArray[np.int32]:
@@ -128,7 +128,7 @@ class SymbolDecoder:
         return read
 
 
-def _grouped(choice: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
+def _group(choice: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
     """The places of each chosen table, tables in rising order, places in rising order."""
     order = np.argsort(choice, kind="stable")
     used, starts = np.unique(choice[order], return_index=True)

@@ -112,15 +112,15 @@ class Rounding:
         n = means.numel()
         indices = torch.nan_to_num(scales).clamp(0, SCALES - 1)
         margins = torch.tensor([self.margin * GRID, self.margin], dtype=scales.dtype).repeat_interleave(n)
-        rounded = self._settled(torch.cat([_on_grid(means), indices]).cpu(), margins)
+        rounded = self._settle(torch.cat([_on_grid(means), indices]).cpu(), margins)
         return Prediction(rounded[:n], rounded[n:].clamp(0, SCALES - 1))
 
     def residuals(self, values: Tensor) -> Tensor:
         """Round float64 predictions (N,) of what rounding has lost to the grid: int64 (N,), in units of 1 / GRID."""
         units = _on_grid(values).cpu()
-        return self._settled(units, torch.full_like(units, self.margin * GRID))
+        return self._settle(units, torch.full_like(units, self.margin * GRID))
 
-    def _settled(self, values: Tensor, margins: Tensor) -> Tensor:
+    def _settle(self, values: Tensor, margins: Tensor) -> Tensor:
         """The nearest integers; where another machine could see another one, the encoder's."""
         shifted = values + 0.5
         border = shifted.round()

@@ -52,15 +52,15 @@ class LatentCoder:
         levels = _tensor(level, latents.device)
         gain = self.priors.gains(levels).flatten(2)
         wanted = latents.double().flatten(2) * gain
-        hyper = _bounded(hyper_latents.double() * self.priors.hyper_gains(levels.long()))
+        hyper = _bound(hyper_latents.double() * self.priors.hyper_gains(levels.long()))
         coder.encode(_array(hyper), _channels(hyper), self.hyper_tables[int(level)])
 
         def symbols(channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
-            exact = _bounded(wanted[0, channels, positions].flatten().cpu() - means / GRID)
+            exact = _bound(wanted[0, channels, positions].flatten().cpu() - means / GRID)
             coder.encode(exact.to(torch.int32).numpy(), scales.numpy(), self.latent_tables)
             return exact
 
-        *_, check = self._decoded(hyper, level, latents.shape[2:], Rounding(calls), symbols)
+        *_, check = self._go_through(hyper, level, latents.shape[2:], Rounding(calls), symbols)
         coder.encode_uniform(check, _CHECKS)
         self.close_calls = calls.listed
         return coder.finish()
@@ -86,7 +86,7 @@ class LatentCoder:
         def symbols(channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
             return torch.from_numpy(coder.decode(scales.numpy(), self.latent_tables)).double()
 
-        latents, exact, check = self._decoded(hyper, level, size, Rounding(ReadCloseCalls(coder)), symbols)
+        latents, exact, check = self._go_through(hyper, level, size, Rounding(ReadCloseCalls(coder)), symbols)
         if coder.decode_uniform(_CHECKS) != check:
             raise BitstreamError("doesn't decode to the latents that were encoded; it is damaged.")
         coder.finish()
@@ -98,7 +98,7 @@ class LatentCoder:
         return next(self.priors.parameters()).device
 
     @torch.no_grad()
-    def _decoded(
+    def _go_through(
         self,
         hyper: Tensor,
         level: float,
@@ -141,7 +141,7 @@ def _tensor(level: float, device: torch.device) -> Tensor:
     )
 
 
-def _bounded(values: Tensor) -> Tensor:
+def _bound(values: Tensor) -> Tensor:
     return torch.nan_to_num(values).round().clamp(-MAX_SYMBOL // 2, MAX_SYMBOL // 2)
 
 

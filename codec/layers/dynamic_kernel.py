@@ -32,7 +32,7 @@ def dynamic_kernel(features: Tensor, offsets: Tensor, modulation: Tensor) -> Ten
     Returns:
         (B, C, H, W).
     """
-    if features.is_cuda and not torch.is_grad_enabled() and (fuse := _fused()):
+    if features.is_cuda and not torch.is_grad_enabled() and (fuse := _find_fused()):
         try:
             fused: Tensor = fuse(features, offsets, modulation)
             return fused
@@ -76,7 +76,7 @@ doesn't depend on any."""
 _without_compiler: list[bool] = []
 
 
-def _fused() -> Callable[..., Tensor] | None:
+def _find_fused() -> Callable[..., Tensor] | None:
     """The form that a compiler fuses, if there is one."""
     return None if _without_compiler else _make_fused()
 

@@ -19,7 +19,7 @@ class Processes:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @classmethod
-    def joined(cls) -> "Processes":
+    def join(cls) -> "Processes":
         """Meet the others that the launcher started; each takes a GPU of its own, if there are any."""
         local = int(os.environ.get("LOCAL_RANK", 0))
         cuda = torch.cuda.is_available()

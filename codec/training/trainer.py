@@ -107,7 +107,7 @@ class Trainer:
         compiled_kernel.install()
         triton_kernel.install()
         self.recipe, self.folder = recipe, folder
-        self.processes = processes or Processes.joined()
+        self.processes = processes or Processes.join()
         self.device = self.processes.device
         if self.device.type == "cuda" and recipe.optimizer.precision == "bfloat16":
             torch.set_float32_matmul_precision("high")

@@ -19,7 +19,7 @@ from submissions.edition import CUSTOM, Edition, edition_names, find_edition
 from submissions.errors import SubmissionError
 from submissions.manifest import FIRST_WEIGHTED, Entry, Manifest
 from submissions.verification.archives import Opened
-from submissions.verification.verdict import Verdict, listed
+from submissions.verification.verdict import Verdict, cite
 
 _TOLERANCE = 1e-4  # of the objective's value, relative
 
@@ -138,10 +138,10 @@ def check_table(opened: Opened, given: Path | None, verdict: Verdict) -> set[str
             if between:
                 images, settings = ("image", "its setting") if len(between) == 1 else ("images", "their settings")
                 verdict.unchecked.append(
-                    f"{len(between):,} {images} against the table, which lacks {settings}: {listed(between)}."
+                    f"{len(between):,} {images} against the table, which lacks {settings}: {cite(between)}."
                 )
             if lacking:
-                verdict.unchecked.append(f"{listed(lacking)}: the table has values that the manifest lacks.")
+                verdict.unchecked.append(f"{cite(lacking)}: the table has values that the manifest lacks.")
             if unkept:
                 verdict.unchecked.append("the bitstreams against the table: it keeps none.")
             verdict.from_table = not between
@@ -173,7 +173,7 @@ def check_claims(manifest: Manifest, verdict: Verdict) -> None:
         verdict.failures.append(f"The manifest claims {manifest.bpp:.6g} bpp; its bitstreams have {bpp:.6g}.")
     for metric in sorted({name for entry in manifest.entries for name in entry.metrics}):
         if lacking := [entry.name for entry in manifest.entries if metric not in entry.metrics]:
-            verdict.unchecked.append(f"{metric} of {listed(lacking)}: the manifest has no value.")
+            verdict.unchecked.append(f"{metric} of {cite(lacking)}: the manifest has no value.")
     if not any(entry.metrics for entry in manifest.entries):
         verdict.unchecked.append("metrics: the manifest has none.")
     value = _value(manifest)
@@ -189,9 +189,9 @@ def check_names(manifest: Manifest, names: Iterable[str], of: str, verdict: Verd
     """Compare the entries' names with those that there have to be."""
     own, wanted = {entry.name for entry in manifest.entries}, set(names)
     if wanted - own:
-        verdict.failures.append(f"{len(wanted - own):,} images {of} are missing: {listed(wanted - own)}.")
+        verdict.failures.append(f"{len(wanted - own):,} images {of} are missing: {cite(wanted - own)}.")
     if own - wanted:
-        verdict.failures.append(f"{len(own - wanted):,} images do not belong to those {of}: {listed(own - wanted)}.")
+        verdict.failures.append(f"{len(own - wanted):,} images do not belong to those {of}: {cite(own - wanted)}.")
 
 
 def _value(manifest: Manifest) -> float | None:

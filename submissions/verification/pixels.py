@@ -18,7 +18,7 @@ from submissions.manifest import Entry, Manifest
 from submissions.perturbation import CONDITIONS, difference
 from submissions.verification.archives import Opened
 from submissions.verification.runs import HERE, SERVER, Environment, decode_here, last_words, run_perturbed
-from submissions.verification.verdict import Verdict, listed
+from submissions.verification.verdict import Verdict, cite
 
 _TOLERANCE = 1e-4  # of metric values, relative: other processors sum in another order
 _MOST_STEPS = 1  # between machines, of pixels whose codec doesn't promise exact ones
@@ -60,7 +60,7 @@ def check_images(opened: Opened, targets: dict[str, str | None] | None, known: s
             remeasured.add(entry.name)
     if absent:
         verdict.unchecked.append(
-            f"metrics of {len(absent):,} images: their originals aren't at hand (give the images): {listed(absent)}."
+            f"metrics of {len(absent):,} images: their originals aren't at hand (give the images): {cite(absent)}."
         )
     _check_near(opened, near, verdict)
     # without a pin both decoders may have decoded another image's bitstream
@@ -68,13 +68,13 @@ def check_images(opened: Opened, targets: dict[str, str | None] | None, known: s
     unsure = [entry.name for entry in near if entry.name not in pinned | known | remeasured]
     if unsure:
         verdict.unchecked.append(
-            f"pixels of {listed(unsure)}: they aren't exactly those that were measured, and a manifest of version "
+            f"pixels of {cite(unsure)}: they aren't exactly those that were measured, and a manifest of version "
             f"{manifest.version} doesn't say whether the bitstream is."
         )
     if unknown:
         verdict.unchecked.append(
-            f"pixels of {listed(entry.name for entry in unknown)}: they aren't exactly those that were measured, and "
-            f"{listed({entry.codec for entry in unknown})} isn't known here to say whether they may (give the codec)."
+            f"pixels of {cite(entry.name for entry in unknown)}: they aren't exactly those that were measured, and "
+            f"{cite({entry.codec for entry in unknown})} isn't known here to say whether they may (give the codec)."
         )
     verdict.confirmed = ["bytes", *([] if unsure or unknown else ["pixels"])]
     if complete and not absent:

@@ -48,7 +48,7 @@ class Verdict:
         return self.archive_bytes if self.count == "archive" else self.bytes
 
 
-def listed(names: Iterable[str]) -> str:
+def cite(names: Iterable[str]) -> str:
     """Some of the names, and how many more there are."""
     found = sorted(names)
     more = f" and {len(found) - _MOST_NAMED:,} more" if len(found) > _MOST_NAMED else ""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from codec import Codec, RGBImage, code_digest, get_codec
-from codec.code_digest import CODEC_MODULES, RECORD, digest_code, unrecorded_code
+from codec.code_digest import CODEC_MODULES, RECORD, digest_code, find_unrecorded
 from codec.compressai_codec import CompressAICodec
 from codec.registry import CODECS
 from tests.codec.models import Blocks
@@ -109,7 +109,7 @@ def test_whatever_acts_counts_in_all_modules_that_are_reached(
 
 
 def test_the_code_of_this_package_is_recorded() -> None:
-    changed = [module for module in CODEC_MODULES if unrecorded_code(module)]
+    changed = [module for module in CODEC_MODULES if find_unrecorded(module)]
     assert not changed, (
         f"The code of {', '.join(changed)} has changed since {RECORD.name} was written. Change the version of each "
         "codec that now writes other bytes or decodes to other pixels, then run `python -m codec.code_digest`."
@@ -139,7 +139,7 @@ def test_fingerprints_change_with_code_that_is_not_recorded(monkeypatch: pytest.
     jpeg = get_codec("jpeg")
     recorded, mine, by_version = (one.fingerprint(0) for one in (jpeg, Doubled(), ByVersion()))
     assert mine != by_version  # whose code is the same
-    monkeypatch.setattr(code_digest, "_recorded", dict)
+    monkeypatch.setattr(code_digest, "_read_record", dict)
     assert jpeg.fingerprint(0) != recorded
     assert ByVersion().fingerprint(0) == by_version
 

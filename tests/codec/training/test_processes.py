@@ -20,7 +20,7 @@ from tests.helpers import run
 
 
 def test_alone_nothing_changes() -> None:
-    alone = Processes.joined()
+    alone = Processes.join()
     values = torch.arange(3)
     assert alone.share(5) == slice(0, 5)
     assert alone.gather(values) is values
