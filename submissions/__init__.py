@@ -1,1 +1,1 @@
-"""A choice of levels to an archive, and proof that it decodes."""
+"""Pack an allocation into archives, and verify that they decode."""

@@ -1,9 +1,9 @@
-"""The data archive: the bitstreams of a set in a ZIP that is the same byte for byte whenever its content is.
+"""The data archive: the bitstreams of a set in a ZIP; the same content gives the same bytes.
 
-Each bitstream is a member of its own (``files``), or all are one member called ``bs`` (``joined``), which saves the
-ZIP's 76 bytes and two names for each image. Joined, a member begins with how many bytes a size takes (1 byte) and the
-length of what follows (4 bytes), a deflated JSON list of the images' names and of the codecs' endings; then for each
-image the index of its ending (1 byte) and its size; then the bitstreams.
+Either each bitstream is a member (``files``), or all bitstreams are one member named ``bs`` (``joined``), which saves
+the ZIP's 76 bytes and two names per image. A joined member contains: the number of bytes of a size (1 byte); the
+length of the next part (4 bytes), which is a deflated JSON list of the images' names and of the codecs' suffixes; for
+each image the index of its suffix (1 byte) and its size; and the bitstreams.
 """
 
 import contextlib
@@ -26,47 +26,47 @@ _START = struct.Struct(">BI")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MOST_HEAD = 1 << 26
 _MOST_RATIO = 64
-"""Of the index of a joined archive to the whole: names deflate, but each has a bitstream as well."""
+"""The largest ratio of a joined archive's index to the archive: names compress, but each has a bitstream."""
 _MOST_EXTRACTED = 8 << 30
 _MOST_MEMBERS, _MOST_FILES = 1 << 20, 1 << 16
-"""Of a data archive, and of a decoder."""
+"""The most members of a data archive, and of a decoder."""
 _BLOCK = 1 << 20
-_LOCAL, _CENTRAL = 30, 46  # bytes of a member's two headers without its name
+_LOCAL, _CENTRAL = 30, 46  # bytes of a member's two headers, without its name
 _MEMBER = _LOCAL + _CENTRAL
-_END, _END_64 = 22, 56 + 20  # bytes of a ZIP's end, and more where its members are too many for it
+_END, _END_64 = 22, 56 + 20  # bytes of a ZIP's end record, and of the longer one for many members
 
 
 def pack(members: Mapping[str, bytes], modes: Mapping[str, int] | None = None) -> bytes:
-    """A ZIP of members, stored as they are (bitstreams don't compress), sorted by name.
+    """Create a ZIP of members, stored without compression, because bitstreams do not compress, and sorted by name.
 
     Args:
-        members: name to content.
-        modes: of members that aren't 0644.
+        members: maps names to contents.
+        modes: the modes of members that are not 0644.
 
     Raises:
-        SubmissionError: a name that would not be safe to unpack.
+        SubmissionError: a name would not be safe to unpack.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(members):
             check_name(name)
             info = zipfile.ZipInfo(name, _EPOCH)
-            info.create_system = 3  # Unix, whatever this is: modes are kept
+            info.create_system = 3  # Unix on every system, so that modes are kept
             info.external_attr = (stat.S_IFREG | (modes or {}).get(name, 0o644)) << 16
             archive.writestr(info, members[name])
     return buffer.getvalue()
 
 
 def pack_streams(streams: Mapping[str, tuple[str, bytes]], layout: Layout, endings: Sequence[str]) -> bytes:
-    """A data archive.
+    """Create a data archive.
 
     Args:
-        streams: image to its codec's ending and its bitstream.
-        layout: of the archive.
-        endings: of all codecs that might have been chosen, so that what was chosen doesn't change the overhead.
+        streams: maps images to their codec's suffix and their bitstream.
+        layout: the layout of the archive.
+        endings: the suffixes of all codecs that could be chosen, so that the overhead does not depend on the choice.
 
     Raises:
-        SubmissionError: a name that would not be safe to unpack.
+        SubmissionError: a name would not be safe to unpack.
     """
     if layout == "files":
         return pack({image + ending: data for image, (ending, data) in streams.items()})
@@ -81,13 +81,13 @@ def pack_streams(streams: Mapping[str, tuple[str, bytes]], layout: Layout, endin
 
 
 def overhead(images: Sequence[str], endings: Sequence[str], layout: Layout, largest: int) -> int:
-    """Bytes of a data archive beside its bitstreams, at most.
+    """The most bytes of a data archive in addition to its bitstreams.
 
     Args:
-        images: their names.
-        endings: of all codecs that may be chosen.
-        layout: of the archive.
-        largest: bytes of the largest bitstream that may be chosen.
+        images: the names of the images.
+        endings: the suffixes of all codecs that could be chosen.
+        layout: the layout of the archive.
+        largest: bytes of the largest bitstream that could be chosen.
     """
     if layout == "files":
         longest = max(len(ending.encode()) for ending in endings)
@@ -97,7 +97,7 @@ def overhead(images: Sequence[str], endings: Sequence[str], layout: Layout, larg
 
 
 def _width(sizes: Iterable[int]) -> int:
-    """Bytes that hold each of the sizes."""
+    """The number of bytes that each of the sizes needs."""
     return max(3, (max(sizes, default=0).bit_length() + 7) // 8)
 
 
@@ -107,11 +107,11 @@ def _head(names: Sequence[str], endings: Sequence[str]) -> bytes:
 
 
 class Streams(Mapping[str, bytes]):
-    """The bitstreams of a data archive by file name, each read when it is asked for.
+    """The bitstreams of a data archive by file name, each read on request.
 
     Args:
-        path: of the archive.
-        places: file name to the offset and size of its bytes.
+        path: the archive.
+        places: maps file names to the offset and size of their bytes.
         spare: bytes of the archive that belong to no bitstream and to no header.
     """
 
@@ -131,21 +131,21 @@ class Streams(Mapping[str, bytes]):
         return len(self._places)
 
     def size(self, name: str) -> int:
-        """Bytes of a bitstream."""
+        """The number of bytes of a bitstream."""
         return self._places[name][1]
 
 
 def unpack(path: Path) -> dict[str, bytes]:
-    """The bitstreams of a data archive from anyone, by file name: image and ending; see :func:`open_streams`."""
+    """The bitstreams of an untrusted data archive by file name (image and suffix); see :func:`open_streams`."""
     return dict(open_streams(path))
 
 
 def open_streams(path: Path) -> Streams:
-    """Check a data archive from anyone, without holding more than a megabyte of its bitstreams in memory.
+    """Check an untrusted data archive with at most a megabyte of its bitstreams in memory.
 
     Raises:
-        SubmissionError: missing, damaged, or with a member that is compressed (:func:`pack` stores), there twice, or
-            would be written outside the folder it's unpacked to.
+        SubmissionError: it is missing or damaged, or a member is compressed (:func:`pack` stores), duplicate, or
+            would be written outside the folder.
     """
     with _sentences(path, "is not a ZIP archive, or a damaged one"), path.open("rb") as file:
         places, spare = _read_directory(path, file)
@@ -154,14 +154,14 @@ def open_streams(path: Path) -> Streams:
                 places = _split(file, *places[JOINED])
             except SubmissionError:
                 raise
-            except Exception as error:  # of zlib and json on a stranger's bytes
+            except Exception as error:  # from zlib and json for untrusted bytes
                 raise SubmissionError(f"{path}: its index is invalid ({error}).") from error
         return Streams(path, places, spare)
 
 
 @contextlib.contextmanager
 def _sentences(path: Path, what: str) -> Iterator[None]:
-    """Whatever reading a stranger's archive raises, as one sentence."""
+    """Convert all errors of reading an untrusted archive to one sentence."""
     try:
         if path.exists() and not path.is_file():
             raise SubmissionError(f"{path}: is not a file.")
@@ -170,12 +170,12 @@ def _sentences(path: Path, what: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise SubmissionError(f"{path}: there is no such archive.") from None
-    except Exception as error:  # zipfile lets through what zlib, struct, codecs and others raise
+    except Exception as error:  # zipfile does not catch exceptions of zlib, struct, codecs and others
         raise SubmissionError(f"{path}: {what} ({error or type(error).__name__}).") from error
 
 
 def _read_directory(path: Path, file: BinaryIO) -> tuple[dict[str, tuple[int, int]], int]:
-    """Offset and size of each member, whose checksum holds, and the bytes that are no member's."""
+    """The offset and size of each member, with checked checksums, and the bytes that belong to no member."""
     left = path.stat().st_size
     _bound_directory(path, file, _MOST_MEMBERS)
     places: dict[str, tuple[int, int]] = {}
@@ -194,7 +194,7 @@ def _read_directory(path: Path, file: BinaryIO) -> tuple[dict[str, tuple[int, in
                 raise SubmissionError(f"{path}: claims to contain more bytes than it has.")
             places[info.filename] = 0, info.file_size
         for info in members:
-            with archive.open(info) as member:  # checks its header, and at the end its checksum
+            with archive.open(info) as member:  # checks its header, and its checksum at the end
                 while member.read(_BLOCK):
                     pass
             lengths = struct.unpack("<HH", _read_at(file, info.header_offset + 26, 4))
@@ -203,7 +203,7 @@ def _read_directory(path: Path, file: BinaryIO) -> tuple[dict[str, tuple[int, in
 
 
 def _bound_directory(path: Path, file: BinaryIO, most: int) -> None:
-    """Refuse a directory that would take much more memory than the archive has bytes."""
+    """Refuse a directory that would need much more memory than the archive has bytes."""
     end = _read_at(file, max(0, path.stat().st_size - _END), _END)
     if len(end) < _END or not end.startswith(b"PK\5\6"):
         raise ValueError("it does not end like one")
@@ -219,7 +219,7 @@ def _headers(members: Sequence[zipfile.ZipInfo]) -> int:
 
 
 def _split(file: BinaryIO, offset: int, size: int) -> dict[str, tuple[int, int]]:
-    """The places of the bitstreams within a joined member."""
+    """The positions of the bitstreams in a joined member."""
     width, length = _START.unpack(_read_at(file, offset, _START.size))
     if length > size:
         raise ValueError("it is longer than the archive")
@@ -250,11 +250,11 @@ def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
 
 
 def extract(path: Path, folder: Path, most: int = _MOST_EXTRACTED) -> None:
-    """Write the members of a decoder archive from anyone below a folder, with their modes.
+    """Unpack an untrusted decoder archive into a folder, with the members' modes.
 
     Raises:
-        SubmissionError: missing, damaged, larger than ``most`` bytes or with too many members, compressed other than
-            by deflation, or with a member that is a link or a device, or would be written outside.
+        SubmissionError: it is missing or damaged, is larger than ``most`` bytes, has too many members, uses a
+            compression other than deflation, or a member is a link or a device, or would be written outside.
     """
     with _sentences(path, "can't be unpacked"), open_zip(path) as archive:
         members = [info for info in archive.infolist() if not info.is_dir()]
@@ -274,10 +274,10 @@ def extract(path: Path, folder: Path, most: int = _MOST_EXTRACTED) -> None:
 
 
 def read_member(path: Path, name: str, most: int) -> bytes:
-    """One member of an archive from anyone.
+    """Read one member of an untrusted archive.
 
     Raises:
-        SubmissionError: the archive can't be read, the member isn't there, or has more than ``most`` bytes.
+        SubmissionError: the archive can't be read, or the member is missing or has more than ``most`` bytes.
     """
     with _sentences(path, "can't be read"), open_zip(path) as archive:
         if name not in archive.namelist():
@@ -289,7 +289,7 @@ def read_member(path: Path, name: str, most: int) -> bytes:
 
 @contextlib.contextmanager
 def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A ZIP from anyone, of stored and deflated members: other methods can ask for gigabytes."""
+    """Open an untrusted ZIP of stored and deflated members; other methods could require gigabytes."""
     with path.open("rb") as file:
         _bound_directory(path, file, _MOST_FILES)
         with zipfile.ZipFile(file) as archive:
@@ -305,7 +305,7 @@ def check_name(name: str) -> None:
     """Refuse names that could be written outside a folder.
 
     Raises:
-        SubmissionError: absolute, with a drive or a backslash, or with a part that is empty or dots.
+        SubmissionError: the name is absolute, has a drive or a backslash, or a part that is empty or only dots.
     """
     if not is_safe_name(name):
         raise SubmissionError(f"{name!r} is not a safe name for a member of an archive.")

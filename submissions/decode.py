@@ -1,4 +1,4 @@
-"""Decode a data archive with what is installed: ``python -m submissions.decode ARCHIVE FOLDER [CODEC ...]``."""
+"""Decode a data archive with the installed codecs: ``python -m submissions.decode ARCHIVE FOLDER [CODEC ...]``."""
 
 import sys
 from pathlib import Path
@@ -10,10 +10,10 @@ from submissions import decoding
 
 
 class Installed(NamedTuple):
-    """The codecs that are installed here."""
+    """The installed codecs."""
 
     names: tuple[str, ...] = ()
-    """Of codecs that come before all that are registered."""
+    """Names of codecs that precede all registered ones."""
 
     def codec(self, member: str) -> Codec:
         fitting = [codec for codec in map(get_codec, self.names) if member.endswith(codec.suffix)]
@@ -21,7 +21,7 @@ class Installed(NamedTuple):
 
 
 def decode(archive: Path, folder: Path, names: tuple[str, ...] = ()) -> list[str]:
-    """As :func:`submissions.decoding.decode`, by codecs that are installed."""
+    """:func:`submissions.decoding.decode` with the installed codecs."""
     return decoding.decode(archive, folder, Installed(names))
 
 

@@ -1,14 +1,14 @@
-"""The decoder archive: an executable ``decode`` that brings all it needs beside torch, numpy and Pillow.
+"""The decoder archive: an executable ``decode`` with everything it needs besides torch, numpy and Pillow.
 
 ::
 
-    decode            started without arguments: bs.zip in the working directory to images/NAME.png
-    decoder.json      which codecs and Pythons it is for, and what packed it
+    decode            run without arguments: converts bs.zip in the working directory to images/NAME.png
+    decoder.json      its codecs and Python versions, and the version that packed it
     modules/          the modules that decoding imports, and data of the codecs' own packages
     banks/NAME/       weights and tables of this project's learned codecs
     models/NAME/      weights of other models
     programs/NAME/    static binaries
-    wheels/cp312/     what the codecs require, unpacked, for each Python
+    wheels/cp312/     the codecs' requirements, unpacked, for each Python version
 """
 
 import hashlib
@@ -45,20 +45,20 @@ from submissions.errors import SubmissionError
 
 DECODER = "decoder.zip"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-"""That a decoder runs under unless it is asked otherwise."""
+"""The Python versions that a decoder supports by default."""
 MACHINE = "x86_64"
-"""The challenge's processor."""
+"""The processor of the challenge server."""
 FORMAT = 2
-"""2 names the project's version, and says of each codec what is called to make it."""
+"""2 adds the project's version, and the call that creates each codec."""
 OLDEST_FORMAT = 1
 _NEWEST_GLIBC = 39
-"""That of the devkit's Ubuntu 24.04: 2.39."""
+"""The glibc of the devkit's Ubuntu 24.04: 2.39."""
 _NOT_DECODED = {"codec.code_digest", "codec.picture"}
-"""Fingerprints are for tables, transparency and colour profiles for files to deploy; a decoder writes RGB."""
+"""Modules that a decoder does not need: fingerprints are for tables, transparency and profiles for deployment."""
 _PLAIN = {"AVIF": "avif", "HEIF": "hevc", "JPEG": "jpeg", "JXL": "jxl", "WEBP": "webp"}
-"""Pillow's names of formats to what decodes them."""
+"""Maps Pillow's names of formats to the decoding libraries."""
 _MOST_INDEX = 1 << 20
-"""Bytes of what says which codecs a decoder is for."""
+"""The most bytes of the list of a decoder's codecs."""
 _LAUNCHER = b"""#!/usr/bin/env python3
 import sys
 from pathlib import Path
@@ -76,25 +76,25 @@ if __name__ == "__main__":
 
 @dataclass(frozen=True)
 class Decoder:
-    """A decoder archive, and what it decodes."""
+    """A decoder archive, and its codecs."""
 
     data: bytes
     versions: dict[str, str]
-    """Each codec's name to the version that it had."""
+    """Maps each codec's name to its version."""
     pythons: tuple[str, ...]
     project: str = ""
-    """The version of this project that packed it; empty where it didn't say so yet."""
+    """The version of this project that packed it; empty in decoders of format 1."""
 
     @property
     def sha256(self) -> str:
-        """Of the archive, in hex."""
+        """The SHA-256 of the archive, in hex."""
         return hashlib.sha256(self.data).hexdigest()
 
     def refuse_unknown(self, codecs: Iterable[Codec]) -> None:
-        """Make sure that it decodes what codecs encode.
+        """Check that it decodes the bitstreams of codecs.
 
         Raises:
-            SubmissionError: it doesn't.
+            SubmissionError: it does not.
         """
         for codec in codecs:
             theirs = self.versions.get(codec.name)
@@ -108,10 +108,10 @@ class Decoder:
 
 
 def read_decoder(path: Path) -> Decoder:
-    """A decoder archive that was packed before.
+    """Read an existing decoder archive.
 
     Raises:
-        SubmissionError: it can't be read, or is none.
+        SubmissionError: it can't be read, or is not a decoder archive.
     """
     if not path.is_file():
         raise SubmissionError(f"{path}: there is no such decoder.")
@@ -136,19 +136,19 @@ def make_decoder(
     programs: bool = True,
     report: Callable[[str], None] = lambda line: None,
 ) -> Decoder:
-    """Pack a decoder; the same codecs, Pythons and versions give the same bytes.
+    """Pack a decoder; the same codecs, Python versions and package versions give the same bytes.
 
     Args:
-        codecs: that it is to decode, all levels.
-        pythons: the versions that it is to run under: ``3.12``. By default :data:`PYTHONS`, without those (but the
-            devkit's) for which a compiled module is unavailable.
-        wheelhouse: a folder of wheels, in place of the package registry.
+        codecs: the codecs to decode, with all levels.
+        pythons: the Python versions to support, such as ``3.12``. By default :data:`PYTHONS`, without those (except
+            the devkit's) for which a compiled module is unavailable.
+        wheelhouse: a folder of wheels, instead of the package registry.
         machine: the server's processor, as Linux names it.
-        programs: whether the rules allow a decoder to bring programs.
-        report: told which Pythons are left out, and why.
+        programs: whether the rules allow a decoder to include programs.
+        report: called with messages on excluded Python versions.
 
     Raises:
-        SubmissionError: a wheel is unavailable, a codec's package can't be found, or the rules don't allow a program.
+        SubmissionError: a wheel is unavailable, a codec's package can't be found, or the rules exclude a program.
         CodecError: the weights of a model are unavailable.
     """
     for python in pythons or ():
@@ -159,7 +159,7 @@ def make_decoder(
     members |= {name: data for part in parts for name, data in part.members.items()}
     required = sorted({name for codec in codecs for name in codec.requirements})
     whole = {part.package for part in parts if part.package}
-    required = [name for name in required if not whole & _tops(name)]  # a codec's own package is there already
+    required = [name for name in required if not whole & _tops(name)]  # a codec's own package is already included
     provided = {*_NOT_DECODED, *server_modules(), *(top for name in required for top in _tops(name))}
     modules = {"submissions.decoding", *(module for part in parts for module in part.modules)}
     closure = follow_imports(modules, provided, whole)
@@ -167,7 +167,9 @@ def make_decoder(
     members |= {f"modules/{name}": data for name, data in closure.files.items()}
     for package in sorted(closure.packages):
         members |= {f"modules/{name}": data for name, data in _about(package).items()}
-    given = {path for codec in codecs for path in getattr(codec, "files", ())}  # checkpoints go as weights alone
+    given = {
+        path for codec in codecs for path in getattr(codec, "files", ())
+    }  # only the weights of checkpoints are included
     for package in sorted(whole):
         files = {name: path for name, path in data_files(package).items() if path not in given}
         members |= {f"modules/{name}": path.read_bytes() for name, path in files.items()}
@@ -195,14 +197,14 @@ def make_decoder(
 
 
 class _Part(NamedTuple):
-    """What a decoder brings for one codec."""
+    """The parts of a decoder for one codec."""
 
     entry: dict[str, Any]
-    """In ``decoder.json``."""
+    """The entry in ``decoder.json``."""
     modules: tuple[str, ...]
     members: dict[str, bytes]
     package: str = ""
-    """The top-level package that the codec is of, if it isn't this project's."""
+    """The codec's top-level package, if it is not part of this project."""
 
 
 def _part(codec: Codec, programs: bool) -> _Part:
@@ -234,7 +236,7 @@ def _part(codec: Codec, programs: bool) -> _Part:
         entry |= {"source": "codec.command:packed_command", "arguments": named | call | {"program": program}}
         return _Part(entry, ("codec.command",), {program: read_static(codec.command.static)})
     found = list(importlib.metadata.entry_points(group=CODECS, name=codec.name))
-    if not found and isinstance(codec, PillowCodec):  # with other settings, which only encoding needs
+    if not found and isinstance(codec, PillowCodec):  # with other settings, which matter only for encoding
         return _Part(entry | {"source": f"codec.pillow:{_PLAIN[codec.format]}"}, ("codec.pillow",), {})
     if not found:
         raise SubmissionError(f"{codec.name} is not a registered codec, so a decoder can't include it.")
@@ -244,12 +246,12 @@ def _part(codec: Codec, programs: bool) -> _Part:
 
 
 def _folder_of(name: str) -> str:
-    """A codec's name as that of a folder."""
+    """A codec's name as the name of a folder."""
     return re.sub(r"[^\w.+-]", "-", name)
 
 
 def _pack_weights(codec: CompressAICodec, level: int) -> bytes:
-    """A level's weights with all that the model made of them: tables of integers, above all."""
+    """A level's weights with everything the model derives from them, mainly integer tables."""
     return tensors_to_bytes(codec.network(level).state_dict())
 
 
@@ -264,7 +266,7 @@ def _tops(distribution: str) -> set[str]:
 
 
 def _about(package: str) -> dict[str, bytes]:
-    """Version and licences of what installed a package that isn't this project's."""
+    """The metadata (version and licences) of the distribution of another project's package."""
     found: dict[str, bytes] = {}
     for distribution in distributions(package) if package not in OWN else ():
         for file in distribution.files or ():
@@ -302,7 +304,7 @@ def _is_here(python: str, machine: str) -> bool:
 
 
 def _collect_required(names: Sequence[str], python: str, wheelhouse: Path | None, machine: str) -> dict[str, bytes]:
-    """The files of distributions for one Python, in the versions that are installed here."""
+    """The files of distributions for one Python version, in the versions installed here."""
     if not names:
         return {}
     if _is_here(python, machine) and wheelhouse is None:
@@ -332,14 +334,14 @@ def _read_installed(name: str) -> dict[str, bytes]:
 
 
 def _is_needed(name: str) -> bool:
-    """Whether a file of a wheel is imported or read; of its metadata only the version is."""
+    """Whether a file of a wheel is imported or read; of its metadata, only the version is."""
     if name.endswith("/") or name.startswith("../") or "__pycache__" in name:
         return False
     return ".dist-info/" not in name or name.endswith(".dist-info/METADATA")
 
 
 def _download(wanted: Sequence[str], python: str, wheelhouse: Path | None, machine: str, folder: Path) -> None:
-    """Wheels from the wheelhouse, the cache or the registry; what the registry gave is kept."""
+    """Wheels from the wheelhouse, the cache or the registry; those from the registry are cached."""
     cache = platformdirs.user_cache_path("clic-allocator", appauthor=False) / "wheels"
     tags = ["_2_28", "_2_27", "_2_17", "2014", *(f"_2_{minor}" for minor in range(29, _NEWEST_GLIBC + 1))]
     platforms = [f"--platform=manylinux{tag}_{machine}" for tag in tags]
@@ -368,7 +370,7 @@ def _download(wanted: Sequence[str], python: str, wheelhouse: Path | None, machi
 
 
 def summary(decoder: Decoder, limit: int) -> str:
-    """Size, SHA-256 and what it holds, in lines."""
+    """Lines with its size, SHA-256 and codecs."""
     size = f"{len(decoder.data):,} bytes" + (f" of {limit:,} allowed" if limit else "")
     lines = [f"decoder for Python {', '.join(decoder.pythons)}: {size}, SHA-256 {decoder.sha256}"]
     lines += [f"  decodes {name} of {version}" for name, version in sorted(decoder.versions.items())]
@@ -381,7 +383,7 @@ def check_size(decoder: Decoder, limit: int) -> None:
     """Refuse a decoder that is too large.
 
     Raises:
-        SubmissionError: it is.
+        SubmissionError: it is too large.
     """
     if limit and len(decoder.data) > limit:
         raise SubmissionError(f"The decoder has {len(decoder.data):,} bytes, but only {limit:,} are allowed.")

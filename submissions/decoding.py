@@ -1,4 +1,4 @@
-"""Decode a data archive to PNG files, side by side. Every decoder brings this module, so it imports little."""
+"""Decode a data archive to PNG files in parallel. Every decoder includes this module, so it imports little."""
 
 import functools
 import importlib
@@ -20,28 +20,28 @@ from submissions.errors import SubmissionError
 
 DECODER_FILE = "decoder.json"
 _WORKER = 768 << 20
-"""Bytes of a process with its libraries and a network loaded."""
+"""Bytes of a process with its libraries and a loaded network."""
 _MEMORY = 12 << 30
-"""The challenge's machine; less where there is less."""
+"""The memory of the challenge's machine; less is used if less is free."""
 _USED = 0.8
 
 
 class Source(Protocol):
-    """Where codecs come from; processes get it by pickling."""
+    """A source of codecs, which is pickled for processes."""
 
     def codec(self, member: str) -> Codec:
         """The codec of a bitstream's file name.
 
         Raises:
-            CodecError: there is none.
+            CodecError: there is no such codec.
         """
 
 
 class Brought(NamedTuple):
-    """The codecs that a decoder brings."""
+    """The codecs of a decoder."""
 
     folder: Path
-    """The decoder's."""
+    """The decoder's folder."""
 
     def codec(self, member: str) -> Codec:
         endings = [ending for ending in _codecs(self.folder) if member.endswith(ending)]
@@ -52,14 +52,14 @@ class Brought(NamedTuple):
 
 @functools.cache
 def _codecs(folder: Path) -> dict[str, dict[str, Any]]:
-    """A decoder's entries by the ending of bitstreams."""
+    """A decoder's entries by the suffix of bitstreams."""
     content = json.loads((folder / DECODER_FILE).read_bytes())
     return {str(codec["suffix"]): codec for codec in content["codecs"]}
 
 
 @functools.cache
 def _load(folder: Path, ending: str) -> Codec:
-    """Call what makes a codec: without arguments, or with the decoder's folder and those that its entry has."""
+    """Create a codec: without arguments, or with the decoder's folder and the arguments in its entry."""
     entry = _codecs(folder)[ending]
     module, _, path = str(entry["source"]).partition(":")
     make: Any = importlib.import_module(module)
@@ -76,16 +76,16 @@ class _Task(NamedTuple):
 
 
 def decode(archive: Path, folder: Path, source: Source, jobs: int | None = None) -> list[str]:
-    """Write every bitstream's image as ``folder/NAME.png``; one that fails doesn't keep the others back.
+    """Write every bitstream's image as ``folder/NAME.png``; if one fails, the others are still written.
 
-    As many images are decoded at once as there are cores, and as memory allows. Where a process dies or memory is
-    short, what is left is tried again with half as many, at last one by one.
+    As many images are decoded in parallel as cores and memory allow. If a process dies or memory is short, the
+    remaining images are tried again with half as many processes, and finally one by one.
 
     Args:
         archive: the data archive.
-        folder: made if missing; each file is written whole or not at all.
-        source: of the codecs.
-        jobs: at most so many processes.
+        folder: created if missing; no file is ever written in part.
+        source: the source of codecs.
+        jobs: the most processes.
 
     Returns:
         One sentence for each bitstream that can't be decoded.
@@ -109,14 +109,14 @@ def decode(archive: Path, folder: Path, source: Source, jobs: int | None = None)
             tasks.append(_Task(member, image, data))
         except CodecError as error:
             failures.append(f"{member}: {error}")
-        except Exception as error:  # of a codec that can't be loaded here
+        except Exception as error:  # from a codec that can't be loaded here
             failures.append(f"{member}: its codec failed with {type(error).__name__} ({error}).")
     jobs = max(1, min(jobs or cores(), len(tasks), int(_memory() * _USED) // (_WORKER + most)))
     return failures + list(_in_processes(tasks, folder, source, jobs))
 
 
 def _in_processes(tasks: Sequence[_Task], folder: Path, source: Source, jobs: int) -> Iterator[str]:
-    """Sentences about what fails; where memory is short, with fewer processes, at last one by one."""
+    """Decode, and return a sentence for each failure; if memory is short, use fewer processes, finally one."""
     suspect: _Task | None = None
     while tasks:
         left: list[_Task] = []
@@ -128,7 +128,7 @@ def _in_processes(tasks: Sequence[_Task], folder: Path, source: Source, jobs: in
                 died = died or isinstance(error, BrokenProcessPool)
                 left.append(task)
         tasks = left
-        if left and jobs == 1:  # the first has failed alone: it gets a second chance
+        if left and jobs == 1:  # the first failed alone: it is tried a second time
             if suspect == left[0] or not died:
                 yield f"{left[0].member}: its process {'died' if died else 'had too little memory'}, twice."
                 tasks = left[1:]
@@ -140,7 +140,7 @@ def _complete(
     tasks: Sequence[_Task], folder: Path, source: Source, jobs: int
 ) -> Iterator[tuple[_Task, "Future[list[str]]"]]:
     before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // jobs))  # of the processes that start now
+    os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // jobs))  # for the processes that start now
     try:
         with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), leave_with_parent) as pool:
             futures: list[Future[list[str]]] = []
@@ -166,13 +166,13 @@ def _decode_one(task: _Task, folder: Path, source: Source) -> list[str]:
         return [f"{task.member}: {error}"]
     except MemoryError:
         raise
-    except Exception as error:  # one image's fault, whatever it is, is not the others'
+    except Exception as error:  # any error of one image must not affect the others
         return [f"{task.member}: fails with {type(error).__name__} ({error})."]
     return []
 
 
 def _memory() -> int:
-    """Bytes that may be used: what the machine has free, no more than a container's share or the challenge gives."""
+    """Usable bytes: the machine's free memory, at most the limit of a container or of the challenge."""
     least = _MEMORY
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
@@ -185,7 +185,7 @@ def _memory() -> int:
 
 
 def run(archive: Path, folder: Path, source: Source) -> int:
-    """Decode for the command line: sentences on stderr, status 0 if all went well, else 1."""
+    """Decode for the command line: print failures on stderr; the status is 0 if there are none, otherwise 1."""
     try:
         failures = decode(archive, folder, source)
     except SubmissionError as error:

@@ -1,4 +1,4 @@
-"""The rules of each year of the challenge, and of contests of one's own."""
+"""The rules of each year of the challenge, and of other contests."""
 
 import math
 import tomllib
@@ -11,28 +11,28 @@ from submissions.errors import SubmissionError
 
 Count = Literal["streams", "archive"]
 CUSTOM = "custom"
-"""The name of rules that are no edition's."""
+"""The name of rules that belong to no edition."""
 _BUILT_IN = Path(__file__).parent / "editions.toml"
 
 
 @dataclass(frozen=True)
 class Edition:
-    """What an entry has to keep to."""
+    """The rules for an entry."""
 
     name: str
     targets: tuple[str, ...] = ()
     """Rates in bits per pixel over the whole set, as written."""
     count: Count = "streams"
-    """What counts: the bitstreams' bytes, or those of the whole data archive."""
+    """What counts against the budget: the bytes of the bitstreams, or of the whole data archive."""
     caps: dict[str, int] = field(default_factory=dict)
-    """Printed limits in bytes, by target, in place of ceil(target x pixels / 8)."""
+    """Published limits in bytes, by target, instead of ceil(target x pixels / 8)."""
     decoder_bytes: int = 0
-    """Limit of the decoder archive; 0 for none."""
+    """The limit on the decoder archive in bytes; 0 for none."""
     cpus: int = 2
     memory_gib: float = 12.0
     hours: float = 5.0
     programs: bool = True
-    """Whether a decoder may bring programs."""
+    """Whether a decoder may include programs."""
 
     def __post_init__(self) -> None:
         numbers = (self.cpus, self.memory_gib, self.hours, self.decoder_bytes + 1, *self.caps.values())
@@ -44,14 +44,14 @@ class Edition:
             raise ValueError("an invalid value")
 
     def has_target(self, bpp: float) -> bool:
-        """Whether a rate is one of the edition's; any is, where it names none."""
+        """Whether a rate is one of the edition's; every rate is, if it names none."""
         return not self.targets or bpp in {float(Fraction(target)) for target in self.targets}
 
     def cap(self, target: Fraction, pixels: int) -> int:
-        """The most bytes at a target for so many pixels.
+        """The most bytes at a target for a number of pixels.
 
         Raises:
-            SubmissionError: the printed cap is that of other images.
+            SubmissionError: the published cap is for other images.
         """
         rule = math.ceil(target * pixels / 8)
         printed = {Fraction(text): limit for text, limit in self.caps.items()}.get(target)
@@ -70,7 +70,7 @@ def _is_positive(number: Any) -> bool:
 
 
 def edition_names() -> list[str]:
-    """The editions that are known by name."""
+    """The names of the known editions."""
     return list(tomllib.loads(_BUILT_IN.read_text(encoding="utf-8")))
 
 
@@ -78,7 +78,7 @@ def find_edition(name: str) -> Edition:
     """An edition by its name, or from a TOML file with the fields of :class:`Edition`.
 
     Raises:
-        SubmissionError: there is none, or the file makes no sense.
+        SubmissionError: there is no such edition, or the file is invalid.
     """
     known = tomllib.loads(_BUILT_IN.read_text(encoding="utf-8"))
     path = Path(name)

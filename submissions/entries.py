@@ -1,4 +1,4 @@
-"""Entries of the challenge: a problem and an edition's rules to one submission for each rate."""
+"""Entries of the challenge: one submission for each rate, from a problem and an edition's rules."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -27,22 +27,22 @@ PAGE = "README.md"
 
 
 class CappedBudget(NamedTuple):
-    """What may be allocated, and what the rules allow."""
+    """A budget to allocate, and the limit of the rules."""
 
     budget: Budget
     cap: int | None
-    """The most bytes of what counts; None under the rule ``mean``."""
+    """The most bytes that count; None under the rule ``mean``."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One rate's submission, as it was written."""
+    """The submission of one rate, as written."""
 
     folder: Path
     allocation: Allocation
     manifest: Manifest
     counted_bytes: int
-    """Of what counts: the bitstreams, or the data archive."""
+    """The bytes that count: those of the bitstreams, or of the data archive."""
 
 
 @dataclass(frozen=True)
@@ -61,20 +61,21 @@ def capped_budgets(
     targets: Sequence[Rate] = (),
     size: int | str | None = None,
 ) -> list[CappedBudget]:
-    """What may be allocated so that entries keep to an edition's rules.
+    """The budgets to allocate so that entries keep an edition's rules.
 
-    A rate gives as many bytes as the edition allows; where the archive counts, its own bytes are set aside.
+    A rate gives as many bytes as the edition allows; if the archive counts, its overhead is subtracted.
 
     Args:
-        problem: whose images are to be entered.
-        edition: whose rules hold; by default rates are rounded down to bytes, and the bitstreams count.
-        count: what counts, in place of what the edition says.
+        problem: the problem with the images.
+        edition: the rules; by default rates are rounded down to bytes, and the bitstreams count.
+        count: what counts, instead of the edition's value.
         targets: bits per pixel; by default the edition's.
-        size: a budget in bytes, in place of rates (without an edition, beside them).
+        size: a budget in bytes, instead of rates (or in addition to them, without an edition).
 
     Raises:
-        SubmissionError: the edition names no rate, counts another rule's bytes, or its archive alone takes a budget.
-        AllocatorError: a rate or size makes no sense.
+        SubmissionError: the edition names no rate, the problem has another rule, or the archive's overhead exceeds a
+            budget.
+        AllocatorError: a rate or size is invalid.
     """
     rules = _rules(edition, count)
     if edition and problem.rule != "pooled":
@@ -107,22 +108,22 @@ def capped_budgets(
 
 
 class EntryOptions(TypedDict, total=False):
-    """How entries are written; all are optional."""
+    """Options for writing entries; all are optional."""
 
     edition: Edition | None
-    """Whose rules hold; by default rates are rounded down to bytes, and the bitstreams count."""
+    """The rules; by default rates are rounded down to bytes, and the bitstreams count."""
     count: Count | None
-    """What counts, in place of what the edition says."""
+    """What counts, instead of the edition's value."""
     fill: bool
-    """Spend what is left of each budget on finer steps between levels, see :func:`submissions.fill.refill`."""
+    """Spend the rest of each budget on finer steps between levels, see :func:`submissions.fill.refill`."""
     decoder: Decoder | DecoderOptions | None
-    """One packed before, how to pack one for all codecs of the problem (by default), or None for no decoder."""
+    """A packed decoder, how to pack one for all codecs of the problem (the default), or None for no decoder."""
     written: Callable[[Entry], None]
-    """Called with each entry once it is there."""
+    """Called with each entry when it is written."""
     report: Callable[[str], None]
-    """Told of the decoder, and of what is filled."""
+    """Called with messages on the decoder and on filling."""
     warn: Callable[[str], None]
-    """Told what may go wrong elsewhere."""
+    """Called with warnings on possible problems on other machines."""
 
 
 def make_entries(
@@ -134,12 +135,12 @@ def make_entries(
     size: int | str | None = None,
     **options: Unpack[EntryOptions],
 ) -> tuple[list[Entry], Decoder | None]:
-    """Allocate, and write a submission for each budget: in ``folder`` itself, or one in a folder below it each.
+    """Allocate, and write a submission for each budget: one in ``folder`` itself, several in folders inside it.
 
     Args:
-        table: that the problem was read from.
-        problem: to be solved for each budget.
-        folder: made if missing; gets the decoder, and of several entries a page about all of them.
+        table: the table that the problem was read from.
+        problem: the problem to solve for each budget.
+        folder: created if missing; gets the decoder, and a page about the entries if there are several.
         targets: see :func:`capped_budgets`.
         size: see :func:`capped_budgets`.
         **options: see :class:`EntryOptions`.
@@ -152,7 +153,7 @@ def make_entries(
         AllocatorError: see :func:`allocator.allocation.allocate`.
         CodecError: see :func:`write_entries`.
     """
-    if options.get("fill"):  # before the solver takes its time
+    if options.get("fill"):  # before the solver runs
         _refuse_unfillable(problem.constraints, problem.rule)
     budgets = capped_budgets(problem, options.get("edition"), options.get("count"), targets, size)
     allocations = [problem.allocate(one.budget) for one in budgets]
@@ -167,19 +168,19 @@ def write_entries(
     constraints: Constraints,
     **options: Unpack[EntryOptions],
 ) -> tuple[list[Entry], Decoder | None]:
-    """The second half of :func:`make_entries`, for allocations that were made before.
+    """The second half of :func:`make_entries`, for existing allocations.
 
     Args:
-        table: that they were made from.
-        allocations: of the same images.
-        caps: the most bytes of what counts of each; None for the allocation's own budget.
-        folder: as for :func:`make_entries`.
-        constraints: that the allocations were made under.
+        table: the table of the allocations.
+        allocations: allocations of the same images.
+        caps: the most bytes that count for each; None for the allocation's own budget.
+        folder: see :func:`make_entries`.
+        constraints: the constraints of the allocations.
         **options: see :class:`EntryOptions`.
 
     Raises:
-        SubmissionError: see :func:`submissions.submit.submit`; besides, the folder holds other submissions, the
-            decoder can't decode what was chosen, or a budget can't be filled without breaking a constraint.
+        SubmissionError: see :func:`submissions.submit.submit`; also, the folder contains other submissions, the
+            decoder can't decode the chosen codecs, or a budget can't be filled without violating a constraint.
         CodecError: an image can't be read or encoded again, or a file can't be written.
     """
     fill, decoder = options.get("fill", False), options.get("decoder", DecoderOptions())
@@ -223,12 +224,12 @@ def write_entries(
 def fill_allocation(
     allocation: Allocation, constraints: Constraints, report: Callable[[str], None] = lambda line: None
 ) -> dict[str, Refilled]:
-    """What :func:`submissions.fill.refill` makes of an allocation's slack, without breaking a floor.
+    """Spend an allocation's slack with :func:`submissions.fill.refill`, without violating a floor.
 
     Args:
-        allocation: under the rule ``pooled``.
-        constraints: that it was made under.
-        report: told what is gained.
+        allocation: an allocation under the rule ``pooled``.
+        constraints: its constraints.
+        report: called with a message for each step.
     """
     chosen = allocation.chosen
     floors = {floor.metric for floor in constraints.floors}
@@ -257,7 +258,7 @@ def _refuse_unfillable(limits: Constraints, rule: Rule) -> None:
 
 
 def _pack(allocation: Allocation, rules: Edition, options: DecoderOptions, warn: Callable[[str], None]) -> Decoder:
-    """For all codecs that could be chosen, so that another allocation gets the same decoder."""
+    """Pack a decoder for all codecs that could be chosen, so that another allocation gets the same one."""
     codecs = [stored_codec(name) for name in sorted(allocation.points["codec"].unique())]
     return make_decoder(
         codecs, options.pythons, options.wheelhouse, options.machine, programs=rules.programs, report=warn
@@ -265,7 +266,7 @@ def _pack(allocation: Allocation, rules: Edition, options: DecoderOptions, warn:
 
 
 def _refuse_others(folder: Path, folders: Sequence[Path]) -> None:
-    """Old entries beside new ones would be taken for part of them."""
+    """Refuse a folder with other entries, which would be confused with the new ones."""
     for manifest in [folder / MANIFEST, *folder.glob(f"*/{MANIFEST}")]:
         if manifest.is_file() and manifest.parent not in folders:
             raise SubmissionError(
@@ -274,7 +275,7 @@ def _refuse_others(folder: Path, folders: Sequence[Path]) -> None:
 
 
 def _heading(folder: Path, allocation: Allocation, cap: int | None, rules: Edition) -> str:
-    """What is filled, and why that isn't all of what is allowed."""
+    """A message on the bytes to fill, and on the rest of the cap."""
     limit = int(allocation.budget.limit)
     words = f"{folder}: {allocation.budget.bpp:g} bpp, {int(allocation.slack):,} of {limit:,} bytes to be filled"
     if cap is not None and cap != limit and rules.count == "archive":

@@ -1,7 +1,7 @@
-"""The base of this package's errors."""
+"""The base class of this package's errors."""
 
 from codec.base import UserError
 
 
 class SubmissionError(UserError):
-    """A submission can't be written or isn't sound."""
+    """A submission can't be written, or is invalid."""

@@ -1,4 +1,4 @@
-"""What an allocation leaves of the budget, spent: finer steps between levels for the images that gain the most."""
+"""Spend the rest of a budget on finer steps between levels, for the images that gain the most."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from codec.image import read_stored_image
 from codec.registry import stored_codec
 
 ENOUGH = 64
-"""Bytes; a smaller rest is let be."""
+"""Bytes; a smaller rest is not spent."""
 
 
 @dataclass(frozen=True)
 class Refilled:
-    """An image encoded anew, between its level and the next."""
+    """An image that is encoded again, between its level and the next."""
 
     setting: str
     fingerprint: str
@@ -36,20 +36,20 @@ def refill(
     keep: Sequence[str] = (),
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Refilled]:
-    """Encode images anew until less than :data:`ENOUGH` bytes are spare.
+    """Encode images again until less than :data:`ENOUGH` bytes are unused.
 
-    Images come in the order of what their next level would gain a byte; each gets the finest step that fits. A step
-    that worsens what is optimised isn't taken.
+    Images are processed in the order of the gain of their next level per byte; each gets the finest step that fits.
+    A step that worsens the objective is not taken.
 
     Args:
-        allocation: whose images are refilled.
-        spare: bytes that may be spent.
-        metrics: measured anew for what changes; the objective's among them.
-        keep: names of metrics that may not become worse either, for they have floors.
-        report: told what is gained.
+        allocation: the allocation with the images.
+        spare: the bytes to spend.
+        metrics: metrics to measure again for changed images, including those of the objective.
+        keep: names of metrics with floors, which must not become worse.
+        report: called with a message for each step.
 
     Returns:
-        What replaces images' bitstreams, by name.
+        The replacements of images' bitstreams, by name.
     """
     refilled: dict[str, Refilled] = {}
     points, chosen = allocation.points, allocation.chosen
@@ -85,7 +85,7 @@ def refill(
 
 
 def _finest(codec: Codec, row: Any, spare: int, metrics: Sequence[Metric]) -> Refilled | None:
-    """The setting between a level and the next with the most bytes that fit, by halving."""
+    """The largest setting between a level and the next that fits, by bisection."""
     level = int(row["level"])
     settings = codec.between(level)
     if not settings:

@@ -1,8 +1,8 @@
-"""Every versioned format in one place: what is written now, what is read, and where it is defined.
+"""Every versioned format in one place: the written version, the versions that are read, and the defining module.
 
-A version goes up when a reader of before would misread what is written now, or refuse it without saying why. What was
-ever written goes on being read: ``tests/golden/`` holds samples of each release. ``docs/reference/formats.md`` is the
-page of this.
+A version increases if an older reader would misread the new data, or refuse them without an explanation. All older
+versions remain readable: ``tests/golden/`` contains samples of each release. ``docs/reference/formats.md`` documents
+the formats.
 """
 
 from typing import NamedTuple
@@ -19,9 +19,9 @@ class Format(NamedTuple):
     written: int
     """The version that is written."""
     oldest: int
-    """The oldest version that is read; all between are, too."""
+    """The oldest version that is read; all versions in between are read, too."""
     module: str
-    """Where it is defined."""
+    """The module that defines it."""
 
 
 FORMATS = {

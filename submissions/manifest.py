@@ -1,8 +1,8 @@
-"""What a submission says of itself: its manifest, every version of it that was ever written.
+"""The manifest of a submission, in all versions.
 
-The manifest is made from the table and pins, by SHA-256, all that :func:`submissions.verify.verify` compares: each
-original, each bitstream, each decoded image, both archives. It comes from whoever made the submission; what follows
-from something else (budgets from the edition, counts from the table) is not taken from here.
+The manifest is made from the table and contains the SHA-256 of everything that :func:`submissions.verify.verify`
+compares: each original, each bitstream, each decoded image, both archives. The author of the submission wrote it, so
+values that follow from another source (budgets from the edition, counts from the table) are not taken from it.
 """
 
 import json
@@ -20,12 +20,12 @@ from submissions.errors import SubmissionError
 ARCHIVE = "bs.zip"
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 4
-"""3 pins the bitstreams and the data archive, and names the table; 4 holds the images' weights in the objective."""
+"""3 adds the SHA-256 of bitstreams and data archive, and the table's path; 4 adds weights of images."""
 OLDEST_VERSION = 2
 _FIRST_PINNED, FIRST_WEIGHTED = 3, 4
 _MOST_BYTES = 128 << 20
 _LEAST_ENTRY = 64
-"""Bytes of text for each brace and bracket of an honest manifest, at least."""
+"""The least bytes of text per brace and bracket in a valid manifest."""
 _MOST_INTEGER = 1 << 62
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -36,9 +36,9 @@ class Entry:
 
     name: str
     path: str
-    """Of the original when the table was built."""
+    """The path of the original when the table was built."""
     sha256: str
-    """Of the original's pixels."""
+    """The hash of the original's pixels."""
     width: int
     height: int
     codec: str
@@ -47,25 +47,25 @@ class Entry:
     fingerprint: str
     bytes: int
     decoded_sha256: str
-    """Of the decoded pixels, as measured."""
+    """The hash of the decoded pixels, as measured."""
     metrics: dict[str, float]
     stream_sha256: str = ""
-    """Of the bitstream; empty before version 3."""
+    """The hash of the bitstream; empty before version 3."""
     suffix: str = ""
-    """Of the bitstream's name in the data archive; empty where the codec tells it."""
+    """The suffix of the bitstream's name in the data archive; empty if the codec determines it."""
     weight: float = 1.0
-    """Of the image in the objective."""
+    """The weight of the image in the objective."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a submission holds, as the table has it."""
+    """The contents of a submission, according to the table."""
 
     rule: str
     """``pooled`` or ``mean``."""
     target_bpp: float
     budget_bytes: int | None
-    """Under the rule ``pooled``: the most bytes of what counts."""
+    """Under the rule ``pooled``: the most bytes that count."""
     count: str
     """What counts: ``streams`` or ``archive``."""
     edition: str
@@ -73,37 +73,37 @@ class Manifest:
     memory_gib: float
     hours: float
     decoder_sha256: str
-    """Empty where the data has no decoder beside it."""
+    """The hash of the decoder archive; empty if the submission has none."""
     bytes: int
-    """Of all bitstreams."""
+    """Bytes of all bitstreams."""
     bpp: float
     objective: str
     aggregate: str
     value: float
     entries: list[Entry]
     archive_bytes: int = 0
-    """Of the data archive; 0 before version 3."""
+    """Bytes of the data archive; 0 before version 3."""
     archive_sha256: str = ""
-    """Of the data archive; empty before version 3."""
+    """The hash of the data archive; empty before version 3."""
     table: str = ""
-    """Where the table was; empty before version 3."""
+    """The path of the table; empty before version 3."""
     version: int = MANIFEST_VERSION
 
     def to_json(self) -> str:
-        """As text."""
+        """The manifest as text."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
 
     @property
     def pixels(self) -> int:
-        """Of all images."""
+        """The pixels of all images."""
         return sum(entry.width * entry.height for entry in self.entries)
 
     @classmethod
     def read(cls, path: Path) -> "Manifest":
-        """Read a manifest of any version from anyone.
+        """Read an untrusted manifest of any version.
 
         Raises:
-            SubmissionError: missing, damaged, too large or of a version to come.
+            SubmissionError: it is missing, damaged, too large or of a later version.
         """
         try:
             if path.exists() and not path.is_file():
@@ -128,10 +128,10 @@ class Manifest:
             raise SubmissionError(f"{path}: is not a submission's manifest, or is damaged.") from error
 
     def _check(self) -> None:
-        """Make sure that the fields fit each other.
+        """Check that the fields are consistent.
 
         Raises:
-            ValueError: they don't.
+            ValueError: they are not.
         """
         names = {entry.name for entry in self.entries}
         if not names or len(names) < len(self.entries):
@@ -155,7 +155,7 @@ class Manifest:
         for name in (*names, *(entry.name + entry.suffix for entry in self.entries)):
             if not is_safe_name(name):
                 raise ValueError("an unsafe name")
-            name.encode()  # not halves of surrogate pairs, which no file can be called
+            name.encode()  # no halves of surrogate pairs, which can't be in a file's name
         Edition(self.edition, (), self.count, {}, 0, self.cpus, self.memory_gib, self.hours)  # type: ignore[arg-type]
 
 
@@ -163,10 +163,10 @@ T = TypeVar("T")
 
 
 def _check_fields(kind: type[T], content: dict[str, Any]) -> T:
-    """A dataclass from JSON, each field of the type that it's declared with; numbers are finite.
+    """Create a dataclass from JSON, and check the type of each field; numbers must be finite.
 
     Raises:
-        ValueError, TypeError, KeyError: anything else.
+        ValueError, TypeError, KeyError: the JSON is invalid.
     """
     defaults = {field.name: field.default for field in fields(kind) if field.default is not MISSING}  # type: ignore[arg-type]
     content = {**defaults, **content}

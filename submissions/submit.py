@@ -1,4 +1,4 @@
-"""An allocation to a submission on disk: the data archive, its decoder, and a manifest of what it holds."""
+"""Write an allocation as a submission: the data archive, its decoder, and the manifest."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -34,24 +34,24 @@ def submit(
     refilled: Mapping[str, Refilled] | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Manifest:
-    """Write ``folder/bs.zip`` with one bitstream an image, and ``folder/manifest.json``.
+    """Write ``folder/bs.zip`` with one bitstream for each image, and ``folder/manifest.json``.
 
-    Bitstreams come from the table; where it was built without, images are encoded again and must give the
-    bytes that were measured. Both files are written whole or not at all.
+    Bitstreams come from the table. If it was built without them, images are encoded again and must give the
+    measured number of bytes. Neither file is ever written in part.
 
     Args:
-        table: that the allocation was made from.
-        allocation: what to pack.
-        folder: made if missing.
-        edition: whose rules and limits hold.
-        cap: bytes of what counts, at most; by default the allocation's budget.
-        decoder: that is to decode it; its archive is the caller's to write.
+        table: the table that the allocation was made from.
+        allocation: the allocation to pack.
+        folder: created if missing.
+        edition: the rules and limits.
+        cap: the most bytes that count; by default the allocation's budget.
+        decoder: the decoder of the submission; the caller writes its archive.
         refilled: from :func:`submissions.fill.refill`.
-        report: called with the images done and their number.
+        report: called with the number of finished images and of all images.
 
     Raises:
-        SubmissionError: a bitstream can't be made again as it was measured, the decoder can't decode one, or what
-            was packed exceeds the cap.
+        SubmissionError: a bitstream can't be reproduced as measured, the decoder can't decode one, or the
+            submission exceeds the cap.
         CodecError: an image can't be read or encoded again, or a file can't be written.
     """
     edition = edition or Edition(CUSTOM)
@@ -72,7 +72,7 @@ def submit(
         data = anew.data if anew else table.bitstream(row["sha256"], row["fingerprint"])
         if data is None:
             data = _encode_again(codec, row)
-        values = {name: row[name] for name in metrics if row[name] == row[name]}  # measured ones only
+        values = {name: row[name] for name in metrics if row[name] == row[name]}  # only measured ones
         fields = {name: row[name] for name in Entry.__dataclass_fields__ if name in row}
         fields["decoded_sha256"] = table.decoded_sha256(row["sha256"], row["fingerprint"])
         if anew:
@@ -132,17 +132,17 @@ def submit(
 
 
 def layout_of(edition: Edition) -> Layout:
-    """Joined where the archive's own bytes count."""
+    """The layout: joined if the archive's own bytes count."""
     return "joined" if edition.count == "archive" else "files"
 
 
 def endings_of(points: "pd.DataFrame") -> list[str]:
-    """Of all codecs that could be chosen."""
+    """The suffixes of all codecs that could be chosen."""
     return sorted({stored_codec(name).suffix for name in points["codec"].unique()})
 
 
 def data_overhead(points: "pd.DataFrame", edition: Edition) -> int:
-    """Bytes that count beside the bitstreams, at most, whatever is allocated."""
+    """The most bytes that count in addition to the bitstreams, for any allocation."""
     if edition.count == "streams":
         return 0
     names = sorted(points["image"].unique())
@@ -150,7 +150,7 @@ def data_overhead(points: "pd.DataFrame", edition: Edition) -> int:
 
 
 def _value(allocation: Allocation, entries: Sequence[Entry]) -> float:
-    """The objective's value with what was refilled."""
+    """The objective's value after filling."""
     chosen = allocation.chosen.copy()
     by_name = {entry.name: entry.metrics for entry in entries}
     for term in allocation.objective.terms:

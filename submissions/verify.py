@@ -1,7 +1,7 @@
-"""Proof that a submission decodes: in a fresh folder, as the challenge's server runs it.
+"""Verify that a submission decodes: in a new folder, as the challenge server runs it.
 
-What a manifest says is compared with what doesn't come from it: archives with their bytes, budgets with the edition's
-rules, entries with the table, images with their originals. What there is nothing to compare with is named.
+The manifest is compared with independent sources: archives with their bytes, budgets with the edition's rules,
+entries with the table, images with their originals. Checks without such a source are listed.
 """
 
 import tempfile
@@ -24,10 +24,10 @@ __all__ = ["Verdict", "find_submissions", "target_list", "verify"]
 
 
 def find_submissions(folder: Path) -> list[Path]:
-    """A submission's folder, or those below one that holds several.
+    """The folder of a submission, or the folders of several inside it.
 
     Raises:
-        SubmissionError: there is none.
+        SubmissionError: there is no submission.
     """
     if (folder / MANIFEST).is_file():
         return [folder]
@@ -38,10 +38,10 @@ def find_submissions(folder: Path) -> list[Path]:
 
 
 def target_list(paths: Iterable[str]) -> dict[str, str | None]:
-    """The images that a submission has to hold, each with its original's path or address, if it is known.
+    """The images that a submission must contain, each with the path or address of its original, if known.
 
     Args:
-        paths: images, folders and addresses of them, and text files (``.txt``) with a name on each line.
+        paths: images, folders, addresses, and text files (``.txt``) with a name on each line.
 
     Raises:
         SubmissionError: a list can't be read.
@@ -69,25 +69,26 @@ def verify(
     edition: Edition | None = None,
     perturb: bool = False,
 ) -> Verdict:
-    """Decode a submission as the server would, and compare it with what was measured.
+    """Decode a submission like the challenge server, and compare the result with the measurements.
 
-    Both archives are copied to a fresh folder and their SHA-256 compared before either is parsed; ``./decode`` runs
-    there in an environment with the devkit's packages, cut off from the machine as far as it allows, within the
-    edition's limits. Checked are the bitstreams, what counts against the budget that the edition gives these images,
-    the decoded files' names, sizes and modes, every pixel, and, where the originals are at hand, every metric; and
-    all of the manifest against the table. Data without a decoder is decoded by this project in a process of its own.
+    Both archives are copied to a new folder and their SHA-256 compared before either is parsed. ``./decode`` runs
+    there in an environment with the devkit's packages, isolated as far as the machine allows, within the edition's
+    limits. The following is checked: the bitstreams; the bytes that count against the edition's budget for these
+    images; the names, sizes and modes of the decoded files; every pixel; every metric, if the originals are
+    available; and the whole manifest against the table. This project decodes data without a decoder, in its own
+    process.
 
     Args:
-        folder: of one submission; its decoder may lie in the folder above.
-        environment: makes the server's environment in an empty folder.
-        table: that the submission was made from; by default the one that the manifest names, if it is still there.
-        images: the target list, see :func:`target_list`.
-        edition: whose rules are to be kept; by default the one that the manifest names, if it is known.
+        folder: the folder of one submission; its decoder may be in the parent folder.
+        environment: creates the server's environment in an empty folder.
+        table: the table of the submission; by default the one that the manifest names, if it exists.
+        images: the required images, see :func:`target_list`.
+        edition: the rules; by default the edition that the manifest names, if it is known.
         perturb: decode once more under each of :data:`submissions.perturbation.CONDITIONS`.
 
     Raises:
-        SubmissionError: the folder holds no submission, or an archive that can't be read.
-        CodecError: data without a decoder, or of an older version, is of a codec that isn't known here.
+        SubmissionError: the folder contains no submission, or an archive can't be read.
+        CodecError: data without a decoder, or of an older version, needs a codec that is unknown here.
         TableError: ``table`` can't be read.
     """
     manifest = Manifest.read(folder / MANIFEST)
@@ -110,7 +111,7 @@ def verify(
             check_names(manifest, targets.keys(), "of the target list", verdict)
         known = check_table(opened, table, verdict)
         check_claims(manifest, verdict)
-        if not verdict.failures:  # what isn't what was measured need not be run
+        if not verdict.failures:  # an archive that differs from the measured one is not run
             _decode(opened, environment, targets, known, perturb, verdict)
     finally:
         remove(scratch)
@@ -125,7 +126,7 @@ def _decode(
     perturb: bool,
     verdict: Verdict,
 ) -> None:
-    """Decode, and compare what comes out."""
+    """Decode, and compare the result."""
     if opened.decoder:
         run_decoder(opened, opened.decoder, environment, verdict)
     else:
