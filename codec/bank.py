@@ -1,7 +1,7 @@
 """A bank on disk: a folder with the levels of one learned codec, their weights, and the integer tables.
 
-``manifest.json`` says what the network is, which weights and gain each level has, and the SHA-256 of every file.
-Levels share one file of weights and differ by gains, or have a file each; to everything else that is the same.
+``manifest.json`` contains the configuration of the network, the weights and gain of each level, and the SHA-256 of
+every file. Levels share one file of weights and differ by gains, or have a file each; other modules need not know.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ _MOST_BYTES = 4 * MOST_PARAMETERS + MOST_HEADER_BYTES
 
 
 class BankError(CodecError):
-    """A bank is missing, damaged, or made for another version."""
+    """A bank is missing, damaged, or of another version."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class Level:
 
     label: str
     weights: str
-    """File of its weights, within the bank's folder."""
+    """The file of its weights, in the bank's folder."""
     gain: int = 0
-    """Which of the weights' gains it uses."""
+    """The index of its gain in the weights."""
 
 
 @dataclass(frozen=True)
 class Bank:
-    """A bank's manifest. Networks and tables are loaded when they are asked for."""
+    """A bank's manifest. Networks and tables are loaded on request."""
 
     folder: Path
     name: str
@@ -56,24 +56,24 @@ class Bank:
     files: dict[str, str]
     """SHA-256 of every file, in hex."""
     notes: dict[str, Any] = field(default_factory=dict)
-    """How it was trained, what it is for."""
+    """Notes on its training and purpose."""
 
     @property
     def identity(self) -> str:
-        """Changes with whatever changes bytes or latents: 64 hex digits, of which streams carry the first four."""
+        """Changes whenever bytes or latents may change: 64 hex digits; bitstreams contain the first four."""
         parts = [FORMAT, to_json(self.config), [dataclasses.asdict(x) for x in self.levels], self.files]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     @property
     def training_metrics(self) -> frozenset[str]:
-        """Names of the metrics in its training loss, as its notes tell: the perceptual ones, and PSNR for MSE."""
+        """Names of the metrics in its training loss, from its notes: the perceptual ones, and PSNR for MSE."""
         try:
             perceptual: dict[str, Any] = self.notes.get("perceptual", {})
             names = {str(name) for name, one in perceptual.items() if one["weight"] > 0}
             recipe = self.notes.get("recipe", {})
             losses = [recipe.get("loss"), *(stage.get("loss") for stage in recipe.get("stages", ()))]
             return frozenset(names | {"psnr" for loss in losses if loss and loss["mse"] > 0})
-        except (TypeError, KeyError, AttributeError):  # a stranger's notes
+        except (TypeError, KeyError, AttributeError):  # notes from an untrusted bank
             return frozenset()
 
     @classmethod
@@ -81,7 +81,7 @@ class Bank:
         """Read a bank's manifest.
 
         Raises:
-            BankError: there is none, or it makes no sense.
+            BankError: it is missing or invalid.
         """
         path = Path(folder, BANK_MANIFEST)
         try:
@@ -103,12 +103,12 @@ class Bank:
             raise BankError(f"{path}: can't be read ({error.strerror}).") from error
         except BankError:
             raise
-        except Exception as error:  # whatever damaged JSON leads to
+        except Exception as error:  # any error that damaged JSON causes
             raise BankError(f"{path}: is not a bank's manifest, or is damaged ({error}).") from error
         return bank
 
     def validate(self) -> None:
-        """Raises :class:`BankError` where the manifest makes no sense."""
+        """Raise :class:`BankError` if the manifest is invalid."""
         if not all(
             isinstance(x.label, str) and isinstance(x.weights, str) and type(x.gain) is int for x in self.levels
         ):
@@ -131,7 +131,7 @@ class Bank:
         """The tensors of one of the bank's files, checked by its SHA-256.
 
         Raises:
-            BankError: it isn't the file that the manifest describes.
+            BankError: it does not match the manifest.
             WeightsError: it can't be read.
         """
         path = self.folder / name
@@ -148,7 +148,7 @@ class Bank:
         """The network with one of the bank's files of weights, in float32, for evaluation.
 
         Raises:
-            BankError: the weights don't fit the configuration.
+            BankError: the weights do not match the configuration.
         """
         try:
             network = empty_network(self.config)
@@ -162,10 +162,10 @@ class Bank:
         return network.eval().requires_grad_(False)
 
     def tables(self) -> tuple[list[list[FrequencyTable]], list[FrequencyTable]]:
-        """Of each level the tables of the hyper-latents' channels, and the tables of the latents' scales.
+        """The tables of the hyper-latents' channels for each level, and the tables of the latents' scales.
 
         Raises:
-            BankError: they make no sense.
+            BankError: they are invalid.
         """
         tensors = self.read(TABLES)
         try:

@@ -1,4 +1,4 @@
-"""Makes banks of networks, and checks them."""
+"""Create banks from networks, and check them."""
 
 import copy
 import dataclasses
@@ -37,17 +37,17 @@ def create_bank(
     """Write a bank.
 
     Args:
-        folder: made if missing; an older bank there is replaced.
+        folder: created if missing; an older bank there is replaced.
         name: the codec's name.
-        networks: one network whose gains are the levels; or one for each level, fewest bytes first, all of one
-            configuration. A network that stands there more than once is stored once; where networks have gains for
-            all levels, each level uses its own.
-        labels: of the levels, fewest bytes first; by default ``g0``, ``g1``, ...
-        notes: how it was trained, kept in the manifest.
-        half: store weights with 16 bits, which is what a decoder then computes with, too.
+        networks: one network whose gains are the levels; or one for each level, fewest bytes first, all with the same
+            configuration. A network that occurs more than once is stored once; if networks have gains for all levels,
+            each level uses its own.
+        labels: labels of the levels, fewest bytes first; by default ``g0``, ``g1``, ...
+        notes: notes on the training, stored in the manifest.
+        half: store weights with 16 bits; decoders then also compute with these values.
 
     Raises:
-        BankError: the networks don't make a bank.
+        BankError: the networks can't form a bank.
         ImageError: a file can't be written.
     """
     config = networks[0].config
@@ -111,14 +111,14 @@ def create_bank(
 
 
 def _reduce(key: str, value: Tensor, half: bool) -> Tensor:
-    """Gains and the hyper-prior's density are few and keep all their bits."""
+    """Gains and the hyper-prior's density are small and keep all their bits."""
     few = ".gains" in key or "_gains" in key or key.startswith("hyper_prior")
     return value.float() if few or not half else value.half()
 
 
 @torch.no_grad()
 def make_hyper_tables(network: CompressionNetwork) -> list[list[FrequencyTable]]:
-    """For each level the tables of the hyper-latents' channels."""
+    """The tables of the hyper-latents' channels for each level."""
     prior = copy.deepcopy(network.hyper_prior).cpu().double()
     tables = []
     for level in range(network.config.levels):
@@ -132,7 +132,7 @@ def make_hyper_tables(network: CompressionNetwork) -> list[list[FrequencyTable]]
 
 
 def check_bank(bank: Bank) -> list[str]:
-    """Read every file of a bank and code with every level: one sentence for each fault, none if it is sound."""
+    """Read every file of a bank and code with every level; return one sentence for each fault."""
     from codec.learned import LearnedCodec
 
     faults = []
@@ -150,25 +150,25 @@ def check_bank(bank: Bank) -> list[str]:
                 faults.append(f"{bank.folder}: level {level} decodes to another size.")
     except CodecError as error:
         faults.append(str(error))
-    except Exception as error:  # whatever a stranger's weights lead to
+    except Exception as error:  # any error that untrusted weights cause
         faults.append(f"{bank.folder}: fails with {type(error).__name__} ({error}).")
     return faults
 
 
 @torch.no_grad()
 def respace_levels(network: CompressionNetwork, places: Sequence[float]) -> CompressionNetwork:
-    """A network whose levels lie at other places among those of one with several levels.
+    """Move the levels of a network to other positions without training.
 
-    Between two levels the gains' logarithms are interpolated; beyond the outermost ones they go on in a line.
-    Rates and quality follow smoothly, so that levels can be moved to where rates are wanted without training.
+    Between two levels, the logarithms of the gains are interpolated; beyond the outermost levels, they are
+    extrapolated linearly. Rates and quality change smoothly, so levels can be moved to desired rates.
 
     Args:
-        network: of at least two levels.
-        places: one for each new level, rising, in the old levels' numbers: 0.5 lies between the first two, -1 as far
-            below the first as the second is above it.
+        network: a network with at least two levels.
+        places: one position for each new level, increasing, in the numbers of the old levels: 0.5 is between the
+            first two, and -1 is as far below the first as the second is above it.
 
     Raises:
-        BankError: the network has one level, or the places don't rise.
+        BankError: the network has one level, or the positions do not increase.
     """
     old = network.config.levels
     if old < 2 or len(places) < 2 or any(low >= high for low, high in itertools.pairwise(places)):
@@ -187,7 +187,7 @@ def respace_levels(network: CompressionNetwork, places: Sequence[float]) -> Comp
 
 
 def untrained_network(configuration: str, levels: int) -> CompressionNetwork:
-    """A network with random weights, the same in every call, whose gains spread over ``levels``.
+    """A network with random weights, equal in every call, and gains spread over ``levels``.
 
     Raises:
         BankError: there is no such configuration.

@@ -19,17 +19,17 @@ from codec.base import BitstreamError
 
 VERSION = 3
 MAX_PIXELS = 1 << 26
-"""The most pixels of a learned bitstream: networks need some 200 bytes for each, and strangers may claim any size."""
+"""The most pixels of a learned bitstream, because networks need about 200 bytes for each."""
 CELL = 64
-"""Side of the squares, in pixels, that networks compute in whole: one hyper-latent's."""
+"""Networks compute complete squares of this many pixels a side: one hyper-latent."""
 _MOST_CELLS = MAX_PIXELS // CELL**2 * 9 // 8
 MAX_LEVELS = _HAS_STEP = 1 << 7
 STEPS = 1 << 8
-"""From one level to the next."""
+"""Steps from one level to the next."""
 
 
 class Stream(NamedTuple):
-    """What a bitstream holds."""
+    """The contents of a bitstream."""
 
     bank: int
     """0 to 65535."""
@@ -43,7 +43,7 @@ class Stream(NamedTuple):
 
 
 def pack(stream: Stream) -> bytes:
-    """The bytes of a stream."""
+    """The bytes of a bitstream."""
     level = bytes([stream.level | _HAS_STEP, stream.step] if stream.step else [stream.level])
     head = bytes([VERSION]) + stream.bank.to_bytes(2, "big") + level
     head += varint(stream.width - 1) + varint(stream.height - 1)
@@ -51,10 +51,10 @@ def pack(stream: Stream) -> bytes:
 
 
 def unpack(data: bytes) -> Stream:
-    """The inverse of :func:`pack`; nothing larger than ``data`` is allocated.
+    """The inverse of :func:`pack`; it allocates nothing larger than ``data``.
 
     Raises:
-        BitstreamError: another version, damaged, truncated, or of a size over :data:`MAX_PIXELS`.
+        BitstreamError: the data has another version, is damaged or truncated, or exceeds :data:`MAX_PIXELS`.
     """
     if not data:
         raise BitstreamError("is empty.")
@@ -77,7 +77,7 @@ def unpack(data: bytes) -> Stream:
 
 
 def is_coded_size(width: int, height: int) -> bool:
-    """Whether a learned bitstream may have so many pixels, also with what a thin image is padded to."""
+    """Whether a learned bitstream may have this size, also after padding."""
     cells = -(-width // CELL) * -(-height // CELL)
     return width * height <= MAX_PIXELS and cells <= _MOST_CELLS
 
@@ -87,16 +87,16 @@ def _check(head: bytes, payload: bytes) -> bytes:
 
 
 def varint(value: int) -> bytes:
-    """A number from 0 in as few bytes as it needs."""
+    """A number of at least 0 in as few bytes as possible."""
     low, rest = value & 0x7F, value >> 7
     return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
 
 
 def read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """The number at a position, and the position behind it.
+    """The number at a position, and the position after it.
 
     Raises:
-        BitstreamError: it doesn't end.
+        BitstreamError: it is too long.
         IndexError: the data ends first.
     """
     value = 0
@@ -104,7 +104,7 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift
-        if byte < 0x80 and (byte or not shift):  # a size has one spelling
+        if byte < 0x80 and (byte or not shift):  # a size has only one valid encoding
             return value, position
         if not byte:
             break

@@ -1,4 +1,4 @@
-"""Networks in files of their own, as training leaves them."""
+"""Networks in single files, as training writes them."""
 
 import json
 import os
@@ -25,10 +25,10 @@ def write_checkpoint(
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[CompressionNetwork, dict[str, Any]]:
-    """The network and notes of a file that :func:`write_checkpoint` made.
+    """The network and notes in a file from :func:`write_checkpoint`.
 
     Raises:
-        WeightsError: it can't be read, or is of something else.
+        WeightsError: it can't be read, or contains something else.
     """
     tensors, texts = read_tensors(path)
     try:
@@ -40,11 +40,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[CompressionNetwork, d
 
 
 def read_network(source: str) -> tuple[CompressionNetwork, dict[str, Any]]:
-    """The network and notes of a file of weights, or what the levels of a bank share (its first level's).
+    """The network and notes of a file of weights, or of a bank (those of its first level).
 
     Raises:
-        WeightsError: the file can't be read, or is of something else.
-        BankError: there is no such file and no such bank, or it is damaged.
+        WeightsError: the file can't be read, or contains something else.
+        BankError: there is no such file or bank, or the bank is damaged.
     """
     if Path(source).is_file():
         return read_checkpoint(source)

@@ -1,4 +1,4 @@
-"""The networks that have names, and the families that manifests speak of."""
+"""The named configurations of networks."""
 
 from codec.bank import Bank
 from codec.bank_folders import BANK_MANIFEST, bank_folder
@@ -19,10 +19,10 @@ CONFIGURATIONS: dict[str, NetworkConfig] = {
 
 
 def find_configuration(name: str) -> NetworkConfig:
-    """The configuration of a name, or that of a bank (its name or folder).
+    """The configuration with a name, or that of a bank (its name or folder).
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such configuration.
         BankError: the bank is damaged.
     """
     if name in CONFIGURATIONS:

@@ -1,7 +1,7 @@
-"""What a network looks at: sampling locations, latents by slice, effective receptive fields (DKIC, figures 3, 4, 7).
+"""Inspect networks: sampling locations, latents by slice, effective receptive fields (DKIC, figures 3, 4, 7).
 
 LAM stands for local attribution maps (Gu and Dong, CVPR 2021, "Interpreting super-resolution networks with local
-attribution maps"), by which DKIC's section 4.5 makes its effective receptive fields.
+attribution maps"), which DKIC's section 4.5 uses for effective receptive fields.
 """
 
 import math
@@ -15,34 +15,34 @@ from torch.nn import functional
 from codec.layers.dynamic_kernel import LiteDCN
 from codec.network import STRIDE, CompressionNetwork
 
-_TINY = 1e-12  # under a root, whose slope is infinite at 0
+_TINY = 1e-12  # under a square root, whose slope is infinite at 0
 
 
 class Sampling(NamedTuple):
-    """Where one dynamic kernel samples, for every position of its output (DKIC, figure 3).
+    """The sampling locations of a dynamic kernel, for every position of its output (DKIC, figure 3).
 
-    The output's position (row, column) lies on the pixel (row * stride, column * stride).
+    The output's position (row, column) corresponds to the pixel (row * stride, column * stride).
     """
 
     positions: Tensor
-    """(G, K, 2, h, w): of each group's samples, x before y, in pixels of the image; they may lie outside of it."""
+    """(G, K, 2, h, w): positions of each group's samples, x before y, in pixels; they may be outside the image."""
     weights: Tensor
-    """(G, K, h, w): of the samples, above 0; a kernel's K sum up to 1."""
+    """(G, K, h, w): weights of the samples, above 0; the K weights of a kernel sum to 1."""
     stride: int
-    """Pixels of the image from one position of the output to the next."""
+    """The stride of the output's positions in pixels of the image."""
 
 
 @torch.no_grad()
 def sampling_locations(network: CompressionNetwork, image: Tensor, level: int = 0) -> dict[str, Sampling]:
-    """Where the dynamic kernels of the transforms sample, as the image goes through them without rounding.
+    """The sampling locations of the transforms' dynamic kernels for an image, without rounding.
 
     Args:
-        network: of any configuration; one without dynamic kernels gives none.
+        network: a network of any configuration; one without dynamic kernels gives an empty result.
         image: (1, 3, H, W), 0 to 1.
-        level: for which the synthesis transform works.
+        level: the level of the synthesis transform.
 
     Returns:
-        Each kernel's name among the network's modules, in the order in which they are used.
+        Locations by each kernel's name among the network's modules, in the order of use.
     """
     transforms = {"analysis": network.analysis, "synthesis": network.synthesis}
     layers = {
@@ -67,7 +67,7 @@ def sampling_locations(network: CompressionNetwork, image: Tensor, level: int = 
 
 
 def _sampling(layer: LiteDCN, features: Tensor, stride: int) -> Sampling:
-    """Equation 4's p + p_k + offset, and the weight there."""
+    """The positions p + p_k + offset of equation 4, and their weights."""
     height, width = features.shape[2:]
     offsets = layer.offsets(features)[0].unflatten(0, (layer.groups, layer.positions, 2))
     weights = layer.modulation(features)[0].unflatten(0, (layer.groups, layer.positions)).softmax(1)
@@ -83,7 +83,7 @@ def _sampling(layer: LiteDCN, features: Tensor, stride: int) -> Sampling:
 
 
 def slice_magnitudes(latents: Tensor, slices: Sequence[int]) -> Tensor:
-    """How large the latents of each slice are on average: the mean of |y| over its channels (DKIC, figure 4).
+    """The mean magnitude of each slice's latents: the mean of |y| over its channels (DKIC, figure 4).
 
     Args:
         latents: (B, M, h, w).
@@ -96,10 +96,10 @@ def slice_magnitudes(latents: Tensor, slices: Sequence[int]) -> Tensor:
 
 
 def spatial_correlation(latents: Tensor, slices: Sequence[int], reach: int = 2) -> Tensor:
-    """How alike latents and their neighbours in the same channel are, slice by slice (DKIC, figure 4).
+    """The correlation of latents with their neighbours in the same channel, slice by slice (DKIC, figure 4).
 
-    The paper shows it by pictures and gives no formula. Here it is Pearson's coefficient of all pairs that lie
-    (dy, dx) apart: covariances and variances about each channel's mean, summed over a slice's channels and the
+    The paper shows pictures but no formula. Here it is Pearson's coefficient of all pairs at the distance
+    (dy, dx): covariances and variances about each channel's mean, summed over a slice's channels and the
     batch, so that channels count by their energy.
 
     Args:
@@ -108,7 +108,7 @@ def spatial_correlation(latents: Tensor, slices: Sequence[int], reach: int = 2) 
         reach: r, the farthest neighbour.
 
     Returns:
-        (S, 2r + 1, 2r + 1), -1 to 1, and 1 in the centre; entry (r + dy, r + dx) is for (dy, dx). NaN where a
+        (S, 2r + 1, 2r + 1), -1 to 1, and 1 in the centre; entry (r + dy, r + dx) is for (dy, dx). NaN if a
         slice is constant.
     """
     height, width = latents.shape[2:]
@@ -137,19 +137,20 @@ def attribution(
     sigma: float = 1.2,
     steps: int = 50,
 ) -> Tensor:
-    """How much every pixel counts for the detail in a part of an output: LAM, an effective receptive field.
+    """The influence of every pixel on the detail in a part of an output: LAM, an effective receptive field.
 
-    Detail is the sum of the gradient's length, from one element to the next, over channels and positions of the
-    part. Its derivative by the image is integrated along a path from a blurred image, which has little detail, to
-    the image itself; so all attributions together are the detail that the part gains on the way.
+    Detail is the sum of the length of the output's spatial gradient over channels and positions of the
+    part. Its derivative with respect to the image is integrated along a path from a blurred image, which has little
+    detail, to the image itself; the sum of all attributions is the detail that the part gains along the path.
 
     Args:
-        function: differentiable, of images (1, 3, H, W) to outputs (1, C, h, w); a network's transforms, say.
+        function: a differentiable function from images (1, 3, H, W) to outputs (1, C, h, w), such as a network's
+            transforms.
         image: (1, 3, H, W).
-        rows: of the output, at least two.
-        columns: of the output, at least two.
-        sigma: of the Gaussian blur that the path begins with, in pixels; LAM's by default.
-        steps: in which the path is taken; LAM's 50 by default, and 10 give nearly the same picture.
+        rows: rows of the output, at least two.
+        columns: columns of the output, at least two.
+        sigma: the Gaussian blur at the start of the path, in pixels; by default that of LAM.
+        steps: the steps of the path; by default 50 as in LAM; 10 give nearly the same picture.
 
     Returns:
         (3, H, W), of either sign, in the output's unit.
@@ -172,7 +173,7 @@ def _detail(part: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _blur(image: Tensor, sigma: float, widest: float) -> Tensor:
-    """A Gaussian blur; its kernel has the size that the ``widest`` needs."""
+    """A Gaussian blur, with a kernel of the size that the ``widest`` blur needs."""
     reach = math.ceil(4 * widest)
     distance = torch.arange(-reach, reach + 1, dtype=image.dtype, device=image.device)
     kernel = (-0.5 * (distance / max(sigma, 1e-3)).square()).exp()
@@ -184,13 +185,13 @@ def _blur(image: Tensor, sigma: float, widest: float) -> Tensor:
 
 
 def diffusion_index(attributions: Tensor) -> float:
-    """How widely attributions are spread: LAM's DI, 100 (1 - G) with G Gini's coefficient of the pixels' amounts.
+    """The diffusion of attributions: LAM's DI, 100 (1 - G), where G is Gini's coefficient of the pixels' amounts.
 
     Args:
-        attributions: (C, H, W) as :func:`attribution` gives them.
+        attributions: (C, H, W), from :func:`attribution`.
 
     Returns:
-        About 0, where one pixel has it all, to 100, where all have the same. Compare only images of one size.
+        About 0 if one pixel has everything, up to 100 if all pixels have the same. Compare only images of one size.
     """
     amounts = attributions.abs().sum(0).flatten().double().sort().values
     count = len(amounts)

@@ -1,4 +1,4 @@
-"""A bank's levels as a codec: images to exact bitstreams and back."""
+"""A bank as a codec: encode images to exact bitstreams, and decode them."""
 
 import functools
 import math
@@ -23,9 +23,9 @@ from codec.tensors import to_tensor
 
 @dataclass
 class LearnedCodec(Codec):
-    """The codec of a bank. Its streams decode to the same latents on every machine (see :mod:`codec.entropy.exact`).
+    """The codec of a bank. Its bitstreams decode to equal latents on every machine (see :mod:`codec.entropy.exact`).
 
-    Pixels may differ by one step where machines round the synthesis transform otherwise.
+    Pixels may differ by one step between machines that round the synthesis transform differently.
     """
 
     bank: Bank
@@ -62,7 +62,7 @@ class LearnedCodec(Codec):
         return lambda level: encode(level, 0)
 
     def between(self, level: int) -> Sequence[str]:
-        """Gains between those of two levels that share weights, on a logarithmic scale."""
+        """Steps between two levels that share weights, on a logarithmic scale of the gains."""
         here, above = (self.bank.levels[i : i + 1] for i in (level, level + 1))
         if not above or (here[0].weights, here[0].gain + 1) != (above[0].weights, above[0].gain):
             return ()
@@ -73,7 +73,7 @@ class LearnedCodec(Codec):
         return lambda index: encode(level, 1 + index)
 
     def _encoder(self, image: RGBImage) -> Callable[[int, int], bytes]:
-        """Encodes at a level and some steps above."""
+        """Encode at a level plus a number of steps."""
         height, width = image.shape[:2]
         if not is_coded_size(width, height):
             raise CodecError(
@@ -99,15 +99,15 @@ class LearnedCodec(Codec):
     def encode_latents(
         self, latents: Tensor, hyper_latents: Tensor, level: int, width: int, height: int, step: int = 0
     ) -> bytes:
-        """The bitstream of latents, wherever they come from.
+        """The bitstream of given latents.
 
         Args:
             latents: (1, M, h, w), not yet rounded, in the units of :meth:`codec.network.CompressionNetwork.latents`.
             hyper_latents: (1, C, h', w'), likewise.
-            level: whose gain they are rounded with.
-            width: of the image.
-            height: of the image.
-            step: towards the next level, below :data:`codec.bitstream.STEPS`.
+            level: the level whose gain is used for rounding.
+            width: the image's width.
+            height: the image's height.
+            step: the step towards the next level, below :data:`codec.bitstream.STEPS`.
         """
         setting = self.bank.levels[level]
         _, coder = self._network(setting.weights)
@@ -127,10 +127,10 @@ class LearnedCodec(Codec):
         return np.ascontiguousarray(bytes_.movedim(0, 2).cpu().numpy())
 
     def decode_latents(self, data: bytes) -> Tensor:
-        """What every machine decodes alike: int64 (M, h * w), in 1/256 of a quantisation step.
+        """The latents that every machine decodes equally: int64 (M, h * w), in 1/256 of a quantisation step.
 
         Raises:
-            BitstreamError: as :meth:`decode`.
+            BitstreamError: see :meth:`decode`.
         """
         return self._latents(unpack(data))[1]
 
@@ -150,7 +150,7 @@ class LearnedCodec(Codec):
             return coder.decode(stream.payload, gain, size, hyper_size)
 
     def _setting(self, stream: Stream) -> tuple[Level, float]:
-        """The level of a stream, and its gain, which may lie between two levels'."""
+        """The level of a bitstream, and its gain, which may be between those of two levels."""
         if stream.level >= len(self.levels) or stream.step > len(self.between(stream.level)):
             raise BitstreamError(f"has a level that {self.name} does not have.")
         setting = self.bank.levels[stream.level]
@@ -161,7 +161,7 @@ class LearnedCodec(Codec):
         return self.device.type == "cpu"
 
     def decode_memory(self, data: bytes) -> int:
-        """The widest features, at half of the image's size, a dozen times over."""
+        """Twelve times the memory of the widest features, at half of the image's size."""
         stream = unpack(data)
         return (256 << 20) + 12 * self.bank.config.channels[0] * stream.width * stream.height
 
@@ -171,7 +171,7 @@ class LearnedCodec(Codec):
 
     @functools.cached_property
     def device(self) -> torch.device:
-        """Where the networks run: a GPU if there is one."""
+        """The device of the networks: a GPU if there is one."""
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     @functools.cached_property
@@ -182,7 +182,7 @@ class LearnedCodec(Codec):
         if weights not in self._networks:
             network = self.bank.network(weights).to(self.device)
             for transform in (network.analysis, network.synthesis):
-                transform.to(memory_format=torch.channels_last)  # what convolutions are fastest with
+                transform.to(memory_format=torch.channels_last)  # the fastest layout for convolutions
             hyper, latent = self._tables
             by_gain = {level.gain: hyper[i] for i, level in enumerate(self.bank.levels) if level.weights == weights}
             self._networks[weights] = network, LatentCoder(network.priors, by_gain, latent)
@@ -195,12 +195,12 @@ class LearnedCodec(Codec):
 
 
 def packed_bank(folder: Path, *, bank: str) -> LearnedCodec:
-    """The codec of a bank that a decoder brings, in a folder within its own."""
+    """The codec of a bank in a decoder's folder."""
     return LearnedCodec(Bank.load(folder / bank))
 
 
 class memory_named:
-    """Turns torch's want of memory into one sentence."""
+    """Converts out-of-memory errors from PyTorch into a CodecError."""
 
     def __init__(self, width: int, height: int) -> None:
         self.size = f"{width}x{height}"

@@ -1,4 +1,4 @@
-"""What all learned codecs here have in common: everything but their transforms.
+"""The common parts of all learned codecs: everything except their transforms.
 
 ::
 
@@ -6,7 +6,7 @@
                 │               │
                 h_a ── z ── Q ── h_s ── space-channel model: mean and scale of each y
 
-A configuration brings the transforms g_a and g_s (:mod:`codec.dkic`, :mod:`codec.llic`) and sizes the rest.
+A configuration provides the transforms g_a and g_s (:mod:`codec.dkic`, :mod:`codec.llic`) and all sizes.
 """
 
 import dataclasses
@@ -29,38 +29,38 @@ if TYPE_CHECKING:
     from typing import Self  # of Python 3.11, and decoders run under 3.10
 
 STRIDE = 16
-"""Pixels of the image to one position of the latents, along each side."""
+"""Pixels of the image per position of the latents, along each side."""
 HYPER_STRIDE = 4
-"""Latents to one position of the hyper-latents."""
+"""Positions of the latents per position of the hyper-latents, along each side."""
 CONTEXT_MODELS = ("space-channel", "channel-wise")
 
 _WIDEST, _MOST_PARTS, _LARGEST_KERNEL = 1 << 14, 64, 63
-"""Channels, slices or blocks, and sides of kernels, at most: a stranger's bank can't ask for any amount of work."""
+"""The most channels, slices or blocks, and kernel sizes: they limit the work that an untrusted bank can cause."""
 MOST_PARAMETERS = 1 << 28
-"""Five times the reference network's."""
+"""The most parameters: five times those of the reference network."""
 _WIDEST_WINDOW = 16
 
 
 def later(default: Any, absent: Any) -> Any:
-    """A field that configurations have gained since format 1 of banks.
+    """A field that was added to configurations after format 1 of banks.
 
     Args:
-        default: of new configurations.
-        absent: what a manifest without the field means. Manifests leave this value out, so that the identity of
-            older banks, and with it their bitstreams, stay valid.
+        default: the value in new configurations.
+        absent: the value in manifests without the field. Manifests omit this value, so that the identity of
+            older banks, and therefore their bitstreams, remain valid.
     """
     return dataclasses.field(default=default, metadata={"absent": absent})
 
 
 @dataclass(frozen=True)
 class NetworkConfig(ABC):
-    """What a network's shape depends on, whatever its transforms."""
+    """The sizes of a network that do not depend on its transforms."""
 
     family: ClassVar[str]
-    """Which transforms it has, as manifests name them."""
+    """The name of its transforms in manifests."""
 
     channels: tuple[int, int, int] = (192, 192, 192)
-    """N: features at 1/2, 1/4 and 1/8 of the image's size."""
+    """N: channels of the features at 1/2, 1/4 and 1/8 of the image's size."""
     latent: int = 320
     """M: channels of the latents y."""
     hyper: int = 320
@@ -73,18 +73,18 @@ class NetworkConfig(ABC):
     parameter_widths: tuple[int, ...] = (896, 512)
     context_kernel: int = 5
     attention: int = 0
-    """Side of the windows in which the channel context attends to itself; 0 where it doesn't."""
+    """Side of the windows in which the channel context attends to itself; 0 for no attention."""
     contexts_see_global: bool = later(True, absent=False)
-    """Whether g_cp and g_sp see the global context, as DKIC's equation 2 writes them."""
+    """Whether g_cp and g_sp receive the global context, as in DKIC's equation 2."""
     context_model: str = later("space-channel", absent="space-channel")
-    """What predicts latents from those before: :class:`codec.entropy.space_channel.SpaceChannelModel`, or
-    :class:`codec.entropy.channel_wise.ChannelWiseModel`, which takes ``channel_widths`` and has one stage a slice."""
+    """The model that predicts latents: :class:`codec.entropy.space_channel.SpaceChannelModel`, or
+    :class:`codec.entropy.channel_wise.ChannelWiseModel`, which uses ``channel_widths`` and one stage per slice."""
     support_slices: int = later(0, absent=0)
-    """``channel-wise``: so many slices are seen at most, the first ones; 0 for all."""
+    """``channel-wise``: the number of first slices that later ones see; 0 for all."""
     residual_prediction: bool = later(False, absent=False)
-    """``channel-wise``: whether what rounding has lost is predicted and added."""
+    """``channel-wise``: whether the rounding error is predicted and added."""
     levels: int = 1
-    """Quality levels that share the weights, told apart by gains; 1 where each level has weights of its own."""
+    """The number of levels that share the weights and differ by gains; 1 if each level has its own weights."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -127,10 +127,10 @@ class NetworkConfig(ABC):
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Self":
-        """The configuration that :func:`dataclasses.asdict` gave, also after JSON.
+        """The inverse of :func:`dataclasses.asdict`, also after JSON.
 
         Raises:
-            ValueError: a field is unknown or doesn't fit.
+            ValueError: a field is unknown or invalid.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := fields.keys() - known:
@@ -140,26 +140,26 @@ class NetworkConfig(ABC):
 
     @abstractmethod
     def analysis(self) -> nn.Module:
-        """g_a: image (B, 3, H, W), about -0.5 to 0.5, to latents (B, M, H / 16, W / 16)."""
+        """g_a: maps an image (B, 3, H, W), about -0.5 to 0.5, to latents (B, M, H / 16, W / 16)."""
 
     @abstractmethod
     def synthesis(self) -> nn.Module:
-        """g_s: latents (B, M, h, w) and levels (B,) to an image (B, 3, 16 h, 16 w), about -0.5 to 0.5."""
+        """g_s: maps latents (B, M, h, w) and levels (B,) to an image (B, 3, 16 h, 16 w), about -0.5 to 0.5."""
 
     @abstractmethod
     def hyper_block(self) -> nn.Module:
-        """What follows each convolution of the hyper-prior."""
+        """The block after each convolution of the hyper-prior."""
 
 
 class Gains(nn.Module):
-    """One positive factor for each level and channel: all that tells the levels of a shared network apart."""
+    """One positive factor for each level and channel, the only difference between levels of a shared network."""
 
     def __init__(self, levels: int, channels: int) -> None:
         super().__init__()
         self.log = nn.Parameter(torch.zeros(levels, channels))
 
     def forward(self, level: Tensor) -> Tensor:
-        """The factors (B, channels, 1, 1) of levels (B,): int64, or floating, where they lie between two levels."""
+        """The factors (B, channels, 1, 1) of levels (B,): int64, or floating for positions between two levels."""
         return self.logarithms(level).exp()[:, :, None, None]
 
     def logarithms(self, level: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ class Gains(nn.Module):
 
 
 class HyperAnalysis(nn.Sequential):
-    """h_a: latents (B, M, h, w) to hyper-latents z (B, hyper, h / 4, w / 4), sizes rounded up."""
+    """h_a: maps latents (B, M, h, w) to hyper-latents z (B, hyper, h / 4, w / 4), sizes rounded up."""
 
     def __init__(self, config: NetworkConfig) -> None:
         hyper = config.hyper
@@ -186,7 +186,7 @@ class HyperAnalysis(nn.Sequential):
 
 
 class HyperSynthesis(nn.Sequential):
-    """h_s: hyper-latents z to the global context (B, global_channels, 4 h', 4 w')."""
+    """h_s: maps hyper-latents z to the global context (B, global_channels, 4 h', 4 w')."""
 
     def __init__(self, config: NetworkConfig) -> None:
         hyper = config.hyper
@@ -200,10 +200,10 @@ class HyperSynthesis(nn.Sequential):
 
 
 class Priors(nn.Module):
-    """All that decoding needs to know probabilities: hyper-synthesis, space-channel model, gains.
+    """The parts that predict probabilities in the decoder: hyper-synthesis, space-channel model, gains.
 
-    Latents here are in the network's own units, in which levels look alike; a level's gain times them are the
-    values that are rounded. So one model predicts for all levels: a gain multiplies means and scales alike.
+    Latents are in the network's own units, in which all levels are similar; multiplied by a level's gain, they are
+    the values that are rounded. One model therefore predicts for all levels: a gain multiplies means and scales.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -241,12 +241,12 @@ class Priors(nn.Module):
         return context * self.context_gains(level)  # type: ignore[no-any-return]
 
     def code(self, context: Tensor, level: Tensor, visit: Visit, refine: Refine) -> Tensor:
-        """Go through the latents in coding order, with a level's gains.
+        """Process the latents in coding order, with a level's gains.
 
         Args:
             context: the global context, see :meth:`context`.
             level: (B,).
-            visit: turns predictions into decoded latents; means and latents are in quantisation steps.
+            visit: converts predictions to decoded latents; means and latents are in quantisation steps.
             refine: adds predicted residuals to decoded latents, both in quantisation steps.
 
         Returns:
@@ -268,28 +268,28 @@ class Priors(nn.Module):
 
 
 class Likelihoods(NamedTuple):
-    """Probabilities of what would be coded: bits are minus their binary logarithms, summed."""
+    """Probabilities of the coded values: the sum of minus their binary logarithms is the number of bits."""
 
     y: Tensor
     z: Tensor
 
 
 class Output(NamedTuple):
-    """What a forward pass gives."""
+    """The result of a forward pass."""
 
     x_hat: Tensor
     """(B, 3, H, W), about 0 to 1."""
     likelihoods: Likelihoods
-    """In training of noisy latents: the differentiable stand-in, which counts about 0.1 bits a latent too many. In
-    relaxed coding of latents that aren't rounded."""
+    """In training, likelihoods of noisy latents: a differentiable approximation, which counts about 0.1 bits too many
+    per latent. In relaxed coding, likelihoods of latents that are not rounded."""
     y_hat: Tensor
     """The decoded latents, (B, M, h, w)."""
     rounded: Likelihoods
-    """Of what would be coded, without gradients."""
+    """Likelihoods of the coded values, without gradients."""
 
 
 class CompressionNetwork(nn.Module):
-    """The whole network. :class:`codec.learned.LearnedCodec` makes bitstreams with it."""
+    """The whole network. :class:`codec.learned.LearnedCodec` uses it to write bitstreams."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -311,23 +311,23 @@ class CompressionNetwork(nn.Module):
         return image[:, :, :height, :width] + 0.5
 
     def forward(self, image: Tensor, level: Tensor | None = None) -> Output:
-        """Compress in expectation: rounding as it is in evaluation, differentiable stand-ins in training.
+        """Estimate compression: with rounding in evaluation, with differentiable approximations in training.
 
-        In training the rate sees uniform noise in the place of rounding, and everything else sees rounded values
-        with the gradient passed straight through (Minnen and Singh 2020).
+        In training, the rate is computed with uniform noise instead of rounding, and everything else with rounded
+        values and straight-through gradients (Minnen and Singh 2020).
 
         Args:
             image: (B, 3, H, W), 0 to 1.
-            level: (B,) int64; the first level if left out.
+            level: (B,) int64; by default the first level.
         """
         level = level if level is not None else torch.zeros(len(image), dtype=torch.int64, device=image.device)
         return self.code(*self.latents(image), level, *image.shape[2:])
 
     def code(self, y: Tensor, z: Tensor, level: Tensor, height: int, width: int, *, relaxed: bool = False) -> Output:
-        """The second half of :meth:`forward`: from latents and hyper-latents, as :meth:`latents` gives them.
+        """The second half of :meth:`forward`: from the latents and hyper-latents of :meth:`latents`.
 
-        Gradients pass straight through rounding in evaluation, too, so that encoders can search for better latents.
-        With ``relaxed`` the rate then sees values that aren't rounded: its gradient also pulls on those near zero.
+        Gradients also pass straight through rounding in evaluation, so that encoders can search for better latents.
+        With ``relaxed``, the rate is that of unrounded values, so its gradient also affects values near zero.
         """
         y, z = y.float(), z.float()
         hyper_gain = self.priors.hyper_gains(level)
@@ -373,7 +373,7 @@ class CompressionNetwork(nn.Module):
 
 
 def _gaussian_likelihood(residual: Tensor, scale_index: Tensor) -> Tensor:
-    """P(round(X) = residual) of zero-mean Gaussians, one for each element."""
+    """P(round(X) = residual) for zero-mean Gaussians X, one for each element."""
     scale = scale_of(_bound(scale_index))
     distance = residual.abs()
     lower = torch.special.ndtr((-0.5 - distance) / scale)
@@ -382,7 +382,7 @@ def _gaussian_likelihood(residual: Tensor, scale_index: Tensor) -> Tensor:
 
 
 def _bound(scale_index: Tensor) -> Tensor:
-    """Clamped to the table's indices, with gradients that lead back inside (``clamp`` would cut them)."""
+    """Clamp to the table's indices, with gradients that point back inside (``clamp`` would remove them)."""
     bounded: Tensor = _Bound.apply(scale_index)
     return bounded
 
@@ -401,7 +401,7 @@ class _Bound(torch.autograd.Function):
 
 
 def empty_network(config: NetworkConfig) -> CompressionNetwork:
-    """A network without values (on torch's meta device) that takes those of a file.
+    """A network without values (on torch's meta device), into which those of a file can be loaded.
 
     Raises:
         ValueError: it would have more than :data:`MOST_PARAMETERS`.
@@ -421,11 +421,11 @@ class LatentSizes(NamedTuple):
 
     @classmethod
     def of_image(cls, height: int, width: int) -> "LatentSizes":
-        """For an image of a height and a width; sizes round up."""
+        """The sizes for an image of a height and a width, rounded up."""
         h, w = -(-height // STRIDE), -(-width // STRIDE)
         return cls((h, w), (-(-h // HYPER_STRIDE), -(-w // HYPER_STRIDE)))
 
 
 def count_parameters(modules: Sequence[nn.Module]) -> int:
-    """Parameters of the modules together."""
+    """The total number of parameters of the modules."""
     return sum(p.numel() for module in modules for p in module.parameters())

@@ -1,10 +1,10 @@
-"""Means and scales that come out the same on every machine.
+"""Means and scales that are equal on every machine.
 
-The networks that predict a latent's mean and scale run in float64, from inputs that both sides have bit for bit.
-Another machine's sums still end otherwise in the last digits, about 1e-13. So a mean is rounded to a grid and a
-scale to the index of its table; and where a value lies so near a rounding border that another machine could take
-the other side, the encoder says in the stream which side it took. The latent, symbol plus mean, is then the same on
-both sides, and nothing adds up from one prediction to the next.
+The networks that predict a latent's mean and scale run in float64, from inputs that are identical on both sides.
+The sums of another machine can still differ in the last digits, by about 1e-13. Means are therefore rounded to a
+grid, and scales to the index of a table. If a value is so close to a rounding border that another machine could round
+it differently (a *close call*), the encoder records its decision in the bitstream. The latent, symbol plus mean, is
+then identical on both sides, and no error accumulates from one prediction to the next.
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ from codec.entropy.tables import SCALES, TOTAL, FrequencyTable
 GRID = 256
 """Means are multiples of 1 / GRID."""
 MARGIN = 2.0**-28
-"""How near a rounding border a mean or scale index must lie to be listed: 3.7e-9."""
+"""The distance from a rounding border below which a mean or scale index is a close call: 3.7e-9."""
 MAX_MEAN = 1 << 14
 _NONE_CLOSE = Tables([FrequencyTable(0, (TOTAL - 256, 240, 12, 2, 1, 1))])
-"""How many close calls a prediction has: nearly always none."""
+"""The distribution of the number of close calls in a prediction: nearly always none."""
 
 
 class Prediction(NamedTuple):
-    """Of N latents, the same on every machine."""
+    """The means and scales of N latents, equal on every machine."""
 
     means: Tensor
     """int64 (N,), in units of 1 / GRID."""
@@ -37,21 +37,21 @@ class Prediction(NamedTuple):
 
 
 class CloseCalls(Protocol):
-    """Decides the roundings that machines could disagree about."""
+    """Decides the close calls, which machines could round differently."""
 
     def settle(self, close: Tensor, natural: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Say which of ``count`` values are listed, and for each of them whether it goes up.
+        """Return the recorded ones of ``count`` values, and whether each of them is rounded up.
 
         Args:
-            close: int64 indices of the values within the margin on this machine, rising.
-            natural: bool, whether each of them is rounded up on this machine.
-            count: of all values.
+            close: int64 indices of the values within the margin on this machine, increasing.
+            natural: bool, whether this machine rounds each of them up.
+            count: the number of all values.
         """
 
 
 @dataclass
 class WriteCloseCalls:
-    """The encoder's side: take this machine's rounding, and write it down."""
+    """The encoder: use this machine's rounding, and record it."""
 
     coder: SymbolEncoder
     listed: int = 0
@@ -69,7 +69,7 @@ class WriteCloseCalls:
 
 @dataclass
 class ReadCloseCalls:
-    """The decoder's side: do as the encoder did."""
+    """The decoder: repeat the encoder's decisions."""
 
     coder: SymbolDecoder
 
@@ -92,7 +92,7 @@ class ReadCloseCalls:
 
 
 def _bases(count: int) -> Sequence[int]:
-    """A place among ``count`` is coded in digits, for the coder's precision ends at 24 bits."""
+    """A position among ``count`` is coded in digits, because the coder's precision is 24 bits."""
     return (1 << max(0, (count - 1).bit_length() - 16), min(1 << 16, 1 << (count - 1).bit_length()))
 
 
@@ -102,7 +102,7 @@ def _digits(place: int, count: int) -> Sequence[int]:
 
 @dataclass
 class Rounding:
-    """Rounds what networks predict, with close calls settled between encoder and decoder."""
+    """Rounds predictions, with the same result in encoder and decoder."""
 
     calls: CloseCalls
     margin: float = field(default=MARGIN)
@@ -116,12 +116,12 @@ class Rounding:
         return Prediction(rounded[:n], rounded[n:].clamp(0, SCALES - 1))
 
     def residuals(self, values: Tensor) -> Tensor:
-        """Round float64 predictions (N,) of what rounding has lost to the grid: int64 (N,), in units of 1 / GRID."""
+        """Round float64 predictions (N,) of the rounding error to the grid: int64 (N,), in units of 1 / GRID."""
         units = _on_grid(values).cpu()
         return self._settle(units, torch.full_like(units, self.margin * GRID))
 
     def _settle(self, values: Tensor, margins: Tensor) -> Tensor:
-        """The nearest integers; where another machine could see another one, the encoder's."""
+        """The nearest integers; for close calls, the encoder's decision."""
         shifted = values + 0.5
         border = shifted.round()
         rounded = shifted.floor().long()

@@ -10,12 +10,12 @@ LIKELIHOOD_BOUND = 1e-9
 
 
 class FactorizedPrior(nn.Module):
-    """Fully factorised density: a small monotonic network gives each channel's distribution function.
+    """Fully factorised density: a small monotonic network computes each channel's distribution function.
 
     Args:
         channels: C of the hyper-latents (B, C, h, w).
-        widths: of the network's hidden layers.
-        init_scale: about the range of the density at the start.
+        widths: widths of the network's hidden layers.
+        init_scale: the approximate initial range of the density.
     """
 
     def __init__(self, channels: int, widths: tuple[int, ...] = (3, 3, 3), init_scale: float = 10.0) -> None:
@@ -40,9 +40,9 @@ class FactorizedPrior(nn.Module):
         return values
 
     def likelihood(self, values: Tensor, step: Tensor) -> Tensor:
-        """Probability of the interval of width ``step`` (B, C, 1, 1) around each of ``values`` (B, C, h, w)."""
+        """The probability of an interval of width ``step`` (B, C, 1, 1) around each of ``values`` (B, C, h, w)."""
         lower, upper = (self._at(values + half * step) for half in (-0.5, 0.5))
-        sign = -torch.sign(lower + upper).detach()  # differences of the smaller tail keep their digits
+        sign = -torch.sign(lower + upper).detach()  # differences of the smaller tail are more precise
         return (torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).abs().clamp_min(LIKELIHOOD_BOUND)
 
     def _at(self, points: Tensor) -> Tensor:

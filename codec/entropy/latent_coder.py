@@ -1,4 +1,4 @@
-"""Latents to bytes and back, exactly, for any network that has priors."""
+"""Code latents exactly, for any network with priors."""
 
 import zlib
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ _CHECKS = 1 << 16
 
 
 class PriorNetwork(Protocol):
-    """What a network knows of its latents' probabilities; see :class:`codec.network.Priors`."""
+    """A network's model of its latents' probabilities; see :class:`codec.network.Priors`."""
 
     def gains(self, level: Tensor) -> Tensor: ...
     def hyper_gains(self, level: Tensor) -> Tensor: ...
@@ -28,24 +28,24 @@ class PriorNetwork(Protocol):
 
 
 class LatentCoder:
-    """Codes one image's latents in one stream.
+    """Codes the latents of one image in one bitstream.
 
     Args:
-        priors: a module; kept in float64 from here on.
-        hyper_tables: of each gain, the tables of each channel of the hyper-latents.
-        latent_tables: of each scale.
+        priors: a module, which is converted to float64.
+        hyper_tables: the tables of each channel of the hyper-latents, for each gain.
+        latent_tables: the table of each scale.
     """
 
     def __init__(self, priors: nn.Module, hyper_tables: Mapping[int, Tables], latent_tables: Tables) -> None:
         self.priors: PriorNetwork = priors.double().eval().requires_grad_(False)  # type: ignore[assignment]
         self.hyper_tables, self.latent_tables = hyper_tables, latent_tables
         self.close_calls = 0
-        """How many roundings the last encoding listed."""
+        """The number of close calls that the last encoding recorded."""
 
     def encode(self, latents: Tensor, hyper_latents: Tensor, level: float) -> bytes:
         """Code latents (1, M, h, w) and hyper-latents (1, C, h', w'), in the network's own units.
 
-        Between two levels the latents' gains lie between, while the hyper-latents are coded as the lower one's.
+        Between two levels, the latents' gains are interpolated; the hyper-latents are coded as at the lower level.
         """
         coder = SymbolEncoder()
         calls = WriteCloseCalls(coder)
@@ -71,11 +71,11 @@ class LatentCoder:
         """Decode latents of ``size`` (h, w).
 
         Returns:
-            The latents (1, M, h, w), float64, in the network's own units; and what every machine decodes alike, the
-            same before the level's gain is taken away: int64 (M, h * w), in units of 1 / GRID of a quantisation step.
+            The latents (1, M, h, w), float64, in the network's own units; and the values that every machine decodes
+            equally, before the gain is removed: int64 (M, h * w), in units of 1 / GRID of a quantisation step.
 
         Raises:
-            BitstreamError: the bytes are no such stream.
+            BitstreamError: the bytes are not such a bitstream.
         """
         coder = SymbolDecoder(data)
         tables = self.hyper_tables[int(level)]
@@ -106,9 +106,9 @@ class LatentCoder:
         rounding: Rounding,
         symbols: Callable[[slice, Tensor, Tensor, Tensor], Tensor],
     ) -> tuple[Tensor, Tensor, int]:
-        """What both sides do: predict, round, take the symbols, add, refine, go on.
+        """The common part of both sides: predict, round, get the symbols, add, refine, repeat.
 
-        Gives latents twice, and their check. Refined latents lie on the grid like all others.
+        Returns latents in both forms, and their checksum. Refined latents are on the grid like all others.
         """
         levels = _tensor(level, hyper.device)
         everything = torch.empty(self.priors.gains(levels).shape[1], size[0] * size[1], dtype=torch.int64)
@@ -150,5 +150,5 @@ def _array(values: Tensor) -> Symbols:
 
 
 def _channels(values: Tensor) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The channel of each element of flattened (1, C, h, w)."""
+    """The channel of each element of a flattened (1, C, h, w)."""
     return np.repeat(np.arange(values.shape[1]), values.shape[2] * values.shape[3])

@@ -11,14 +11,14 @@ from codec.layers.attention import GatedAttention
 from codec.layers.convolutions import convolutions
 
 Visit = Callable[[slice, Tensor, Tensor, Tensor], Tensor]
-"""Takes a slice of channels, the positions (n,) of one stage in the flattened latents, and the predicted means and
-fractional scale indices (B, c, n) there; gives the decoded latents (B, c, n)."""
+"""Receives a slice of channels, the positions (n,) of one stage in the flattened latents, and the predicted means and
+fractional scale indices (B, c, n) there; returns the decoded latents (B, c, n)."""
 
 
 def stage_map(height: int, width: int, stages: int) -> Tensor:
     """The stage, 0 to ``stages`` - 1, in which each position is coded: int64 (height, width).
 
-    Positions follow each other as in ordered dithering, each stage as far as can be from the ones before: two
+    Positions have the order of ordered dithering: each stage is as far as possible from the previous ones. Two
     stages are the checkerboard (He et al. 2021), four are the corners of 2x2 cells (Lu et al. 2022).
     """
     ranks = torch.zeros(1, 1, dtype=torch.int64)
@@ -31,13 +31,13 @@ def stage_map(height: int, width: int, stages: int) -> Tensor:
 
 @functools.lru_cache(maxsize=32)
 def _positions(height: int, width: int, stages: int, device: torch.device) -> tuple[Tensor, ...]:
-    with torch.inference_mode(False):  # kept for training, too
+    with torch.inference_mode(False):  # also cached for training
         order = stage_map(height, width, stages).flatten()
         return tuple((order == stage).nonzero()[:, 0].to(device) for stage in range(stages))
 
 
 class _GuidedContext(nn.Module):
-    """g_cp or g_sp as in DKIC's equation 2: it sees decoded latents (B, c, h, w) and the global context."""
+    """g_cp or g_sp as in DKIC's equation 2, with decoded latents (B, c, h, w) and the global context as input."""
 
     def __init__(self, widths: Sequence[int], kernel: int, global_channels: int) -> None:
         super().__init__()
@@ -53,34 +53,34 @@ class _GuidedContext(nn.Module):
 
 
 class SpaceChannelModel(nn.Module):
-    """Predicts each latent's mean and scale from all that was decoded before it.
+    """Predicts each latent's mean and scale from everything that was decoded before it.
 
-    Slices of channels follow one another, and in each slice stages of positions. Three contexts meet in 1x1
-    convolutions: the global context of the hyper-prior, the channel context of the slices before, and the spatial
-    context of the same slice's stages before::
+    The order is by slices of channels, and in each slice by stages of positions. 1x1 convolutions combine three
+    contexts: the global context of the hyper-prior, the channel context of the previous slices, and the spatial
+    context of the previous stages in the same slice::
 
         global ──────────────────────────┐
         slices before ── g_cp (5x5s) ────┼── g_ep (1x1s) ── mean, scale
         stages before ── g_sp (5x5) ─────┘
 
-    Where ``contexts_see_global`` is set, g_cp and g_sp also see the global context (equation 2 gives them z_hat): a
-    1x1 convolution of it is added ahead of their first activation. How it enters is a choice; the paper doesn't say.
+    With ``contexts_see_global``, g_cp and g_sp also receive the global context (z_hat in equation 2): a 1x1
+    convolution of it is added before their first activation. This is our choice; the paper does not specify it.
 
     Special cases: one slice in two stages is the checkerboard model, (16, 16, 32, 64, rest) in two stages each is
-    ELIC's, and with [4, 4, 2, 2, 2] stages DKIC's. Ten even slices in one stage each are what DKIC's table 3 compares
-    with as Minnen's channel-wise model; as published, with separate networks for means and scales and with residual
-    prediction, it is :class:`codec.entropy.channel_wise.ChannelWiseModel`.
+    that of ELIC, and with [4, 4, 2, 2, 2] stages that of DKIC. Ten even slices in one stage each are what DKIC's
+    table 3 calls Minnen's channel-wise model; the published model, with separate networks for means and scales and
+    with residual prediction, is :class:`codec.entropy.channel_wise.ChannelWiseModel`.
 
     Args:
-        global_channels: of the global context.
+        global_channels: channels of the global context.
         slices: channels of each slice.
         stages: spatial stages of each slice.
         channel_widths: hidden channels of the channel context's convolutions.
         parameter_widths: hidden channels of the 1x1 convolutions.
         kernel: side of the convolutions over contexts.
-        attention: side of the windows in which the slices before attend to each other, ahead of the channel context's
-            convolutions; 0 for none. Only networks of earlier versions have it here.
-        contexts_see_global: whether g_cp and g_sp see the global context; not together with attention.
+        attention: side of the windows in which the previous slices attend to each other, before the channel context's
+            convolutions; 0 for none. Only networks of earlier versions use it here.
+        contexts_see_global: whether g_cp and g_sp receive the global context; not together with attention.
     """
 
     def __init__(
@@ -130,12 +130,12 @@ class SpaceChannelModel(nn.Module):
             before += channels
 
     def forward(self, context: Tensor, visit: Visit, refine: object = None) -> Tensor:
-        """Go through all slices and stages in coding order.
+        """Process all slices and stages in coding order.
 
         Args:
             context: the global context, (B, global_channels, h, w).
-            visit: turns predictions into decoded latents, which the next predictions see.
-            refine: not used, for no residuals are predicted here.
+            visit: converts predictions to decoded latents, which the next predictions use.
+            refine: not used, because this model predicts no residuals.
 
         Returns:
             The decoded latents, (B, sum of slices, h, w).

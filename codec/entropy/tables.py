@@ -1,4 +1,4 @@
-"""Integer frequency tables: the probabilities as both sides of the coder have them."""
+"""Integer frequency tables: the probabilities in both sides of the coder."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,23 +10,23 @@ from torch import Tensor
 TOTAL = 1 << 16
 """The sum of every table's frequencies."""
 SCALES = 64
-"""Scales that a latent may have; between neighbours the rate changes by less than 0.2 %."""
+"""The number of scales of a latent; between neighbours the rate changes by less than 0.2 %."""
 SMALLEST_SCALE, LARGEST_SCALE = 0.11, 256.0
 SCALE_STEP = math.log(LARGEST_SCALE / SMALLEST_SCALE) / (SCALES - 1)
 _TAIL = 2.0**-18
-"""Probability that a table leaves to each side; what lies there is escaped."""
+"""The probability of the values on each side of a table, which are escaped."""
 _FARTHEST = 4096
-"""No table goes beyond."""
+"""The largest symbol in a table."""
 
 
 def scale_of(index: Tensor) -> Tensor:
-    """Standard deviations of (fractional) scale indices, 0 to :data:`SCALES` - 1."""
+    """The standard deviations of (fractional) scale indices, 0 to :data:`SCALES` - 1."""
     return SMALLEST_SCALE * torch.exp(index * SCALE_STEP)
 
 
 @dataclass(frozen=True)
 class FrequencyTable:
-    """Frequencies of the symbols ``first``, ``first + 1``, ...; the last entry is the escape's."""
+    """Frequencies of the symbols ``first``, ``first + 1``, ...; the last entry is that of the escape."""
 
     first: int
     frequencies: tuple[int, ...]
@@ -40,7 +40,7 @@ def make_tables(cumulative: Callable[[Tensor], Tensor]) -> list[FrequencyTable]:
     """The tables of integer variables, one for each row of distribution functions.
 
     Args:
-        cumulative: takes float64 points (N,), gives P(X <= point) of V variables, (V, N), each rising from 0 to 1.
+        cumulative: maps float64 points (N,) to P(X <= point) of V variables, (V, N), each rising from 0 to 1.
     """
     reach = 64
     while True:  # widen until the tails are thin
@@ -65,7 +65,7 @@ def gaussian_tables() -> list[FrequencyTable]:
 
 
 def _frequencies(probabilities: Sequence[float]) -> tuple[int, ...]:
-    """Integers of at least 1 near the probabilities, summing to :data:`TOTAL`."""
+    """Integers of at least 1, in proportion to the probabilities, with the sum :data:`TOTAL`."""
     free = TOTAL - len(probabilities)
     total = sum(probabilities)
     wanted = [free * p / total for p in probabilities]
@@ -77,8 +77,8 @@ def _frequencies(probabilities: Sequence[float]) -> tuple[int, ...]:
 
 
 def pack_tables(tables: Sequence[FrequencyTable]) -> dict[str, Tensor]:
-    """Tables as three integer tensors: all frequencies in a row, and each table's length and first symbol."""
-    frequencies = [f - 1 for table in tables for f in table.frequencies]  # TOTAL - 1 at most fits 16 bits
+    """Tables as three integer tensors: all frequencies concatenated, and each table's length and first symbol."""
+    frequencies = [f - 1 for table in tables for f in table.frequencies]  # at most TOTAL - 1, which fits 16 bits
     return {
         "frequencies": torch.tensor(frequencies, dtype=torch.int32).to(torch.uint16),
         "lengths": torch.tensor([len(table.frequencies) for table in tables], dtype=torch.int32),
@@ -90,7 +90,7 @@ def unpack_tables(packed: dict[str, Tensor]) -> list[FrequencyTable]:
     """The inverse of :func:`pack_tables`.
 
     Raises:
-        ValueError: the tensors don't describe tables.
+        ValueError: the tensors do not describe tables.
     """
     frequencies = (packed["frequencies"].to(torch.int32) + 1).tolist()
     lengths, firsts = packed["lengths"].tolist(), packed["firsts"].tolist()
