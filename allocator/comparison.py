@@ -1,4 +1,4 @@
-"""Codecs of a table beside each other, for people and programs: each fact in one place, and its renderings."""
+"""Compare the codecs of a table, as text and data: each fact has one definition."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class Curves(NamedTuple):
-    """What is compared."""
+    """The points and curves to compare."""
 
     points: "pd.DataFrame"
-    """The table's."""
+    """The points of the table."""
     metrics: dict[str, bool]
-    """Those that are shown, and whether higher is better."""
+    """The metrics to show, and whether higher is better."""
     published: list[Published]
 
 
@@ -37,17 +37,17 @@ def read_curves(
     published: Sequence[str | os.PathLike[str]] = (),
     ms_ssim_db: bool = False,
 ) -> Curves:
-    """A table's points, and published curves.
+    """Read a table's points, and published curves.
 
     Args:
-        table: that holds the points.
-        codecs: only these of the table's; by default all.
-        metrics: names; by default all that are measured.
+        table: the table with the points.
+        codecs: codecs of the table; by default all.
+        metrics: names of metrics; by default all measured ones.
         published: files of CompressAI's results (``.json``) or of points (``.csv``).
         ms_ssim_db: show MS-SSIM in decibels.
 
     Raises:
-        AllocatorError: a codec or metric isn't measured, or a file can't be read.
+        AllocatorError: a codec or metric is not measured, or a file can't be read.
     """
     curves = [add_decibels(curve) for file in published for curve in read_published(Path(file))]
     elsewhere = {curve.codec for curve in curves}
@@ -62,7 +62,7 @@ def read_curves(
 
 @dataclass(frozen=True)
 class Comparison:
-    """Codecs at target rates, and by Bjøntegaard's averages against an anchor."""
+    """Codecs at target rates, and by Bjøntegaard averages against an anchor."""
 
     anchor: str
     objective: Objective
@@ -70,15 +70,15 @@ class Comparison:
     targets: Sequence[Fraction]
     images: int
     metrics: Mapping[str, bool]
-    """Those that are shown, and whether higher is better."""
+    """The metrics to show, and whether higher is better."""
     training_metrics: Mapping[str, Sequence[str]]
-    """Of each measured codec the metrics that trained it, which flatter it."""
+    """The metrics in each measured codec's training loss, which flatter it."""
     at_targets: "pd.DataFrame"
-    """Columns as :func:`allocator.compare.at_targets` gives them."""
+    """The columns of :func:`allocator.compare.at_targets`."""
     averages: "pd.DataFrame"
-    """Columns as :func:`allocator.compare.against` gives them."""
+    """The columns of :func:`allocator.compare.against`."""
     by_image: "pd.DataFrame | None" = None
-    """Columns as :func:`allocator.compare.against_by_image` gives them."""
+    """The columns of :func:`allocator.compare.against_by_image`."""
 
     @classmethod
     def make(
@@ -95,16 +95,16 @@ class Comparison:
         """Compare.
 
         Args:
-            curves: what is compared.
+            curves: the points and curves to compare.
             anchor: a codec of the table, or a published one.
             targets: bits per pixel.
-            objective: by which each codec is allocated on its own.
+            objective: the objective for allocating each codec separately.
             rule: how the rate of the set is counted.
-            papers: with blank rows for the methods of the papers' tables 1 that aren't measured.
-            per_image: with the BD-rates of each image's own curves.
+            papers: add blank rows for the methods of the papers' tables 1 that are not measured.
+            per_image: add the BD-rates of each image's own curves.
 
         Raises:
-            CompareError: the anchor isn't measured, or its curve makes no average.
+            CompareError: the anchor is not measured, or its curve allows no average.
         """
         points, metrics, published = curves
         reached = at_targets(points, targets, objective, list(metrics), rule)
@@ -128,7 +128,7 @@ class Comparison:
 
     @property
     def notes(self) -> list[str]:
-        """Why numbers are missing, a sentence each."""
+        """A sentence for each missing number."""
         return [text for text in self.averages["note"].unique() if text]
 
     def record(self) -> dict[str, Any]:
@@ -164,7 +164,7 @@ class Comparison:
         }
 
     def tables(self) -> list[ResultTable]:
-        """At the targets, the averages, and those of each image if there are any."""
+        """The tables: at the targets, the averages, and those of each image if there are any."""
         rates, gains = ([c for c in self.averages if c.startswith(start)] for start in ("BD-rate", "BD-metric"))
         of_row = self.averages["metric"]
         tables = [
@@ -208,7 +208,7 @@ class Comparison:
 
 
 def _flattered(frame: "pd.DataFrame", columns: Sequence[str]) -> frozenset[tuple[int, str]]:
-    """The cells of columns by a metric of their row's codec's training: the row's ``metric``, or the column's own."""
+    """The cells with a metric of their codec's training loss: the row's ``metric``, or the metric of the column."""
     records = enumerate(frame.to_dict("records"))
     return frozenset(
         (row, column)

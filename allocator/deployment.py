@@ -1,4 +1,4 @@
-"""Images to files to deploy that look best within one budget: measured, allocated and exported in one call."""
+"""Measure, allocate and export in one call: files to deploy that look best within one budget."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -24,28 +24,28 @@ from codec import Codec
 
 CODECS = ("avif", "webp")
 METRICS = ("ssimulacra2",)
-"""What is used unless somebody says otherwise."""
+"""The default codecs and metrics."""
 DeployedColour = Literal["srgb", "profile"]
 
 
 @dataclass(frozen=True)
 class Optimized:
-    """What became of the images."""
+    """The result of an optimisation."""
 
     table: Path
-    """That keeps the measurements."""
+    """The table with the measurements."""
     folder: Path
-    """Of the files."""
+    """Bytes of the files."""
     original_bytes: int
     built: BuildReport
     allocation: Allocation
     suggestion: Suggestion | None
-    """A floor that would spare the worst image, where it costs the others little."""
+    """A floor that would improve the worst image, if it costs the others little."""
     exported: Exported | None
-    """None where no files were to be written."""
+    """The written files; None if no files were requested."""
 
     def record(self) -> dict[str, Any]:
-        """All of it for JSON."""
+        """All results, for JSON."""
         summary, suggested = Summary(self.allocation), self.suggestion
         return {
             "table": self.table,
@@ -83,24 +83,24 @@ def optimize(
     write: bool = True,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Optimized:
-    """Measure what the budget needs, allocate, and write files to deploy. The same call continues where one stopped.
+    """Measure the points that the budget needs, allocate, and write files to deploy. The same call resumes its work.
 
     Args:
         images: files, folders and addresses.
-        budget: of all files together.
-        folder: for the files; made if missing.
-        codecs: to choose among.
-        metrics: that are measured; the first is optimised.
+        budget: the budget of all files.
+        folder: the folder for the files; created if missing.
+        codecs: the codecs to choose among.
+        metrics: the metrics to measure; the first is optimised.
         floors: ``[IMAGES:]METRIC=VALUE``, see :class:`allocator.constraints.Floor`.
-        weights: how much each image counts, see :func:`allocator.objective.find_objective`.
-        colour: what becomes of colour profiles, see :mod:`codec.picture`.
-        table: that keeps the measurements; by default beside the folder, with its name and ``.db``.
-        engine: that measures.
-        write: otherwise nothing but the table is written.
-        report: called as the work goes on.
+        weights: weights of images, see :func:`allocator.objective.find_objective`.
+        colour: the rule for colour profiles, see :mod:`codec.picture`.
+        table: the table for the measurements; by default in the same place as the folder, with its name and ``.db``.
+        engine: the engine that measures.
+        write: whether to write the files, not only the table.
+        report: called after each step.
 
     Raises:
-        AllocatorError: the budget can't be met, the table holds other images, or see
+        AllocatorError: the budget can't be met, the table contains other images, or see
             :func:`allocator.measure.build.build` and :func:`allocator.export.export`.
     """
     place = table or table_beside(folder)
@@ -151,10 +151,10 @@ def optimize(
 
 
 def table_beside(folder: Path) -> Path:
-    """Where the measurements for files in a folder are kept unless somebody says otherwise.
+    """The default path of the table for the files in a folder.
 
     Raises:
-        AllocatorError: nothing is beside it.
+        AllocatorError: the folder has no parent.
     """
     named = folder if folder.name not in ("", "..") else folder.resolve()
     if not named.name:

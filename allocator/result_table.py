@@ -1,4 +1,4 @@
-"""Tables of results, rendered as CSV, Markdown or LaTeX; the command line adds text for terminals."""
+"""Tables of results, written as CSV, Markdown or LaTeX; the command line adds text for terminals."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +15,12 @@ Cell = tuple[int, str]
 
 
 class Texts(NamedTuple):
-    """A table as people read it."""
+    """The texts of a table."""
 
     heads: list[str]
     rows: list[list[str]]
     footnote: str
-    """Empty unless a cell is marked."""
+    """The footnote; empty unless a cell is marked."""
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,23 @@ class ResultTable:
     """A table of results; in each column all numbers have as many decimals."""
 
     frame: "pd.DataFrame"
-    """What is not known is left blank."""
+    """The values; missing ones are left blank."""
     title: str
     keys: int = 2
-    """Columns that tell the rows apart, the first ones."""
+    """The number of first columns that identify the rows."""
     decimals: Mapping[str, int] = field(default_factory=dict)
-    """Of columns; by default 4, or 2 where a value is 10 or more."""
+    """Decimals of columns; by default 4, or 2 if a value is 10 or more."""
     marked: frozenset[Cell] = frozenset()
-    """Cells with :data:`allocator.provenance.MARK` behind their values."""
+    """Cells with :data:`allocator.provenance.MARK` after their values."""
     best: frozenset[Cell] = frozenset()
     """Cells in bold, in Markdown and LaTeX."""
 
     def csv(self) -> str:
-        """For programs: every digit, no marks."""
+        """CSV for programs: all digits, no marks."""
         return self.frame.to_csv(index=False, float_format="%.6g").removesuffix("\n")  # type: ignore[no-any-return]
 
     def markdown(self) -> str:
-        """With the title above, and the footnote below."""
+        """Markdown with the title above and the footnote below."""
         heads, rows, footnote = self.texts(bold="**{}**".format)
         lines = [heads, ["---"] * len(heads), *rows]
         return "\n".join(
@@ -57,7 +57,7 @@ class ResultTable:
         )
 
     def latex(self) -> str:
-        """By the package booktabs, with the title as a comment."""
+        """LaTeX for the package booktabs, with the title as a comment."""
         heads, rows, footnote = self.texts(write=lambda text: _escaped(text) or "--", bold="\\textbf{{{}}}".format)
         lines = [
             f"% {self.title}; needs \\usepackage{{booktabs}}",
@@ -84,13 +84,13 @@ class ResultTable:
         notes: bool = True,
         align: bool = False,
     ) -> Texts:
-        """Headings and cells.
+        """The headings and cells.
 
         Args:
-            write: what a text becomes.
-            bold: what the best of a column becomes.
-            notes: with the column ``note``, if it holds any.
-            align: make room for marks in all cells of a column.
+            write: converts a text.
+            bold: converts the best value of a column.
+            notes: include the column ``note``, if it has any text.
+            align: leave room for marks in all cells of a column.
         """
         heads = [head for head in self.frame.columns if head != "note" or (notes and any(self.frame["note"]))]
         columns, any_mark = [], False
@@ -112,12 +112,12 @@ class ResultTable:
 def best_of(
     frame: "pd.DataFrame", groups: Sequence[str], columns: Mapping[str, bool | Callable[[int], bool]]
 ) -> frozenset[Cell]:
-    """The best value of each column in each group of rows that agree in some columns.
+    """Find the best value of each column in each group of rows with equal values in some columns.
 
     Args:
-        frame: with rows numbered from 0.
-        groups: columns.
-        columns: to whether higher is better, which may differ by row.
+        frame: a frame with rows numbered from 0.
+        groups: the columns that form groups.
+        columns: maps columns to whether higher is better, which may differ by row.
     """
     found = set()
     for _, rows in frame.groupby(list(groups), sort=False):
@@ -130,7 +130,7 @@ def best_of(
 
 
 def with_decimals(values: Sequence[object], decimals: int | None = None) -> list[str]:
-    """A column's values as text, numbers with as many decimals: by default 4, or 2 where one is 10 or more."""
+    """A column's values as text, with equal decimals: by default 4, or 2 if one value is 10 or more."""
     numbers = [value for value in values if isinstance(value, float) and math.isfinite(value)]
     if decimals is None:
         decimals = 2 if max(map(abs, numbers), default=0.0) >= 10 else 4

@@ -1,4 +1,4 @@
-"""Training by a recipe: the metrics that its loss names, a run for each of its networks, and the bank they become."""
+"""Train with a recipe: the metrics of its loss, a run for each of its networks, and the resulting bank."""
 
 import dataclasses
 import math
@@ -20,19 +20,19 @@ from codec.training.trainer import Evaluation, Report, Trainer
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training has come to."""
+    """The result of training."""
 
     trainer: Trainer
-    """Of the last run."""
+    """The steps of the last run."""
     finished: bool
     networks: int
-    """That are trained so far."""
+    """The networks trained so far."""
     wanted: int
-    """Networks that the bank needs."""
+    """The networks that the bank needs."""
     bank: Bank | None
-    """None while separate networks are missing, after an interrupt, and in all processes but the first."""
+    """The bank; None while separate networks are missing, after an interrupt, and in processes after the first."""
     levels: list[Evaluation]
-    """The bank's, on the images for validation."""
+    """The bank's levels, measured on the validation images."""
 
 
 def train(
@@ -46,19 +46,19 @@ def train(
     begin: Callable[[Trainer], None] = lambda trainer: None,
     report: Callable[[Report], None] = lambda report: None,
 ) -> Trained:
-    """Train a learned codec, and make a bank of it in ``folder/bank``. The same call resumes a run that stopped.
+    """Train a learned codec, and create its bank in ``folder/bank``. The same call resumes a stopped run.
 
-    Separate networks are trained one after the other, each in a folder of its own.
+    Separate networks are trained one after the other, each in its own folder.
 
     Args:
-        recipe: a TOML file, the name of a recipe that ships, or a recipe.
+        recipe: a TOML file, the name of an included recipe, or a recipe.
         photos: a folder of images to train on.
-        folder: of the run.
-        start: weights to begin with: a file, or a bank's name or folder. By default they are random.
-        seconds: save and stop after so long.
-        core_seconds: save and stop when a run has used so much of processors in all.
-        begin: called with each run's trainer ahead of its first step.
-        report: called now and then.
+        folder: the run folder.
+        start: initial weights: a file, or a bank's name or folder. By default they are random.
+        seconds: save and stop after this time.
+        core_seconds: save and stop when a run has used this many CPU seconds in total.
+        begin: called with each run's trainer before its first step.
+        report: called regularly.
 
     Raises:
         CodecError: the recipe, the photos, the run's folder or the weights are unusable.
@@ -91,10 +91,10 @@ def train(
 
 
 def make_perceptual_loss(recipe: Recipe) -> PerceptualLoss | None:
-    """The perceptual terms that a recipe names; None where they have no weight.
+    """The perceptual terms of a recipe; None if they have no weight.
 
     Raises:
-        RecipeError: it names others than there are.
+        RecipeError: it names unknown terms.
         MetricError: the weights of a net are unavailable.
     """
     if not any((stage.loss or recipe.loss).lpips for stage in recipe.stages):

@@ -1,11 +1,11 @@
-"""A digest of what code does. Fingerprints of codecs follow from it, so that changed code never meets old rows.
+"""A digest of code, which is part of codecs' fingerprints, so that changed code never mixes with old measurements.
 
-It covers a module and all definitions that the module reaches by name in its top-level package. Comments, docstrings,
-annotations, formatting and the messages of errors don't count. Other packages are left to :attr:`Codec.version`.
+It covers a module and all definitions that the module uses by name in its top-level package. Comments, docstrings,
+annotations, formatting and error messages are ignored. Other packages are covered by :attr:`Codec.version`.
 
-``code_digests.json`` records the code of this package. Recorded code adds nothing to fingerprints, so that tables
-outlive releases. ``python -m codec.code_digest`` records the code as it is now. Whoever changed it first makes sure
-that bytes and pixels are the same as before, and changes the ``version`` of each codec for which they aren't.
+``code_digests.json`` records the code of this package. Recorded code adds nothing to fingerprints, so tables
+remain valid across releases. ``python -m codec.code_digest`` records the current code. Before that, check that bytes
+and pixels are unchanged, and change the ``version`` of each codec for which they are not.
 """
 
 import ast

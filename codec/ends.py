@@ -1,18 +1,18 @@
-"""Where a standard image file ends: libraries decode what comes first, and pass over whatever is appended."""
+"""Find the end of a standard image file: libraries ignore bytes that are appended."""
 
 import re
 from collections.abc import Callable
 
 _MARKER = re.compile(rb"\xff+[^\x00\xff]")
 _MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-"""Not the 0xFF of entropy-coded data and restart markers."""
+"""Bytes after 0xFF that are not markers: those of entropy-coded data and restart markers."""
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _SOC, _SOT, _EOC = b"\xff\x4f", b"\xff\x90", b"\xff\xd9"
 _IDLE_BOXES = {b"free", b"skip", b"uuid"}
 
 
 def jpeg_end(data: bytes) -> int:
-    """Of a JPEG file (ITU-T T.81, annex B): behind its EOI marker.
+    """The end of a JPEG file (ITU-T T.81, annex B): after its EOI marker.
 
     Raises:
         ValueError: it has none.
@@ -29,7 +29,7 @@ def jpeg_end(data: bytes) -> int:
 
 
 def jpeg2000_end(data: bytes) -> int:
-    """Of a JPEG 2000 codestream (ITU-T T.800, annex A): behind its EOC marker.
+    """The end of a JPEG 2000 codestream (ITU-T T.800, annex A): after its EOC marker.
 
     Raises:
         ValueError: it has none.
@@ -45,14 +45,14 @@ def jpeg2000_end(data: bytes) -> int:
 
 
 def webp_end(data: bytes) -> int:
-    """Of a WebP file (RFC 9649, section 2.3): what its RIFF header says."""
+    """The end of a WebP file (RFC 9649, section 2.3), according to its RIFF header."""
     return 8 + int.from_bytes(data[4:8], "little")
 
 
 def boxes_end(data: bytes) -> int:
-    """Of an AVIF or HEIF file (ISO/IEC 14496-12): behind its last box, of which each has a kind and a use of its own.
+    """The end of an AVIF or HEIF file (ISO/IEC 14496-12): after its last box.
 
-    A box that repeats another, is free space, or goes on to the end of the file counts as appended.
+    A box that repeats another, is free space, or extends to the end of the file counts as appended.
     """
     position, kinds = 0, set(_IDLE_BOXES)
     while len(head := data[position : position + 16]) > 8:
@@ -73,4 +73,4 @@ ENDS: dict[str, Callable[[bytes], int]] = {
     "JPEG2000": jpeg2000_end,
     "WEBP": webp_end,
 }
-"""By Pillow's names of the formats."""
+"""The functions above by Pillow's names of the formats."""

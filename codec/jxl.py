@@ -1,4 +1,4 @@
-"""The size of a JPEG XL image from its header: the plugin decodes all pixels before anyone can ask it."""
+"""Read the size of a JPEG XL image from its header, because the plugin must decode all pixels for it."""
 
 from typing import BinaryIO
 

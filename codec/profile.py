@@ -1,4 +1,4 @@
-"""What each part of a learned codec costs."""
+"""The cost of each part of a learned codec."""
 
 import time
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class Part(NamedTuple):
 
 @torch.inference_mode()
 def profile_network(network: CompressionNetwork, height: int, width: int) -> list[Part]:
-    """Run each part on a random image of ``height`` and ``width``; the priors as decoding does, in float64."""
+    """Run each part on a random image of ``height`` and ``width``; the priors in float64, as in decoding."""
     level = torch.zeros(1, dtype=torch.int64)
     image = torch.rand(1, 3, height, width)
     network = network.eval()
@@ -59,10 +59,10 @@ def profile_network(network: CompressionNetwork, height: int, width: int) -> lis
 
 @torch.inference_mode()
 def network_cost(codec: Codec, level: int, image: RGBImage) -> tuple[int, float] | None:
-    """Parameters of the network of a codec's level, and its multiply-adds in a pixel of an image, both ways.
+    """Parameters of the network of a codec's level, and its multiply-adds per pixel, encoding and decoding together.
 
-    Interpolation isn't counted (the samples of dynamic kernels), nor are entropy coders. None for codecs that have no
-    network, or none that is known here.
+    Interpolation (the samples of dynamic kernels) and entropy coders are not counted. None for codecs without a
+    known network.
     """
     padded = edge_pad(to_tensor(image), 64)
     if isinstance(codec, LearnedCodec):
@@ -74,7 +74,7 @@ def network_cost(codec: Codec, level: int, image: RGBImage) -> tuple[int, float]
     with FlopCounterMode(display=False) as counter:
         try:
             network(padded)
-        except NotImplementedError:  # by a class that only compresses
+        except NotImplementedError:  # from a class that only compresses
             return None
     return count_parameters([network]), counter.get_total_flops() / 2 / (padded.shape[2] * padded.shape[3])
 

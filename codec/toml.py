@@ -1,4 +1,4 @@
-"""TOML files that people write."""
+"""Read TOML files that users write."""
 
 import tomllib
 from pathlib import Path
@@ -8,10 +8,10 @@ from codec.base import CodecError
 
 
 def read_toml(path: Path, error: type[CodecError]) -> dict[str, Any]:
-    """A file's content.
+    """The content of a file.
 
     Raises:
-        error: it can't be read, or is no TOML.
+        error: it can't be read, or is not valid TOML.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

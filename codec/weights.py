@@ -1,6 +1,6 @@
-"""Tensors in files, in the safetensors format: data only, so that a stranger's file can't run code.
+"""Tensors in files, in the safetensors format, which contains only data, so that an untrusted file can't run code.
 
-The format is small enough to be read here with torch alone, for decoders carry no library for it.
+The format is simple enough to be read here with only torch, because decoders include no library for it.
 """
 
 import itertools
@@ -40,7 +40,7 @@ class WeightsError(CodecError):
 def write_tensors(
     path: str | os.PathLike[str], tensors: dict[str, Tensor], notes: dict[str, str] | None = None
 ) -> None:
-    """Write tensors in the order of their names, whole or not at all; the same tensors give the same bytes.
+    """Write tensors in the order of their names, never in part; the same tensors give the same bytes.
 
     Raises:
         ImageError: the file can't be written.
@@ -70,7 +70,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     """Tensors by name, and the notes.
 
     Raises:
-        WeightsError: missing, unreadable, damaged, or of a type that weights here don't have.
+        WeightsError: the file is missing, unreadable or damaged, or has unsupported types.
     """
     try:
         data = read_file(path, _MOST_BYTES)
@@ -82,7 +82,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
 
 
 def parse_tensors(data: bytes, path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """As :func:`read_tensors`, for the bytes of the file at ``path``."""
+    """:func:`read_tensors` for the bytes of the file at ``path``."""
     try:
         length = int.from_bytes(data[:8], "little")
         if length > MOST_HEADER_BYTES:

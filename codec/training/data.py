@@ -1,4 +1,4 @@
-"""Random crops of photos, the same for the same seed and step, decoded ahead in the background."""
+"""Random crops of photos, which depend only on seed and step, decoded in advance in the background."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ _DRAWS = 1000
 
 
 class Photo(NamedTuple):
-    """A photo that crops are taken from."""
+    """A photo to take crops from."""
 
     path: Path
     halved: bool
@@ -33,18 +33,18 @@ class Photo(NamedTuple):
 
 
 class Photos:
-    """The photos in a tree of folders; those used last stay in memory, some are kept aside for validation.
+    """The photos in a tree of folders. The most recently used ones stay in memory; some are reserved for validation.
 
     Args:
-        folder: searched to the bottom for images.
+        folder: searched recursively for images.
         crop: side of the largest crops; smaller images are left out.
-        validation: this many images, evenly by name, are never cropped.
-        half_size_over: images with a longer side than this are there at half size, too; 0 for none.
+        validation: the number of images for validation, evenly spaced by name.
+        half_size_over: images with a longer side than this are also used at half size; 0 for none.
         uniform: choose all photos equally often; otherwise in proportion to the square root of their area.
-        memory: bytes of decoded photos that are kept.
+        memory: bytes of decoded photos to keep.
 
     Raises:
-        CodecError: there is no such folder, or it holds no image that fits.
+        CodecError: there is no such folder, or it contains no suitable image.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Photos:
         for path in sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES):
             try:
                 sizes[path] = _read_size(path)
-            except Exception as error:  # of Pillow, about damaged files
+            except Exception as error:  # from Pillow, for damaged files
                 self.left_out.append(f"{path}: can't be read ({error}).")
         every = max(1, len(sizes) // validation) if validation else len(sizes) + 1
         self.validation = list(sizes)[every // 2 :: every][:validation]
@@ -84,7 +84,7 @@ class Photos:
             reason = f" ({self.left_out[0]})" if self.left_out else ""
             raise CodecError(f"{folder}: contains no images of at least {crop} pixels a side.{reason}")
         self.fingerprint = digest.hexdigest()
-        """SHA-256 of the names and sizes of all files that are trained on."""
+        """SHA-256 of the names and sizes of all training files."""
         chances = np.ones(len(areas)) if uniform else np.sqrt(areas)
         self._chances = np.cumsum(chances / chances.sum())
         self._memory, self._held = memory, 0
@@ -92,7 +92,7 @@ class Photos:
         self._lock = threading.Lock()
 
     def batch(self, size: int, crop: int, seed: int, step: int) -> Tensor:
-        """Crops, uint8 (size, 3, crop, crop) with channels last in memory, flipped at random.
+        """Random crops, uint8 (size, 3, crop, crop) with channels last in memory, randomly flipped.
 
         Raises:
             CodecError: too many photos in a row can't be decoded.
@@ -139,13 +139,13 @@ class Photos:
 
 
 class Ahead:
-    """Makes the values of the next steps in the background.
+    """Computes the values of the next steps in the background.
 
     Args:
-        make: of a step.
-        end: the step at which there is no more to make.
-        threads: that make them.
-        ahead: steps that are made before they are asked for.
+        make: computes the value of a step.
+        end: the first step without a value.
+        threads: the number of threads.
+        ahead: the number of steps in advance.
     """
 
     def __init__(self, make: Callable[[int], Tensor], end: int, threads: int = 2, ahead: int = 4) -> None:
@@ -154,7 +154,7 @@ class Ahead:
         self._made: dict[int, Future[Tensor]] = {}
 
     def get(self, step: int) -> Tensor:
-        """The value of a step; raises what making it raised."""
+        """The value of a step; raises the exception of its computation."""
         for later in range(step, min(step + self._ahead, self._end)):
             if later not in self._made:
                 self._made[later] = self._pool.submit(self._make, later)
@@ -167,10 +167,10 @@ class Ahead:
 
 
 def _read_size(path: Path) -> tuple[int, int]:
-    """Width and height as :func:`read_image` gives them, without decoding."""
+    """The width and height of the result of :func:`read_image`, without decoding."""
     register_formats()
     with Image.open(path, formats=available(FORMATS)) as image:
         width, height = image.size
-        # getexif() would decode a PNG that has none
+        # getexif() would decode a PNG without EXIF
         tags = image.getexif() if "exif" in image.info else getattr(image, "tag_v2", {})
         return (height, width) if tags.get(_ORIENTATION) in _SIDEWAYS else (width, height)

@@ -1,4 +1,4 @@
-"""HiFiC's conditional discriminator (Mentzer et al. 2020, figure 2), which PO-DKIC takes over (section 2.1)."""
+"""HiFiC's conditional discriminator (Mentzer et al. 2020, figure 2), which PO-DKIC uses (section 2.1)."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 
 class Discriminator(nn.Module):
-    """Says of each patch of an image how real it looks, given the latents that it was decoded from.
+    """Rates how real each patch of an image looks, given the latents of the image.
 
     Args:
         latent: channels of the latents.

@@ -18,10 +18,9 @@ class PerceptualLoss(nn.Module):
     """A weighted sum of perceptual distances.
 
     Args:
-        nets: by the names of the metrics that they are; each takes two batches (B, 3, H, W), -1 to 1, and gives B
-            distances.
-        weights: of each net.
-        sha256: of the weights of each net that has some, for the run's notes.
+        nets: the nets by the names of their metrics; each maps two batches (B, 3, H, W), -1 to 1, to B distances.
+        weights: the weight of each net.
+        sha256: the hashes of the nets' own weights, for the run's notes.
     """
 
     def __init__(
@@ -33,7 +32,7 @@ class PerceptualLoss(nn.Module):
         self.notes = {
             name: {"weight": weights[name]} | ({"sha256": sha256[name]} if name in sha256 else {}) for name in nets
         }
-        """Which metrics a network was trained by, and how much each counted."""
+        """The metrics in the training loss, and their weights."""
 
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
         """The sum for each sample, (B,)."""
@@ -46,7 +45,7 @@ class PerceptualLoss(nn.Module):
 class StructuralLoss(nn.Module):
     """1 - SSIM (Wang et al. 2004), the mean of up to four scales, each half as large as the one before.
 
-    MS-SSIM's product over five scales needs larger crops. The metric ``ms-ssim`` flatters what is trained by it.
+    MS-SSIM's product over five scales needs larger crops. The metric ``ms-ssim`` flatters codecs trained by it.
     """
 
     scales = 4
@@ -59,12 +58,12 @@ class StructuralLoss(nn.Module):
         self.window: Tensor
 
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
-        """Of two batches (B, 3, H, W) of at least 11 pixels a side, -1 to 1, the distances (B,), 0 (equal) to 1."""
+        """The distances (B,), 0 (equal) to 1, of two batches (B, 3, H, W) of at least 11 pixels a side, -1 to 1."""
         from pytorch_msssim import ssim
 
         values: list[Tensor] = []
         with torch.autocast(one.device.type, enabled=False):  # variances are differences of nearly equal numbers
-            one, other = one.float() / 2 + 0.5, other.float() / 2 + 0.5  # the ratio of means is made for 0 to 1
+            one, other = one.float() / 2 + 0.5, other.float() / 2 + 0.5  # the ratio of means is defined for 0 to 1
             while len(values) < self.scales and min(one.shape[2:]) >= self.window.shape[-1]:
                 values.append(ssim(one, other, data_range=1.0, size_average=False, win=self.window))
                 one, other = functional.avg_pool2d(one, 2), functional.avg_pool2d(other, 2)
@@ -72,15 +71,15 @@ class StructuralLoss(nn.Module):
 
 
 class RatePrice(nn.Module):
-    """The two-valued price of rate (equation 2): high while a level's rate is at its target or above.
+    """The two-valued price of rate (equation 2): high while a level's rate is at or above its target.
 
-    The paper compares one model's rate with its target; here each level keeps a running mean of its own.
+    The paper compares one model's rate with its target; here each level has its own running mean.
 
     Args:
         targets: bits per pixel of each level.
-        above: price while the rate is at least the target.
-        below: price under it.
-        memory: what the running mean keeps of its past at each sample.
+        above: the price while the rate is at least the target.
+        below: the price below the target.
+        memory: the factor of the running mean's past at each sample.
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class RatePrice(nn.Module):
         self.memory = memory
 
     def observe(self, level: Tensor, rates: Tensor) -> None:
-        """Let the rates (B,) of samples at levels (B,) enter their levels' means, one after the other."""
+        """Update the levels' means with the rates (B,) of samples at levels (B,), one after the other."""
         finite = rates.isfinite()
         levels = torch.arange(len(self.rates), device=level.device)
         of_level = ((level[:, None] == levels) & finite[:, None]).to(rates.dtype)  # (B, levels)
@@ -113,16 +112,16 @@ class RatePrice(nn.Module):
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     """Relativistic average loss of the discriminator, from its outputs for patches before the sigmoid.
 
-    Equation 4 as printed subtracts the mean output from the image, inside of the network; as in the ESRGAN paper that
-    it cites, the mean of the other kind's outputs is subtracted from the output.
+    Equation 4 as printed subtracts the mean output from the image, inside the network. As in the ESRGAN paper, which
+    it cites, this function subtracts the mean output for the other kind from the output.
     """
     return _relativistic(real, fake) + _relativistic(-fake, -real)
 
 
 def generator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Relativistic average loss of the generator: the discriminator's with the kinds exchanged.
+    """Relativistic average loss of the generator: that of the discriminator with the kinds exchanged.
 
-    Equation 5 prints ``1 - log D`` in its first term; the known form, used here, is ``log(1 - D)``.
+    Equation 5 has ``1 - log D`` in its first term; the known form, used here, is ``log(1 - D)``.
     """
     return _relativistic(fake, real) + _relativistic(-real, -fake)
 

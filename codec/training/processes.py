@@ -1,4 +1,4 @@
-"""Several processes that train as one, started by torch's launcher (``torchrun``)."""
+"""Several processes that train together, started by torch's launcher (``torchrun``)."""
 
 import atexit
 import os
@@ -12,7 +12,7 @@ from codec.base import CodecError
 
 @dataclass(frozen=True)
 class Processes:
-    """A process and how many share its run; without a launcher it is alone, and nothing here costs anything."""
+    """A process and the number of processes in its run; without a launcher it is alone, at no cost."""
 
     rank: int = 0
     count: int = 1
@@ -20,7 +20,7 @@ class Processes:
 
     @classmethod
     def join(cls) -> "Processes":
-        """Meet the others that the launcher started; each takes a GPU of its own, if there are any."""
+        """Join the other processes of the launcher; each takes its own GPU, if there are any."""
         local = int(os.environ.get("LOCAL_RANK", 0))
         cuda = torch.cuda.is_available()
         device = torch.device("cuda", local) if cuda else torch.device("cpu")
@@ -34,10 +34,10 @@ class Processes:
         return cls(distributed.get_rank(), distributed.get_world_size(), device)
 
     def share(self, size: int) -> slice:
-        """Which of a batch's samples are this process's.
+        """The samples of a batch for this process.
 
         Raises:
-            CodecError: the batch can't be shared out evenly.
+            CodecError: the batch can't be shared evenly.
         """
         each, left = divmod(size, self.count)
         if left:
@@ -45,7 +45,7 @@ class Processes:
         return slice(self.rank * each, (self.rank + 1) * each)
 
     def gather(self, values: Tensor) -> Tensor:
-        """The values (n, ...) of all processes, one behind the other."""
+        """The values (n, ...) of all processes, concatenated."""
         if self.count == 1:
             return values
         parts = [torch.empty_like(values) for _ in range(self.count)]
@@ -65,7 +65,7 @@ class Processes:
             parameter.grad = mean.view_as(parameter)
 
     def any(self, flag: bool) -> bool:
-        """Whether one of the processes says so."""
+        """Whether any of the processes passes True."""
         if self.count == 1:
             return flag
         return bool(self.gather(torch.tensor([flag], dtype=torch.uint8, device=self.device)).any())

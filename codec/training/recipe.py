@@ -11,44 +11,44 @@ from codec.network import NetworkConfig
 from codec.toml import read_toml
 
 FORMAT = 1
-"""Of recipes. A field that a recipe lacks means what it meant before there was such a field."""
+"""The format of recipes. A missing field means what it meant before the field existed."""
 
 
 class RecipeError(CodecError):
-    """A recipe is missing, damaged, or asks for what can't be."""
+    """A recipe is missing, damaged or invalid."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """Which network is trained."""
+    """The network to train."""
 
     configuration: str = "compact"
-    """A name, or that of a bank, whose configuration is taken."""
+    """The name of a configuration, or of a bank whose configuration is used."""
     separate: bool = False
-    """Whether each level has a network of its own, trained one after the other (the papers' banks); otherwise all
-    levels share one network and differ by gains."""
+    """Whether each level has its own network, trained one after the other (the papers' banks); otherwise all levels
+    share one network and differ by gains."""
     changes: dict[str, Any] = field(default_factory=dict)
-    """Fields that differ from the configuration's."""
+    """Fields that replace those of the configuration."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """What it is trained on."""
+    """The training data."""
 
     crop: int = 256
-    """Side of the random crops, pixels."""
+    """Side of the random crops in pixels."""
     batch: int = 16
     half_size_over: int = 1200
-    """Images with a longer side than this are cropped at half size, too; 0 for none."""
+    """Images with a longer side than this are also cropped at half size; 0 for none."""
     uniform: bool = False
     """Whether all images are chosen equally often; otherwise in proportion to the square root of their area."""
     validation: int = 8
-    """Images that are never trained on: every n-th by name, so many."""
+    """The number of images that are never trained on, evenly spaced by name."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Weights of the distortion's terms, images from 0 to 1 (PO-DKIC, equation 3)."""
+    """Weights of the distortion's terms, for images from 0 to 1 (PO-DKIC, equation 3)."""
 
     mse: float = 152.0
     lpips: float = 1.0
@@ -57,49 +57,49 @@ class Loss:
 
 @dataclass(frozen=True)
 class Rate:
-    """The price of a bit per pixel, which turns around each level's target (PO-DKIC, equation 2)."""
+    """The price of a bit per pixel, which switches at each level's target (PO-DKIC, equation 2)."""
 
     targets: tuple[float, ...] = (0.15,)
-    """Bits per pixel of each level, rising."""
+    """Bits per pixel of each level, increasing."""
     above: tuple[float, ...] = (1.0,)
     """lambda-alpha of each level: while its rate is at least the target."""
     below: tuple[float, ...] = (0.0625,)
     """lambda-beta of each level."""
     weights: tuple[float, ...] = ()
-    """How much each level counts in the loss; all alike by default. Where the losses of levels that share a network
-    differ by orders of magnitude, the largest would be all that is learnt."""
+    """The weight of each level in the loss; equal by default. If the losses of levels that share a network differ by
+    orders of magnitude, only the level with the largest would be learned."""
     memory: float = 0.98
-    """The rate that is compared is a running mean over samples of the level, which keeps so much of its past."""
+    """The memory of the running mean, over samples of the level, that is compared with the target."""
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """How the weights move."""
+    """The optimizer."""
 
     name: str = "adam"
     """``adam``, ``adamw``, or ``muon``: Muon for the weights of convolutions, Adam for the rest."""
     gain_factor: float = 10.0
-    """Learning rate of the gains, over that of the weights."""
+    """Learning rate of the gains, relative to that of the weights."""
     discriminator: str = "adam"
-    """How the discriminator's weights move."""
+    """The discriminator's optimizer."""
     discriminator_factor: float = 1.0
-    """Its learning rate, over that of the weights."""
+    """Its learning rate, relative to that of the weights."""
     clip: float = 1.0
-    """The largest norm that a gradient keeps; 0 for any."""
+    """The largest norm of a gradient, which is clipped; 0 for no limit."""
     average: float = 0.999
-    """The exponential average of the weights, which is what a bank gets, keeps so much at each step; 0 for none."""
+    """The memory per step of the weights' exponential average, which a bank gets; 0 for no average."""
     precision: str = "float32"
     """``float32``, or ``bfloat16`` for mixed precision."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the run."""
+    """A stage of the run."""
 
     steps: int
     learning_rate: float = 1e-4
     final_learning_rate: float = 1e-4
-    """Reached by the schedule at the stage's end."""
+    """The learning rate at the end of the stage."""
     schedule: str = "constant"
     """``constant`` (then a drop at ``drops``) or ``cosine``."""
     drops: tuple[float, ...] = ()
@@ -107,15 +107,15 @@ class Stage:
     warmup: int = 0
     """Steps over which the learning rate rises from zero."""
     adversarial: bool = False
-    """Whether the discriminator takes part."""
+    """Whether the discriminator is used."""
     rate_factor: float = 1.0
     """Multiplies both prices: the first stage's is higher (PO-DKIC, section 3.1)."""
     crop: int | None = None
-    """In place of the data's: large patches late in a run teach what lies far apart."""
+    """Replaces the data's value: large patches late in a run teach long-range dependencies."""
     batch: int | None = None
-    """In place of the data's."""
+    """Replaces the data's value."""
     loss: Loss | None = None
-    """In place of the recipe's."""
+    """Replaces the recipe's value."""
 
 
 @dataclass(frozen=True)
@@ -126,13 +126,13 @@ class Recipe:
     stages: tuple[Stage, ...]
     seed: int = 0
     level: int | None = None
-    """The only level that is trained: for weights of its own, begun with those that all levels share."""
+    """The only level to train: it gets its own weights, starting from those that all levels share."""
     network: Network = field(default_factory=Network)
     data: Data = field(default_factory=Data)
     loss: Loss = field(default_factory=Loss)
     perceptual: dict[str, float] = field(default_factory=lambda: {"alex": 1.0})
     """Weights of the distances whose sum is the term ``lpips`` of the loss: LPIPS's nets (``alex``, ``squeeze``,
-    ``vgg``) and ``ms-ssim``. By these metrics a bank flatters itself."""
+    ``vgg``) and ``ms-ssim``. These metrics flatter the bank."""
     rate: Rate = field(default_factory=Rate)
     optimizer: Optimizer = field(default_factory=Optimizer)
 
@@ -167,7 +167,7 @@ class Recipe:
         """The network's configuration, with one gain for each level.
 
         Raises:
-            RecipeError: it makes no network.
+            RecipeError: the configuration is invalid.
         """
         try:
             base = find_configuration(self.network.configuration)
@@ -178,11 +178,11 @@ class Recipe:
 
     @property
     def steps(self) -> int:
-        """Of all stages."""
+        """The steps of all stages."""
         return sum(stage.steps for stage in self.stages)
 
     def of_level(self, level: int) -> "Recipe":
-        """The recipe of one level's network, where each level has its own."""
+        """The recipe of one level's network, if each level has its own."""
         rate = dataclasses.replace(
             self.rate,
             targets=self.rate.targets[level : level + 1],
@@ -205,7 +205,7 @@ def read_recipe(path: Path) -> Recipe:
     """Read a recipe from a TOML file.
 
     Raises:
-        RecipeError: it can't be read, or holds what no recipe has.
+        RecipeError: it can't be read, or contains unknown fields.
     """
     content = read_toml(path, RecipeError)
     if (version := content.pop("format", 1)) != FORMAT:
@@ -222,15 +222,15 @@ RECIPES = Path(__file__).parent / "recipes"
 
 
 def recipe_names() -> list[str]:
-    """The recipes that come with this package."""
+    """The recipes that this package includes."""
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of a TOML file, or of a name in :func:`recipe_names`.
+    """The recipe in a TOML file, or with a name in :func:`recipe_names`.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: there is no such recipe.
     """
     if name in recipe_names():
         return read_recipe(RECIPES / f"{name}.toml")

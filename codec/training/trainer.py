@@ -1,4 +1,4 @@
-"""The training loop: both stages, on any device, going on where it was killed."""
+"""The training loop: all stages, on any device; it resumes a run that was stopped or killed."""
 
 import contextlib
 import copy
@@ -45,17 +45,17 @@ if TYPE_CHECKING:
 
 STATE, WEIGHTS, NOTES, LOG, EVENTS = "state.pt", "weights.safetensors", "run.json", "log.csv", "events"
 _TERMS = ("loss", "bpp", "mse", "lpips", "gan")
-"""What a step measures."""
+"""The values that a step measures."""
 _PATIENCE = 20
 """Steps in a row without finite loss after which a run stops."""
 
 
 class TrainingError(CodecError):
-    """Training can't go on; what was saved last is kept."""
+    """Training can't continue; the last saved state is kept."""
 
 
 class Report(NamedTuple):
-    """How a run goes, means since the last report."""
+    """The progress of a run, with means since the last report."""
 
     step: int
     steps: int
@@ -81,19 +81,19 @@ class Evaluation(NamedTuple):
 class Trainer:
     """One run of a recipe in one folder.
 
-    Each step's crops, levels and noise follow from the seed and the step's number alone, so that a run that was
-    killed ends with the same weights as one that wasn't. No step waits for a GPU: crops are decoded and copied ahead,
-    and what a step measured is read when it is reported.
+    Each step's crops, levels and noise depend only on the seed and the step's number, so a run that was killed and
+    resumed ends with the same weights as an uninterrupted one. No step waits for a GPU: crops are decoded and copied
+    in advance, and measured values are read when they are reported.
 
     Args:
-        recipe: all numbers.
+        recipe: all settings.
         photos: the folder of training images.
-        folder: where state, weights and logs are kept; a run that is there is gone on with.
-        perceptual: the loss's term ``lpips``; None where the recipe has none.
+        folder: the run folder, with state, weights and logs; an existing run is resumed.
+        perceptual: the loss's term ``lpips``; None if the recipe has none.
         processes: this process among those that share the run; by default those of torch's launcher.
 
     Raises:
-        TrainingError: the folder holds a run of another recipe or other images.
+        TrainingError: the folder contains a run of another recipe or with other images.
     """
 
     def __init__(
@@ -135,16 +135,16 @@ class Trainer:
         self.step = 0
         self.seconds = self.core_seconds = 0.0
         self.core_hours_before = 0.0
-        """Of the run whose weights this one began with."""
+        """Notes of the run whose weights this one started from."""
         self.interrupted = False
-        """Whether the last :meth:`run` ended by an interrupt."""
+        """Whether an interrupt ended the last :meth:`run`."""
         self._board: SummaryWriter | None = None
         self._skipped = torch.zeros(2, dtype=torch.int64, device=self.device)
         """Steps in a row without finite gradients, of network and discriminator."""
         self._bad = [torch.zeros((), device=self.device) for _ in range(2)]
-        """Whether the last gradients weren't finite, of the same."""
+        """Whether the last gradients were not finite, of network and discriminator."""
         self._moves: dict[Stage, Callable[..., Tensor]] = {}
-        """What moves the weights, in each stage."""
+        """The function that updates the weights in each stage."""
         self._ahead: Ahead | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -179,7 +179,7 @@ class Trainer:
         return optimizers
 
     def notes(self) -> dict[str, Any]:
-        """What a run's results are kept with: recipe, versions, data, hardware."""
+        """The record of a run's conditions: recipe, versions, data, hardware."""
         gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
         return {
             "recipe": dataclasses.asdict(self.recipe),
@@ -203,17 +203,17 @@ class Trainer:
         stop_after_seconds: float = math.inf,
         stop_at_core_seconds: float = math.inf,
     ) -> bool:
-        """Train until the recipe ends, the time is over or Ctrl-C is pressed; save now and then and at the end.
+        """Train until the recipe ends, the time limit is reached or Ctrl-C is pressed; save regularly and at the end.
 
-        The time is over ``stop_after_seconds`` from now, or when the run has used ``stop_at_core_seconds`` of
-        processors in all, earlier calls included. An interrupt waits for the end of the step, so that what is saved
-        is exactly what a run without it has then.
+        The time limit is ``stop_after_seconds`` from now, or a total of ``stop_at_core_seconds`` CPU seconds of the
+        run, including earlier calls. An interrupt waits for the end of the step, so the saved state is identical to
+        that of an uninterrupted run.
 
         Returns:
-            Whether the recipe has come to its end.
+            Whether the recipe is finished.
 
         Raises:
-            TrainingError: the loss stays infinite; the last saved state is from before.
+            TrainingError: the loss is repeatedly not finite; the last saved state is from before.
         """
         self._ahead = Ahead(self._crops, self.recipe.steps, *self._background())
         with contextlib.closing(self._ahead), _interrupts_noted() as interrupts, self._tensorboard():
@@ -222,7 +222,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _tensorboard(self) -> Iterator[None]:
-        """Scalars for TensorBoard in the run's folder, where it is installed; what will be done again is dropped."""
+        """Write scalars for TensorBoard to the run folder if it is installed; steps that are repeated are dropped."""
         if self.processes.rank or not has_tensorboard():
             yield
             return
@@ -276,7 +276,7 @@ class Trainer:
         return self.step >= self.recipe.steps
 
     def _background(self) -> tuple[int, int]:
-        """Threads that decode crops, and the steps that they are ahead."""
+        """The number of threads that decode crops, and of steps in advance."""
         threads = min(8, os.cpu_count() or 1) if self.device.type == "cuda" else 2
         return threads, 2 * threads
 
@@ -288,7 +288,7 @@ class Trainer:
         return share.pin_memory() if self.device.type == "cuda" else share
 
     def _train_step(self, stage: Stage, number: int) -> Tensor:
-        """Move the weights once. Gives :data:`_TERMS`, still on the device."""
+        """Update the weights once. Returns :data:`_TERMS`, still on the device."""
         recipe = self.recipe
         torch.manual_seed(recipe.seed * 1_000_003 + self.step)
         assert self._ahead
@@ -299,7 +299,7 @@ class Trainer:
             level.fill_(recipe.level)
         level = level[self.processes.share(size)].to(self.device, non_blocking=True)
         if self.processes.rank:
-            torch.manual_seed((self.processes.rank << 40) + recipe.seed * 1_000_003 + self.step)  # noise of its own
+            torch.manual_seed((self.processes.rank << 40) + recipe.seed * 1_000_003 + self.step)  # its own noise
         self.network.train()
         # filled on the device: a copy from the host would wait
         numbers = learning_rate(stage, number), averaging(recipe.optimizer.average, self.step)
@@ -311,9 +311,9 @@ class Trainer:
         return self.processes.gather(self._moves[stage](crops, level, rate, keep)[None]).mean(0)
 
     def _move(self, stage: Stage, crops: Tensor, level: Tensor, rate: Tensor, keep: Tensor) -> Tensor:
-        """Move all weights by the gradients at crops (B, 3, h, w), uint8. Nothing here waits for the device.
+        """Update all weights by the gradients for crops (B, 3, h, w), uint8. Nothing here waits for the device.
 
-        Gives :data:`_TERMS`.
+        Returns :data:`_TERMS`.
         """
         terms = self._find_gradients(stage, crops, level)
         optimizers = self.optimizers + self.discriminator_optimizers * stage.adversarial
@@ -326,7 +326,7 @@ class Trainer:
         return terms
 
     def _find_gradients(self, stage: Stage, crops: Tensor, level: Tensor) -> Tensor:
-        """Find the gradients of the network, and of the discriminator where it takes part."""
+        """Compute the gradients of the network, and of the discriminator if it is used."""
         weights = stage.loss or self.recipe.loss
         image = crops.float() / 255
         self.network.zero_grad(set_to_none=True)
@@ -364,7 +364,7 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.optimizer.precision == "bfloat16")
 
     def _backward(self, loss: Tensor, module: nn.Module) -> None:
-        """Find a module's gradients and clip them; where they aren't finite, the optimizers leave the step out."""
+        """Compute a module's gradients and clip them; if they are not finite, the optimizers skip the step."""
         loss.backward()  # type: ignore[no-untyped-call]
         self.processes.average_gradients(module)
         norm = nn.utils.clip_grad_norm_(module.parameters(), self.recipe.optimizer.clip or math.inf)
@@ -374,7 +374,7 @@ class Trainer:
         self._skipped[which].add_(1).mul_(bad)
 
     def _check_finite(self) -> None:
-        """Waits for the device, so it is called now and then."""
+        """Report; this waits for the device, so it is called rarely."""
         if int(self._skipped.max()) >= _PATIENCE:
             raise TrainingError(
                 f"The loss wasn't finite for {_PATIENCE} steps before step {self.step}; {self.folder} contains the "
@@ -404,7 +404,7 @@ class Trainer:
                 self._board.add_scalar(key, value, self.step)
 
     def save(self) -> None:
-        """Write the state for going on and the averaged weights, each whole or not at all."""
+        """Write the state for resuming and the averaged weights, neither ever in part."""
         if self.processes.rank:
             return
         state = {
@@ -438,7 +438,7 @@ class Trainer:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             theirs = json.loads(state["recipe"])
-        except Exception as error:  # of torch, about damaged files
+        except Exception as error:  # from torch, for damaged files
             raise TrainingError(f"{path}: is not the state of a training run, or is damaged.") from error
         if state["data"] != self.photos.fingerprint:
             raise TrainingError(f"{path}: belongs to a run on other images; choose another folder.")
@@ -461,20 +461,20 @@ class Trainer:
         self.step, self.seconds = state["step"], state["seconds"]
         self.core_seconds, self.core_hours_before = state["core_seconds"], state["core_hours_before"]
         log = self.folder / LOG
-        if log.exists():  # what was done after the last save is done again
+        if log.exists():  # steps after the last save are repeated
             head, *rows = log.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [row for row in rows if int(row.partition(",")[0]) <= self.step]
             write_file(log, "".join([head, *kept]).encode())
 
     def start_from(self, network: CompressionNetwork, notes: Mapping[str, Any] | None = None) -> None:
-        """Begin with the weights of a network of the same configuration instead of random ones.
+        """Start with the weights of a network of the same configuration instead of random ones.
 
         Args:
-            network: whose weights are copied.
-            notes: of the run that trained it, whose hours are added to this one's.
+            network: the network whose weights are copied.
+            notes: notes of the run that trained it, whose hours are added to those of this run.
 
         Raises:
-            TrainingError: its configuration differs, or the run has begun.
+            TrainingError: its configuration differs, or the run has already started.
         """
         if self.step or network.config != self.network.config:
             raise TrainingError("Only a new run can start from weights, and they need the run's configuration.")
@@ -483,7 +483,7 @@ class Trainer:
         self.core_hours_before = float((notes or {}).get("core_hours_in_all", 0))
 
     def evaluate(self, bank: Bank) -> Iterator[Evaluation]:
-        """Each level of a bank on the validation images, by real bitstreams."""
+        """Measure each level of a bank on the validation images, with actual bitstreams."""
         codec = LearnedCodec(bank)
         images = [read_image(path) for path in self.photos.validation]
         if not images:
@@ -510,7 +510,7 @@ class Trainer:
 
 @contextlib.contextmanager
 def _interrupts_noted() -> Iterator[list[int]]:
-    """Interrupts are only collected; outside of the main thread nothing changes."""
+    """Collect interrupts without raising them; outside the main thread nothing changes."""
     noted: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield noted
@@ -529,7 +529,7 @@ def has_tensorboard() -> bool:
 
 @torch.no_grad()
 def spread_gains(network: CompressionNetwork) -> None:
-    """Let the levels' gains rise evenly, so that levels differ from the first step."""
+    """Initialise the levels' gains in even steps, so that levels differ from the first step."""
     levels = network.config.levels
     spread = torch.linspace(-1, 1, levels)[:, None] if levels > 1 else torch.zeros(1, 1)
     network.priors.gains.log.data += 1.5 + spread * 1.2
