@@ -171,14 +171,14 @@ class Comparison:
             ResultTable(
                 self.at_targets,
                 f"Each codec allocated by {self.objective.label}, rule {self.rule}; means over {self.images} images; "
-                "blank: a rate out of its reach",
+                "blank: rate not reachable",
                 decimals={"target": max(len(f"{float(one):g}".partition(".")[2]) for one in self.targets)},
                 marked=_flattered(self.at_targets, list(self.metrics)),
                 best=best_of(self.at_targets, ["target"], dict(self.metrics)),
             ),
             ResultTable(
                 self.averages,
-                f"Bjøntegaard's averages against {self.anchor}, rule {self.rule}: rate in percent, metric in its own "
+                f"Bjøntegaard averages against {self.anchor}, rule {self.rule}: rate in percent, metric in its own "
                 "units",
                 decimals={**dict.fromkeys(rates, 2), **dict.fromkeys(gains, 4)},
                 marked=_flattered(self.averages, [*rates, *gains]),

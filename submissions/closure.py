@@ -1,9 +1,9 @@
-"""Which files a set of modules imports, so that a decoder brings those and nothing else.
+"""Find the files that a set of modules imports, so that a decoder includes only those.
 
-Imports are followed in the source, at the top and inside functions. Three kinds of packages are told apart. What the
-server has and the standard library are left out. The package of a codec itself travels as it is. All others (this
-project, CompressAI) gather their modules in ``__init__``; such imports are put off until a name is used, so that what
-is never used need not be there: CompressAI's point clouds, for instance, which need torch-geometric.
+Imports are followed in the source, at the top and inside functions. There are three kinds of packages. The server's
+packages and the standard library are left out. The package of a codec is included unchanged. All others (this
+project, CompressAI) import their modules in ``__init__``; such imports are delayed until a name is used, so that
+unused modules can be left out, such as CompressAI's point clouds, which need torch-geometric.
 """
 
 import ast
@@ -20,7 +20,7 @@ from typing import NamedTuple
 from submissions.errors import SubmissionError
 
 OWN = ("allocator", "codec", "submissions")
-"""This project's packages. What they import of others inside functions, codecs name in ``requirements``."""
+"""This project's packages. Codecs name the other packages they import inside functions in ``requirements``."""
 _LAZY = """
 
 _PUT_OFF = {table}
@@ -43,21 +43,21 @@ class Closure:
     """The files that modules import."""
 
     files: dict[str, bytes] = field(default_factory=dict)
-    """Name below a folder of modules to content, of modules in Python."""
+    """Contents of Python modules by path in the folder of modules."""
     extensions: dict[str, Path] = field(default_factory=dict)
-    """The same of compiled modules, which each Python needs its own of."""
+    """The same for compiled modules, of which each Python version needs its own."""
     packages: set[str] = field(default_factory=set)
-    """What they belong to at the top."""
+    """Their top-level packages."""
     required: set[str] = field(default_factory=set)
-    """Packages that this project's modules import at the top, to be brought whole."""
+    """Packages that this project's modules import at the top, which are included completely."""
 
 
 class _Provider(NamedTuple):
-    """Where a name of a package comes from."""
+    """The origin of a name in a package."""
 
     module: str
     attribute: str
-    """Empty where it is the module itself."""
+    """The name in the module; empty for the module itself."""
 
 
 def follow_imports(roots: Iterable[str], provided: Collection[str], whole: Collection[str] = ()) -> Closure:
@@ -65,11 +65,11 @@ def follow_imports(roots: Iterable[str], provided: Collection[str], whole: Colle
 
     Args:
         roots: the modules.
-        provided: top-level names that the server has, or that come in another way; and modules that aren't needed.
-        whole: top-level packages that travel as they are.
+        provided: top-level names that the server or another source provides, and modules that are not needed.
+        whole: top-level packages that are included unchanged.
 
     Raises:
-        SubmissionError: a root can't be found, or a file isn't Python.
+        SubmissionError: a root can't be found, or a file is not valid Python.
     """
     walk = _Walk(frozenset(provided) | sys.stdlib_module_names, frozenset(whole))
     for root in sorted(roots):
@@ -87,7 +87,7 @@ class _Walk:
 
     @functools.cache  # noqa: B019  (as long as the walk)
     def find(self, module: str) -> Path | None:
-        """A module's file, or a package's folder; None for what isn't followed or isn't there."""
+        """A module's file, or a package's folder; None if it is not followed or does not exist."""
         top, *parts = module.split(".")
         if top in self.provided or module in self.provided:
             return None
@@ -113,7 +113,7 @@ class _Walk:
         return "/".join([*parts, "__init__.py"] if place.is_dir() else [*parts[:-1], place.name])
 
     def add(self, module: str) -> None:
-        """A module, the packages that it lies in, and what they import."""
+        """Add a module, its parent packages, and their imports."""
         for parent in ancestors(module):
             place = self.find(parent)
             if place is None or parent in self.seen:
@@ -147,7 +147,7 @@ class _Walk:
         return tree, self.put_off(module, tree) if gathers else _PutOff([], {})
 
     def put_off(self, package: str, tree: ast.Module) -> "_PutOff":
-        """The imports of a package's ``__init__`` from its own package whose names it doesn't use itself."""
+        """The imports of a package's ``__init__`` from its own package whose names it does not use itself."""
         own = package.partition(".")[0]
         if any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body):
             return _PutOff([], {})
@@ -206,7 +206,7 @@ class _Walk:
         place = self.find(module)
         is_package = place is not None and place.is_dir()
         is_own = module.partition(".")[0] in OWN
-        bound: dict[str, str] = {}  # names of packages that attributes are taken of
+        bound: dict[str, str] = {}  # names of packages whose attributes are used
         for node in _imports(tree, left_out):
             if isinstance(node, ast.Import):
                 for alias in node.names:
@@ -232,12 +232,12 @@ class _Walk:
                 self.attributes(bound[chain[0]], chain[1:])
 
     def require(self, module: str, always: bool) -> None:
-        """What a module of this project imports of others."""
+        """The imports of other packages in a module of this project."""
         if always and self.find(module) is not None:
             self.closure.required.add(module.partition(".")[0])
 
     def resolve(self, provider: _Provider) -> None:
-        """Add what provides a name, through all the packages that hand it on."""
+        """Add the module that provides a name, and all packages that re-export it."""
         self.add(provider.module)
         place = self.find(provider.module)
         if provider.attribute and place is not None and place.is_dir():
@@ -246,7 +246,7 @@ class _Walk:
                 self.resolve(further)
 
     def attributes(self, package: str, chain: list[str]) -> None:
-        """Add what an expression like ``package.module.name`` reaches."""
+        """Add the modules that an expression like ``package.module.name`` uses."""
         for attribute in chain:
             place = self.find(package)
             if place is None or not place.is_dir():
@@ -262,7 +262,7 @@ class _Walk:
 
 
 class _PutOff(NamedTuple):
-    """Imports of a package that wait until a name is used."""
+    """Imports of a package that are delayed until a name is used."""
 
     nodes: list[ast.ImportFrom]
     table: dict[str, _Provider]
@@ -280,7 +280,7 @@ def ancestors(module: str) -> list[str]:
 
 
 def absolute(module: str, node: ast.ImportFrom, *, is_package: bool) -> str:
-    """The module that an import is from."""
+    """The module of an import."""
     if not node.level:
         return node.module or ""
     parts = module.split(".")
@@ -314,7 +314,7 @@ def _chains(tree: ast.AST) -> Iterator[list[str]]:
 
 
 def _without(source: bytes, nodes: list[ast.ImportFrom], table: dict[str, _Provider]) -> bytes:
-    """A package's source with imports taken out, and their names found when they are used."""
+    """A package's source without the delayed imports, whose names are resolved when they are used."""
     if not nodes:
         return source
     lines = source.decode("utf-8").splitlines()
@@ -327,13 +327,13 @@ def _without(source: bytes, nodes: list[ast.ImportFrom], table: dict[str, _Provi
 
 
 def data_files(package: str) -> dict[str, Path]:
-    """The files of a top-level package that aren't Python: name below a folder of modules to place."""
+    """The files of a top-level package that are not Python: paths by name in the folder of modules."""
     spec = importlib.util.find_spec(package)
     found: dict[str, Path] = {}
     if spec and spec.submodule_search_locations:
         folder = place_of(spec)
         found = {f"{package}/{path.relative_to(folder).as_posix()}": path for path in folder.rglob("*")}
-    elif spec:  # a single module, whose data lie beside it
+    elif spec:  # a single module, with its data in the same folder
         for distribution in distributions(package):
             for file in distribution.files or ():
                 found[file.as_posix()] = Path(str(distribution.locate_file(file)))
@@ -347,6 +347,6 @@ def _is_data(name: str) -> bool:
 
 
 def distributions(package: str) -> list[importlib.metadata.Distribution]:
-    """What installed a top-level package."""
+    """The distribution of a top-level package."""
     names = importlib.metadata.packages_distributions().get(package, [])
     return [importlib.metadata.distribution(name) for name in sorted(set(names))]

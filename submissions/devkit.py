@@ -1,4 +1,4 @@
-"""The challenge's server, as far as a machine can be it: its packages, no network, its limits, a watch over it."""
+"""Reproduce the challenge server as far as possible: its packages, no network, its limits, supervision."""
 
 import contextlib
 import functools
@@ -29,36 +29,36 @@ PACKAGES = (
     "bitstring h5py ipython matplotlib numpy pandas pillow range-coder scikit-image scikit-learn scipy seaborn "
     "statsmodels torch torchvision"
 ).split()
-"""What the devkit installs (August 2025)."""
+"""The packages that the devkit installs (August 2025)."""
 PYTHON = "3.12"
 LIMITS = ("network", "ipc", "processes", "files", "privileges", "memory", "cpus")
-"""What walls stand against."""
+"""The protections of the sandbox."""
 _POLL_SECONDS, _DISK_SECONDS = 0.2, 2.0
 _DISK = 8 << 30
 _MOST_ERRORS, _MOST_LINES, _MOST_WIDTH = 1 << 20, 50, 500
-"""Of what a decoder writes to stderr: bytes that are kept, lines and characters of each that are shown."""
+"""Limits on a decoder's stderr: the bytes that are kept, and the lines and characters that are shown."""
 
 
 @dataclass
 class Watched:
-    """How a run of the decoder went."""
+    """The result of a run of the decoder."""
 
     code: int | None
     """Exit status; None if it was stopped."""
     seconds: float
     peak_bytes: int
-    """The most memory of its processes together, shared memory counted once."""
+    """The peak memory of its processes together, with shared memory counted once."""
     errors: list[str]
     """Lines of its stderr."""
     unenforced: list[str] = field(default_factory=list)
-    """Limits that the machine couldn't enforce, and why."""
+    """Limits that the machine could not enforce, and the reasons."""
 
 
 def filter_environment(folder: Path) -> dict[str, str]:
-    """An environment with this Python that imports nothing but the devkit's packages and what they require.
+    """An environment with this Python that imports only the devkit's packages and their requirements.
 
     Args:
-        folder: empty; links to the packages are made there.
+        folder: an empty folder for links to the packages.
 
     Returns:
         Environment variables.
@@ -81,13 +81,13 @@ def filter_environment(folder: Path) -> dict[str, str]:
 
 
 def server_modules() -> set[str]:
-    """The top-level modules that the devkit's packages install, as far as they are installed here."""
+    """The top-level modules of the devkit's packages that are installed here."""
     return {name.partition(".")[0] for name in _places() if not name.endswith(("-info", ".libs"))}
 
 
 @functools.cache
 def _places() -> dict[str, Path]:
-    """Where what the devkit's packages install lies here, by name."""
+    """The local paths of the files of the devkit's packages, by name."""
     places: dict[str, Path] = {}
     for distribution in _closure(PACKAGES):
         for top in {file.parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}:
@@ -106,7 +106,7 @@ def _closure(names: list[str]) -> Iterator[importlib.metadata.Distribution]:
         try:
             distribution = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
-            continue  # the decoder doesn't need it either
+            continue  # the decoder does not need it
         for text in distribution.requires or ():
             with contextlib.suppress(InvalidRequirement):
                 requirement = Requirement(text)
@@ -116,10 +116,10 @@ def _closure(names: list[str]) -> Iterator[importlib.metadata.Distribution]:
 
 
 def server_python(wanted: str | None = None) -> str:
-    """The command of a Python: the wanted one, else 3.12, where it is on the PATH, else this one.
+    """The command of a Python: the requested one, or 3.12 if it is on the PATH, or this one.
 
     Raises:
-        SubmissionError: the wanted one isn't there.
+        SubmissionError: the requested one does not exist.
     """
     found = shutil.which(wanted) if wanted else shutil.which(f"python{PYTHON}") or sys.executable
     if found is None:
@@ -128,24 +128,24 @@ def server_python(wanted: str | None = None) -> str:
 
 
 def cache(python: str) -> Path:
-    """Where :func:`build_environment` keeps the environment of a Python."""
+    """The folder in which :func:`build_environment` keeps the environment of a Python."""
     home = platformdirs.user_cache_path("clic-allocator", appauthor=False)
     return home / f"devkit-{hashlib.sha256(python.encode()).hexdigest()[:8]}"
 
 
 def build_environment(folder: Path, python: str, report: Callable[[str], None] = lambda line: None) -> dict[str, str]:
-    """A virtual environment with the devkit's packages from the registry; made once, then used again.
+    """A virtual environment with the devkit's packages from the registry, created once and then reused.
 
     Args:
-        folder: where it is kept.
-        python: of the server, from :func:`server_python`.
-        report: told what is done.
+        folder: the folder of the environment.
+        python: the server's Python, from :func:`server_python`.
+        report: called with messages.
 
     Returns:
         Environment variables.
 
     Raises:
-        SubmissionError: it can't be made.
+        SubmissionError: it can't be created.
     """
     done = folder / "complete"
     if not done.exists():
@@ -178,20 +178,20 @@ def watch(
     command: Sequence[str] = ("./decode",),
     own: bool = False,
 ) -> Watched:
-    """Run ``./decode`` in a folder as the server would, and stop it where it goes beyond a limit.
+    """Run ``./decode`` in a folder like the server, and stop it if it exceeds a limit.
 
-    Around it are the walls of :mod:`submissions.sandbox`: it sees its folder, the interpreter and the environment's
-    packages, and may write to its folder, ``/tmp`` and ``/dev/shm``, of which the last two count as memory.
+    It runs in the sandbox of :mod:`submissions.sandbox`: it sees its folder, the interpreter and the environment's
+    packages, and may write to its folder, ``/tmp`` and ``/dev/shm``; the last two count as memory.
 
     Args:
         folder: the working directory, with the decoder and the data.
         environment: variables, from :func:`filter_environment` or :func:`build_environment`.
-        cpus: that it may use.
-        memory: bytes that its processes may take together.
-        seconds: that it may run.
-        disk: bytes that its folder may hold.
-        command: what is run instead.
-        own: whether that is this project's, and needs no walls around it.
+        cpus: the number of CPUs that it may use.
+        memory: the most bytes of its processes together.
+        seconds: the time limit.
+        disk: the most bytes in its folder.
+        command: a command to run instead.
+        own: whether that command is part of this project, and needs no sandbox.
 
     Raises:
         SubmissionError: it can't be started.
@@ -228,7 +228,7 @@ def watch(
                     if _bytes_in(folder) > disk:
                         stopped = f"writes more than {disk / 2**30:.3g} GiB"
                     looked = time.monotonic()
-        finally:  # also after Ctrl-C, which doesn't reach its session
+        finally:  # also after Ctrl-C, which does not reach its session
             end(process)
         seconds = time.monotonic() - start
         reader.join(1)
@@ -251,7 +251,7 @@ def _start(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            pass_fds=pass_fds,  # none where the system has no such thing
+            pass_fds=pass_fds,  # none if the system does not support it
         )
     except OSError as error:
         raise SubmissionError(f"decode can't be started ({error.strerror}).") from error
@@ -282,7 +282,7 @@ def _configuration(
 def _start_behind(
     walls: dict[str, Any], folder: Path, environment: dict[str, str]
 ) -> tuple["subprocess.Popen[bytes]", dict[str, str]]:
-    """Start a command; the limits that can't be enforced, and why."""
+    """Start a command, and return the limits that can't be enforced, with the reasons."""
     read, write = os.pipe()
     with os.fdopen(read, "rb") as report:
         starter = [sys.executable, "-I", "-S", sandbox.__file__, json.dumps({**walls, "report": write})]
@@ -311,7 +311,7 @@ _ASK = (
 
 
 def _seen(environment: dict[str, str]) -> list[str]:
-    """What a decoder may read: the system's libraries, the interpreter, the environment's packages."""
+    """The paths that a decoder may read: the system's libraries, the interpreter, the environment's packages."""
     try:
         python = shutil.which("python3", path=environment["PATH"]) or "python3"
         done = subprocess.run([python, "-c", _ASK], env=environment, capture_output=True, check=True)

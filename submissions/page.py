@@ -1,4 +1,4 @@
-"""What a set of entries reached, as a page for the write-up."""
+"""A page with the results of a set of entries, for the write-up."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""A decoder under other conditions: what another machine may compute otherwise, as far as this one can show it."""
+"""Run a decoder under other conditions, to simulate the differences of another machine."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +10,12 @@ from codec.base import RGBImage
 SCRIPT = "perturbed.py"
 _THREADS = 3
 _NOISE = 8.0
-"""Units in the last place, relative to the largest value: what sums in another order make."""
+"""The noise in units in the last place, relative to the largest value, as from sums in another order."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """How a decoder is run."""
+    """A condition for running a decoder."""
 
     name: str
     threads: int = 2
@@ -39,12 +39,12 @@ CONDITIONS = (
 
 
 def write_script(folder: Path) -> None:
-    """Put what decodes under a condition beside a decoder's ``decode``."""
+    """Write a script that decodes under a condition to the folder of a decoder's ``decode``."""
     (folder / SCRIPT).write_text(_SCRIPT)
 
 
 def difference(one: RGBImage, other: RGBImage) -> tuple[int, float]:
-    """The largest difference of samples of images of one size, and how many pixels differ, 0 to 1."""
+    """The largest difference of samples between images of equal size, and the share of different pixels, 0 to 1."""
     apart = np.abs(one.astype(np.int16) - other)
     return int(apart.max()), float((apart.max(axis=2) > 0).mean())
 

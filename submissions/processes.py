@@ -1,4 +1,4 @@
-"""A program with all that it started, as Linux tells of them: the memory that it takes, a limit on it, an end."""
+"""A program with all its child processes on Linux: measure their memory, limit it, and end them."""
 
 import contextlib
 import os
@@ -17,11 +17,11 @@ from codec.workers import end_group
 _TRIES = 100
 _MOST_PROCESSES = 4096
 _TEMPORARY = ("/dev/shm", "/tmp")
-"""Folders in memory, behind walls."""
+"""Folders in memory, inside the sandbox."""
 
 
 def descendants(process: int) -> list[psutil.Process]:
-    """The processes below one that haven't ended, whatever sessions they have made."""
+    """The running descendants of a process, in any session."""
     found = []
     with contextlib.suppress(psutil.Error):
         for one in psutil.Process(process).children(recursive=True):
@@ -32,8 +32,8 @@ def descendants(process: int) -> list[psutil.Process]:
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """End a program that leads a session, and all that it started."""
-    for _ in range(_TRIES):  # what is started meanwhile is found the next time
+    """End a program that leads a session, with all its child processes."""
+    for _ in range(_TRIES):  # processes that are started in the meantime are found the next time
         alive = descendants(process.pid)
         for child in alive:
             with contextlib.suppress(psutil.Error):
@@ -46,9 +46,9 @@ def end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def memory_of(process: int) -> int:
-    """Bytes that a program takes with all that it started: each its share of what they share, and files in memory.
+    """Bytes of a program with all its child processes: proportional shares of shared memory, and files in memory.
 
-    More processes than anyone needs count as all memory.
+    An excessive number of processes counts as all memory.
     """
     below = descendants(process)
     if len(below) > _MOST_PROCESSES:
@@ -72,7 +72,7 @@ def memory_of(process: int) -> int:
 
 
 def _in_temporary(processes: list[int]) -> int:
-    """Bytes of the files in their folders in memory, which are others than this process's."""
+    """Bytes of the files in their folders in memory, which differ from those of this process."""
     own = {Path(folder).stat().st_dev for folder in _TEMPORARY if Path(folder).is_dir()}
     sizes: dict[int, int] = {}
     for process in processes:
@@ -87,7 +87,7 @@ def _in_temporary(processes: list[int]) -> int:
 
 
 def _measure_mapped(processes: list[int]) -> int:
-    """How much of these files their shares of memory count already."""
+    """The part of these files that is already counted in their memory."""
     total = 0
     for process in processes:
         with contextlib.suppress(OSError, IndexError, ValueError):
@@ -102,17 +102,17 @@ def _measure_mapped(processes: list[int]) -> int:
 
 
 class MemoryGroup(NamedTuple):
-    """A control group of the kernel's with a limit on memory."""
+    """A control group with a memory limit."""
 
     folder: Path
 
     @property
     def processes(self) -> Path:
-        """The file that a process's number is written to, so that it and all that it starts belong here."""
+        """The file for process ids: a process whose id is written there belongs to the group with its children."""
         return self.folder / "cgroup.procs"
 
     def ran_out(self) -> bool:
-        """Whether the kernel has ended a process, since there was no more memory."""
+        """Whether the kernel has ended a process for lack of memory."""
         for name in ("memory.events", "memory.oom_control"):
             with contextlib.suppress(OSError):
                 for line in (self.folder / name).read_text().splitlines():
@@ -123,7 +123,7 @@ class MemoryGroup(NamedTuple):
 
 @contextlib.contextmanager
 def memory_group(memory: int) -> Iterator[MemoryGroup | None]:
-    """A control group for so many bytes, where one may be made."""
+    """A control group with a memory limit, if one can be created."""
     group = None
     for parent, limit, others in _parents():
         folder = parent / f"allocator-verify-{os.getpid()}-{secrets.token_hex(4)}"
@@ -134,7 +134,7 @@ def memory_group(memory: int) -> Iterator[MemoryGroup | None]:
         try:
             (folder / limit).write_text(str(memory))
             for name, value in others.items():
-                with contextlib.suppress(OSError):  # there is no swap, or it isn't counted
+                with contextlib.suppress(OSError):  # there is no swap, or it is not counted
                     (folder / name).write_text(str(memory if value is None else value))
             group = MemoryGroup(folder)
             break
@@ -148,7 +148,7 @@ def memory_group(memory: int) -> Iterator[MemoryGroup | None]:
 
 
 def _remove(folder: Path) -> None:
-    for _ in range(_TRIES):  # until the last process has left
+    for _ in range(_TRIES):  # until the last process has ended
         try:
             folder.rmdir()
             return
@@ -159,7 +159,7 @@ def _remove(folder: Path) -> None:
 
 
 def _parents() -> Iterator[tuple[Path, str, dict[str, int | None]]]:
-    """Where a group may be made; its file for the limit, and others with a value (None: the limit)."""
+    """The parent folder for a group; its file for the limit, and others with their values (None: the limit)."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         mounts = [line.split(" ") for line in Path("/proc/self/mountinfo").read_text().splitlines()]
         for line in Path("/proc/self/cgroup").read_text().splitlines():

@@ -26,9 +26,9 @@ __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Run the command line and exit: with 0; 1 where a check failed or images were left out; 2 after a mistake.
+    """Run the command line and exit with 0; with 1 if a check failed or images were left out; with 2 after an error.
 
-    A mistake is one sentence on stderr. An interrupt is 130, and a closed pipe 141, as shells count the signals.
+    An error is one sentence on stderr. An interrupt gives 130 and a closed pipe 141, as in shells.
     """
     code: str | int | None
     debug = DEBUG in sys.argv
@@ -36,7 +36,9 @@ def main() -> None:
     try:
         code = app(standalone_mode=True)
     except SystemExit as left:
-        by_pipe = isinstance(left.__context__, BrokenPipeError)  # what prints makes a plain failure of it
+        by_pipe = isinstance(
+            left.__context__, BrokenPipeError
+        )  # printing functions convert it to an ordinary failure
         code = 141 if by_pipe else left.code
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
@@ -51,13 +53,13 @@ def main() -> None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would flush again, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would flush again, and print an error
         code = code or 141
     sys.exit(code)
 
 
 def _options(hint: Mapping[str, str | bool]) -> Iterator[str]:
-    """The options of commands that an error hints at, in brackets."""
+    """The options in an error's hint, in brackets."""
     options = []
     for name, value in hint.items():
         flag = f"--{name.replace('_', '-')}"
@@ -67,7 +69,7 @@ def _options(hint: Mapping[str, str | bool]) -> Iterator[str]:
 
 
 def _sentence(error: Exception) -> str:
-    """What a person is told; whatever isn't meant for one goes on as a traceback."""
+    """The message for the user; other errors are raised with a traceback."""
     from codec.base import UserError
 
     if isinstance(error, UserError):

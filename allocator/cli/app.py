@@ -1,4 +1,4 @@
-"""The command-line application and what its commands share."""
+"""The command-line application, and the shared parts of its commands."""
 
 import contextlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ JOBS = {
     "Ship": ("optimize", "export", "submit", "verify"),
     "Codecs and training": ("codecs", "encode", "decode", "bank", "train"),
 }
-"""The commands by what they are for, in the order of the help and of the documentation."""
+"""The commands by job, in the order of the help and the documentation."""
 
 
 class _ByJob(TyperGroup):
@@ -34,7 +34,7 @@ class _ByJob(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         longest = max(len(name) for group in JOBS.values() for name in group)
-        limit = formatter.width - 6 - longest  # as without headings
+        limit = formatter.width - 6 - longest  # as in a group without headings
         for job, names in JOBS.items():
             with formatter.section(job):
                 formatter.write_dl(
@@ -117,15 +117,15 @@ def main_options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Options of all commands; `main` takes `--debug` out before commands see it."""
+    """Options of all commands; `main` removes `--debug` before commands are parsed."""
 
 
 def codec_names(typed: Sequence[str] | None, held: Collection[str] = ()) -> list[str]:
-    """The names, as tables hold them, of codecs that somebody typed; whole specifications become known by them.
+    """The names in tables of codecs that the user typed; specifications are registered under these names.
 
     Args:
         typed: names, or `NAME=SPECIFICATION`.
-        held: names in a table, among which those of older versions are whole specifications.
+        held: names in a table, which may be whole specifications in tables of older versions.
     """
     from codec.registry import get_codec, is_specification
     from codec.trust import note_typed
@@ -142,7 +142,7 @@ def codec_names(typed: Sequence[str] | None, held: Collection[str] = ()) -> list
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """Where tables and progress go."""
+    """The consoles for tables and progress."""
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
@@ -150,7 +150,7 @@ def console(*, stderr: bool = False) -> "Console":
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block as an exception does, so that it cleans up behind itself."""
+    """Convert SIGTERM and SIGHUP to an exception in the block, so that it cleans up."""
     import signal
     import threading
 
@@ -170,7 +170,7 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def use_weights(paths: list[Path] | None) -> None:
-    """Hand files and folders of weights on to the metrics of this and all worker processes."""
+    """Pass files and folders of weights to the metrics of this process and all workers."""
     import os
 
     if paths:
@@ -178,19 +178,20 @@ def use_weights(paths: list[Path] | None) -> None:
 
 
 def echo(text: str, err: bool = False) -> None:
-    """Print a line, with what would act on a terminal escaped."""
+    """Print a line, with control characters escaped."""
     from codec.base import shown
 
     typer.echo(shown(text), err=err)
 
 
 def emit(result: Mapping[str, Any], *text: "RenderableType", as_json: bool) -> None:
-    """Print what a command found: its text for people, or all of it as one JSON document on a line.
+    """Print the result of a command: as text, or as one JSON document on one line.
 
     Args:
-        result: names to numbers, texts, paths, lists, named tuples, dataclasses. What isn't finite becomes null.
-        text: strings, a line or several each, and tables.
-        as_json: what `--json` says.
+        result: maps names to numbers, texts, paths, lists, named tuples, dataclasses. Values that are not finite
+            become null.
+        text: strings of one or more lines, and tables.
+        as_json: the value of `--json`.
     """
     import json
     import sys
@@ -233,12 +234,12 @@ _GAP = 2  # between columns
 
 
 def note(text: str) -> None:
-    """Tell what doesn't belong to the result, on stderr."""
+    """Print a message on stderr that is not part of the result."""
     console(stderr=True).print(marked("note", f": {text}", "yellow"), soft_wrap=True)
 
 
 def marked(word: str, text: str, style: str) -> "Text":
-    """A line that begins with a word which its colour only repeats."""
+    """A line with a coloured first word; the colour repeats the word's meaning."""
     from rich.text import Text
 
     from codec.base import shown
@@ -247,9 +248,9 @@ def marked(word: str, text: str, style: str) -> "Text":
 
 
 def grid(heads: Sequence[str], rows: Iterable[Sequence[str]], title: str = "", keys: int = 1) -> "RenderableType":
-    """A table as wide as the terminal at most, with numbers to the right and headings broken at spaces.
+    """A table that fits the terminal, with right-aligned numbers and headings broken at spaces.
 
-    Columns of numbers that find no room go on in a table below, where the first ``keys`` columns are repeated.
+    Columns that do not fit continue in a table below, which repeats the first ``keys`` columns.
     """
     from rich import box
     from rich.cells import cell_len
@@ -287,10 +288,10 @@ def grid(heads: Sequence[str], rows: Iterable[Sequence[str]], title: str = "", k
 
 
 def write_frame(frame: "pd.DataFrame", out: Path) -> None:
-    """Write a data frame, whole or not at all.
+    """Write a data frame, never in part.
 
     Raises:
-        AllocatorError: the file's ending is neither .csv nor .parquet.
+        AllocatorError: the file's suffix is neither .csv nor .parquet.
         CodecError: it can't be written.
     """
     import io

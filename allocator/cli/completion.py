@@ -1,11 +1,11 @@
-"""Values that the shell completes. A name that can't be looked up is no reason to disturb someone who is typing."""
+"""Values that the shell completes. Errors while looking up names are ignored, so that they do not disturb typing."""
 
 import contextlib
 from collections.abc import Iterable
 
 
 def codec_names(incomplete: str) -> list[str]:
-    """Those that are known on this machine."""
+    """The codecs of this machine."""
     with contextlib.suppress(Exception):
         from codec.registry import names
 
@@ -14,7 +14,7 @@ def codec_names(incomplete: str) -> list[str]:
 
 
 def metric_names(incomplete: str) -> list[str]:
-    """Those that are registered."""
+    """The registered metrics."""
     with contextlib.suppress(Exception):
         from codec.entry_points import registered
 
@@ -23,7 +23,7 @@ def metric_names(incomplete: str) -> list[str]:
 
 
 def solver_names(incomplete: str) -> list[str]:
-    """PuLP's that are installed."""
+    """The installed PuLP solvers."""
     with contextlib.suppress(Exception):
         from allocator.solver.pulp_solvers import list_solvers
 
@@ -32,7 +32,7 @@ def solver_names(incomplete: str) -> list[str]:
 
 
 def edition_names(incomplete: str) -> list[str]:
-    """The challenge's."""
+    """The editions of the challenge."""
     with contextlib.suppress(Exception):
         from submissions.edition import edition_names as known
 
@@ -41,7 +41,7 @@ def edition_names(incomplete: str) -> list[str]:
 
 
 def recipe_names(incomplete: str) -> list[str]:
-    """Those that come with this package; their module loads torch, which takes too long here."""
+    """The included recipes; their module is not imported, because it loads torch, which takes too long here."""
     with contextlib.suppress(Exception):
         from importlib.resources import files
 
@@ -53,7 +53,7 @@ def recipe_names(incomplete: str) -> list[str]:
 
 
 def bank_names(incomplete: str) -> list[str]:
-    """Those that are known by name."""
+    """The banks that are known by name."""
     with contextlib.suppress(Exception):
         from codec.bank_folders import bank_folders
 

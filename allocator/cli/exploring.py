@@ -1,4 +1,4 @@
-"""The command that serves a page on which an allocation is solved again as its controls move."""
+"""The command that serves a page to explore allocations."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,7 +29,7 @@ def explore(
 ) -> None:
     """Explore allocations on a page that solves while its controls move.
 
-    The page is served to this machine alone, until the command is interrupted. The options say where it starts.
+    The page is served to this machine only, until the command is interrupted. The options set its initial state.
     """
     import sys
     import threading

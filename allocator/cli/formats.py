@@ -1,4 +1,4 @@
-"""How tables of results are written: as text, CSV, Markdown or LaTeX."""
+"""The output formats of result tables: text, CSV, Markdown or LaTeX."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class FormatName(StrEnum):
-    """How tables are written."""
+    """An output format."""
 
     text = "text"
     csv = "csv"

@@ -35,7 +35,7 @@ TARGETS = "Target rate in bits per pixel; repeatable. Default: 0.075, 0.15 and 0
 
 
 def takes_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command, whose first parameter is of a dataclass of options, that class's options."""
+    """Add the options of a dataclass to a command whose first parameter has that class."""
     shared = inspect.signature(kind).parameters
 
     def take(command: Callable[..., None]) -> Callable[..., None]:
@@ -54,7 +54,7 @@ def takes_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[.
 
 
 def split(texts: Sequence[str] | None) -> list[str]:
-    """Values that may be typed with commas between, one by one."""
+    """Split values that may be separated by commas."""
     return ",".join(texts).split(",") if texts else []
 
 
@@ -69,7 +69,7 @@ def metric_option(help: str, metavar: str = "NAME") -> Any:
 
 
 def objective_option() -> Any:
-    """What is optimised."""
+    """The objective."""
     return typer.Option(
         "--objective", metavar="METRIC[:WEIGHT]", help=OBJECTIVE, autocompletion=completion.metric_names
     )

@@ -39,7 +39,7 @@ Metrics = Annotated[
 
 @dataclass
 class FigureOptions:
-    """What is drawn, and how it looks: the options that all figures share."""
+    """The options that all figures share: contents and style."""
 
     table: TableFile
     out: Annotated[
@@ -76,7 +76,7 @@ class FigureOptions:
         most_bpp: float | None = None,
         **options: Any,
     ) -> None:
-        """Draw a kind of figure with more options of its own, and tell what it holds."""
+        """Draw a kind of figure with its own options, and print its contents."""
         import allocator as al
 
         look = al.Look(self.columns, self.serif, self.font_size, least_bpp, most_bpp)

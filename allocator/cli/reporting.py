@@ -1,4 +1,4 @@
-"""The command that makes a page to look at."""
+"""The command that writes the report."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Commands that allocate: solve and frontier; and the options that all commands share which allocate."""
+"""Commands that allocate (solve and frontier), and the options of all allocating commands."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class MethodName(StrEnum):
-    """How an allocation is found."""
+    """The method of solving."""
 
     exact = "exact"
     pulp = "pulp"
@@ -30,7 +30,7 @@ def option(*names: str, metavar: str | None = None, help: str, **more: Any) -> A
 
 @dataclass
 class SolveOptions:
-    """What is to be solved: the options that `solve` and `submit` share."""
+    """The options of the problem, which `solve` and `submit` share."""
 
     table: TableFile
     target: Annotated[
@@ -144,7 +144,7 @@ class SolveOptions:
     ] = 60.0
 
     def read(self) -> "Problem":
-        """The problem that they make of the table."""
+        """Read the problem from the table."""
         from allocator.objective import read_weights, with_weights
         from allocator.problem import Problem
         from allocator.tables import Table
@@ -171,13 +171,13 @@ class SolveOptions:
             )
 
     def allocations(self) -> "list[Allocation]":
-        """One for each target, and one for the budget in bytes."""
+        """Budgets for each target, and for the budget in bytes."""
         problem = self.read()
         return [problem.allocate(budget) for budget in problem.budgets(self.target or (), self.budget)]
 
 
 takes_problem = takes_options(SolveOptions)
-"""Gives a command the options of a problem."""
+"""Add the options of a problem to a command."""
 
 
 @app.command(epilog="Example: `allocator solve run.db --target 0.15 --out allocation.csv`")

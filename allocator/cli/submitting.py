@@ -1,4 +1,4 @@
-"""Commands that make entries of the challenge, and prove them."""
+"""Commands that write entries of the challenge, and verify them."""
 
 from enum import StrEnum
 from pathlib import Path

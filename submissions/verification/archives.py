@@ -1,4 +1,4 @@
-"""A submission's files, copied to a fresh folder and compared with what the manifest pins before they are parsed."""
+"""Copy a submission's files to a new folder, and compare their SHA-256 with the manifest before parsing them."""
 
 import contextlib
 import hashlib
@@ -28,16 +28,16 @@ class Opened:
 
     manifest: Manifest
     codecs: dict[str, Codec | None]
-    """By name; None for those that aren't known here, such as an entrant's model."""
+    """The codecs by name; None for those that are unknown here, such as an entrant's model."""
     rules: Edition
-    """The rules that hold."""
+    """The applicable rules."""
     scratch: Path
-    """The fresh folder."""
+    """The new folder."""
     archive: Path
-    """The data archive's copy."""
+    """The copy of the data archive."""
     streams: Streams
     decoder: Path | None
-    """The decoder archive's copy, if there is one."""
+    """The copy of the decoder archive, if there is one."""
 
     def file_name(self, entry: Entry) -> str:
         """An image's bitstream in the data archive."""
@@ -45,7 +45,7 @@ class Opened:
         return entry.name + (entry.suffix or (codec.suffix if codec else ""))
 
     def specifications(self, names: Iterable[str]) -> list[str]:
-        """Codecs' names as another process understands them: models with their specifications."""
+        """Names of codecs for another process: models with their specifications."""
         models = {name: getattr(codec, "specification", None) for name, codec in self.codecs.items()}
         return [f"{name}={models[name]}" if models[name] and models[name] != name else name for name in names]
 
@@ -54,8 +54,8 @@ def open_submission(folder: Path, manifest: Manifest, rules: Edition, scratch: P
     """Copy both archives and open the copies.
 
     Raises:
-        SubmissionError: one is missing, damaged or too large, or the decoder isn't the manifest's.
-        CodecError: a codec isn't known here, and the decoder doesn't bring it.
+        SubmissionError: one is missing, damaged or too large, or the decoder differs from the manifest's.
+        CodecError: a codec is unknown here, and the decoder does not include it.
     """
     codecs = _find_codecs(manifest)
     archive = _copy_archive(folder, manifest, scratch, verdict)
@@ -66,7 +66,7 @@ def open_submission(folder: Path, manifest: Manifest, rules: Edition, scratch: P
 
 
 def check_streams(opened: Opened, verdict: Verdict) -> None:
-    """Compare every bitstream with what the manifest pins."""
+    """Compare the SHA-256 of every bitstream with the manifest."""
     streams = opened.streams
     if streams.spare:
         verdict.failures.append(f"{ARCHIVE}: has {streams.spare:,} bytes that belong to no bitstream.")
@@ -82,11 +82,11 @@ def check_streams(opened: Opened, verdict: Verdict) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder in which a stranger's program may have made others, however deep and whatever their modes."""
+    """Remove a folder in which an untrusted program may have created others, of any depth and with any modes."""
     folders, left = [], [folder]
     while left:
         folders.append(left.pop())
-        with contextlib.suppress(OSError):  # paths grow too long for the system: `rm` goes down step by step
+        with contextlib.suppress(OSError):  # paths may be too long for the system: `rm` descends step by step
             folders[-1].chmod(0o700)
             left += [Path(entry.path) for entry in os.scandir(folders[-1]) if entry.is_dir(follow_symlinks=False)]
     if shutil.which("rm"):
@@ -108,7 +108,7 @@ def _find_codecs(manifest: Manifest) -> dict[str, Codec | None]:
 
 
 def _copy(source: Path, target: Path, most: int) -> tuple[int, str]:
-    """Copy a file of at most so many bytes; its size and SHA-256."""
+    """Copy a file of limited size; return its size and SHA-256."""
     try:
         if not source.is_file():
             raise SubmissionError(f"{source}: there is no such file.")
@@ -128,8 +128,8 @@ def _copy(source: Path, target: Path, most: int) -> tuple[int, str]:
 
 
 def _copy_archive(folder: Path, manifest: Manifest, scratch: Path, verdict: Verdict) -> Path:
-    """The data archive's copy, which is as the manifest pins it, or the failure says so."""
-    # without a pin: the bitstreams, and for each two headers and two names
+    """Copy the data archive, and add a failure if it differs from the manifest."""
+    # without a SHA-256: the bitstreams, and for each two headers and two names
     most = manifest.archive_bytes or manifest.bytes + sum(256 + 8 * len(entry.name) for entry in manifest.entries)
     archive = scratch / ARCHIVE
     size, digest = _copy(folder / ARCHIVE, archive, most + (1 << 20))

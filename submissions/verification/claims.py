@@ -1,4 +1,4 @@
-"""What a manifest says, compared with what doesn't come from it: rules, target list and table."""
+"""Compare a manifest with independent sources: rules, required images and table."""
 
 import contextlib
 import math
@@ -21,11 +21,11 @@ from submissions.manifest import FIRST_WEIGHTED, Entry, Manifest
 from submissions.verification.archives import Opened
 from submissions.verification.verdict import Verdict, cite
 
-_TOLERANCE = 1e-4  # of the objective's value, relative
+_TOLERANCE = 1e-4  # relative tolerance of the objective's value
 
 
 def find_rules(manifest: Manifest, wanted: Edition | None, verdict: Verdict) -> Edition:
-    """The rules that hold: of the wanted edition, else of the named one, else the manifest's within usual limits."""
+    """The applicable rules: the requested edition, the one in the manifest, or the manifest's own within limits."""
     edition = wanted
     if edition is None and manifest.edition in edition_names():
         edition = find_edition(manifest.edition)
@@ -57,7 +57,7 @@ def find_rules(manifest: Manifest, wanted: Edition | None, verdict: Verdict) -> 
 
 
 def check_budget(manifest: Manifest, rules: Edition, verdict: Verdict) -> None:
-    """Compare what counts with what the rules give these images."""
+    """Compare the bytes that count with the limit of the rules for these images."""
     target = Fraction(str(manifest.target_bpp))
     if manifest.rule == "mean":
         rates = (Fraction(8 * entry.bytes, entry.width * entry.height) for entry in manifest.entries)
@@ -71,7 +71,7 @@ def check_budget(manifest: Manifest, rules: Edition, verdict: Verdict) -> None:
     except SubmissionError as error:
         verdict.failures.append(str(error))
         return
-    # without an edition a budget is rounded down, or was given in bytes and the rate follows from it
+    # without an edition, a budget is rounded down, or was given in bytes and determines the rate
     own = rules.name not in edition_names() and not rules.targets
     if claimed != cap and not (own and abs(claimed - target * manifest.pixels / 8) <= 1):
         verdict.failures.append(
@@ -88,11 +88,11 @@ def check_table(opened: Opened, given: Path | None, verdict: Verdict) -> set[str
 
     Args:
         opened: the submission.
-        given: the table; by default the one that the manifest names, if it is there.
-        verdict: what is found is added to it.
+        given: the table; by default the one that the manifest names, if it exists.
+        verdict: receives the findings.
 
     Returns:
-        The names of the images whose bitstream is the table's.
+        The names of the images whose bitstream is that of the table.
 
     Raises:
         AllocatorError: the given table can't be read.
@@ -153,7 +153,7 @@ def check_table(opened: Opened, given: Path | None, verdict: Verdict) -> set[str
 
 
 def _differing(entry: Entry, codec: str, point: Point) -> list[str]:
-    """The fields in which an entry isn't as its table has it."""
+    """The fields in which an entry differs from the table."""
     theirs = {
         "codec": codec,
         "level": point.level,
@@ -166,7 +166,7 @@ def _differing(entry: Entry, codec: str, point: Point) -> list[str]:
 
 
 def check_claims(manifest: Manifest, verdict: Verdict) -> None:
-    """Compare the manifest's rate and objective with what follows from its entries."""
+    """Compare the manifest's rate and objective with those of its entries."""
     rates = [8 * entry.bytes / (entry.width * entry.height) for entry in manifest.entries]
     bpp = 8 * manifest.bytes / manifest.pixels if manifest.rule == "pooled" else math.fsum(rates) / len(rates)
     if not math.isclose(bpp, manifest.bpp, rel_tol=1e-9):
@@ -186,7 +186,7 @@ def check_claims(manifest: Manifest, verdict: Verdict) -> None:
 
 
 def check_names(manifest: Manifest, names: Iterable[str], of: str, verdict: Verdict) -> None:
-    """Compare the entries' names with those that there have to be."""
+    """Compare the entries' names with the required ones."""
     own, wanted = {entry.name for entry in manifest.entries}, set(names)
     if wanted - own:
         verdict.failures.append(f"{len(wanted - own):,} images {of} are missing: {cite(wanted - own)}.")
@@ -195,7 +195,7 @@ def check_names(manifest: Manifest, names: Iterable[str], of: str, verdict: Verd
 
 
 def _value(manifest: Manifest) -> float | None:
-    """The objective's value, from its label and the entries' metrics; None where they don't tell."""
+    """The objective's value, from its label and the entries' metrics; None if they are not sufficient."""
     import pandas as pd
 
     mixture = manifest.objective.removesuffix(WEIGHTED)

@@ -1,4 +1,4 @@
-"""What a decoder wrote, compared with what was measured: pixels, and metrics where originals are at hand."""
+"""Compare a decoder's output with the measurements: pixels, and metrics if originals are available."""
 
 import io
 import os
@@ -20,20 +20,20 @@ from submissions.verification.archives import Opened
 from submissions.verification.runs import HERE, SERVER, Environment, decode_here, last_words, run_perturbed
 from submissions.verification.verdict import Verdict, cite
 
-_TOLERANCE = 1e-4  # of metric values, relative: other processors sum in another order
-_MOST_STEPS = 1  # between machines, of pixels whose codec doesn't promise exact ones
+_TOLERANCE = 1e-4  # relative tolerance of metric values: other processors sum in another order
+_MOST_STEPS = 1  # tolerance between machines for pixels whose codec does not guarantee exact ones
 _UNFOLLOWED = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-"""No link is followed, and no pipe waited for."""
+"""Flags to open a file without following links or waiting for pipes."""
 
 
 def check_images(opened: Opened, targets: dict[str, str | None] | None, known: set[str], verdict: Verdict) -> None:
-    """Compare every pixel and, where originals are at hand, metrics.
+    """Compare every pixel and, if originals are available, metrics.
 
     Args:
-        opened: the submission, decoded.
-        targets: the target list: names to where originals are, if anywhere.
-        known: names of the images whose bitstream is the table's.
-        verdict: what is found is added to it.
+        opened: the decoded submission.
+        targets: the required images: maps names to the paths of originals, if known.
+        known: names of the images whose bitstream is that of the table.
+        verdict: receives the findings.
     """
     manifest, codecs = opened.manifest, opened.codecs
     metrics = _metrics(manifest, verdict)
@@ -63,7 +63,7 @@ def check_images(opened: Opened, targets: dict[str, str | None] | None, known: s
             f"metrics of {len(absent):,} images: their originals aren't at hand (give the images): {cite(absent)}."
         )
     _check_near(opened, near, verdict)
-    # without a pin both decoders may have decoded another image's bitstream
+    # without a SHA-256, both decoders may have decoded another image's bitstream
     pinned = {entry.name for entry in manifest.entries if entry.stream_sha256}
     unsure = [entry.name for entry in near if entry.name not in pinned | known | remeasured]
     if unsure:
@@ -82,7 +82,7 @@ def check_images(opened: Opened, targets: dict[str, str | None] | None, known: s
 
 
 def check_perturbed(opened: Opened, decoder: Path, environment: Environment, verdict: Verdict) -> None:
-    """Whether images are decoded to (nearly) the same pixels where floating-point sums end otherwise."""
+    """Check that images decode to (nearly) the same pixels with different floating-point sums."""
     entries = opened.manifest.entries
     for i, condition in enumerate(CONDITIONS):
         name = f"perturbed-{i}"
@@ -117,7 +117,7 @@ def check_perturbed(opened: Opened, decoder: Path, environment: Environment, ver
 
 
 def _check_near(opened: Opened, entries: Sequence[Entry], verdict: Verdict) -> None:
-    """Whether pixels differ from what this project decodes by no more than machines may."""
+    """Whether pixels differ from this project's result by no more than machines may differ."""
     if not entries:
         return
     archive = opened.scratch / "near.zip"
@@ -146,7 +146,7 @@ def _metrics(manifest: Manifest, verdict: Verdict) -> dict[str, Metric]:
 
 
 def _read_decoded(folder: Path, entry: Entry, verdict: Verdict) -> RGBImage | None:
-    """What was decoded, if it is an RGB PNG of the image's size; a link, a pipe or a bomb is not followed."""
+    """Read a decoded image if it is an RGB PNG of the image's size; links, pipes and bombs are refused."""
     most = 3 * entry.width * entry.height * 9 // 8 + (1 << 20)
     path = folder
     try:
@@ -163,7 +163,7 @@ def _read_decoded(folder: Path, entry: Entry, verdict: Verdict) -> RGBImage | No
             size, mode = image.size, image.mode
             if (size, mode) == ((entry.width, entry.height), "RGB"):
                 return np.asarray(image).copy()
-    except Exception:  # Pillow raises almost anything on damaged input
+    except Exception:  # Pillow raises many kinds of exceptions on damaged input
         verdict.failures.append(f"{entry.name}: was not decoded.")
         return None
     verdict.failures.append(f"{entry.name}: decodes to {size[0]}x{size[1]} pixels, mode {mode}.")
@@ -171,7 +171,7 @@ def _read_decoded(folder: Path, entry: Entry, verdict: Verdict) -> RGBImage | No
 
 
 def _original(entry: Entry, images: dict[str, str | None] | None, verdict: Verdict) -> RGBImage | None:
-    """The original, where it is at hand."""
+    """The original, if available."""
     given = (images or {}).get(entry.name)
     try:
         original = read_image(given) if given else read_stored_image(entry.path)
@@ -187,7 +187,7 @@ def _original(entry: Entry, images: dict[str, str | None] | None, verdict: Verdi
 def _check_metrics(
     entry: Entry, original: RGBImage, decoded: RGBImage, metrics: dict[str, Metric], verdict: Verdict
 ) -> bool:
-    """Whether there was a metric to measure again."""
+    """Measure metrics again; returns whether there was one."""
     names = [name for name in metrics if name in entry.metrics]
     for name in names:
         value = metrics[name].compare(metrics[name].reference(original), decoded)

@@ -1,4 +1,4 @@
-"""The decoder's runs: as on the server, under other conditions, and by this project."""
+"""The runs of the decoder: as on the server, under other conditions, and with this project's codecs."""
 
 import os
 import shutil
@@ -15,15 +15,15 @@ from submissions.verification.archives import Opened
 from submissions.verification.verdict import Verdict
 
 SERVER, HERE = "server", "here"
-"""Folders: where the submission's decoder runs, and where this project decodes."""
+"""The folders in which the submission's decoder and this project decode."""
 _DECODED_BYTES, _SPARE_DISK = 8, 4 << 30
-"""What a decoder may write: so many bytes a pixel, and some more."""
+"""The limit on a decoder's output: bytes per pixel, and a constant."""
 Environment = Callable[[Path], dict[str, str]]
-"""Makes the server's environment in an empty folder; gives its variables."""
+"""Creates the server's environment in an empty folder, and returns its variables."""
 
 
 def run_decoder(opened: Opened, decoder: Path, environment: Environment, verdict: Verdict) -> None:
-    """Run ``./decode`` of a decoder's archive in the folder :data:`SERVER`, as the server would."""
+    """Run ``./decode`` of a decoder archive in the folder :data:`SERVER`, like the server."""
     folder = _unpack(opened, decoder, SERVER)
     run = watch(
         folder,
@@ -38,7 +38,7 @@ def run_decoder(opened: Opened, decoder: Path, environment: Environment, verdict
 def run_perturbed(
     opened: Opened, decoder: Path, environment: Environment, condition: Condition, folder: str
 ) -> Watched:
-    """Run a decoder under another condition, in a folder of its own."""
+    """Run a decoder under another condition, in its own folder."""
     place = _unpack(opened, decoder, folder)
     write_script(place)
     variables = environment(opened.scratch / f"{folder}-environment") | condition.variables
@@ -46,7 +46,7 @@ def run_perturbed(
 
 
 def decode_here(opened: Opened, archive: Path, folder: str, codecs: Iterable[str], verdict: Verdict) -> None:
-    """Decode a data archive by this project into a folder, in a process of its own within the limits."""
+    """Decode a data archive with this project's codecs into a folder, in a separate process within the limits."""
     target = str(opened.scratch / folder / "images")
     names = opened.specifications(codecs)
     command = [sys.executable, "-P", "-m", "submissions.decode", str(archive), target, *names]
@@ -55,12 +55,12 @@ def decode_here(opened: Opened, archive: Path, folder: str, codecs: Iterable[str
 
 
 def last_words(run: Watched) -> str:
-    """What a run that failed said at its end."""
+    """The last message of a failed run."""
     return (run.errors or ["it was killed."])[-1]
 
 
 def _unpack(opened: Opened, decoder: Path, folder: str) -> Path:
-    """A decoder beside the data, in a folder of its own."""
+    """Unpack a decoder with the data in its own folder."""
     place = opened.scratch / folder
     place.mkdir()
     extract(decoder, place)
@@ -74,7 +74,7 @@ def _limits(opened: Opened) -> dict[str, Any]:
 
 
 def _note_failures(run: Watched, what: str, verdict: Verdict) -> None:
-    if run.code == 1 and run.errors:  # a line for each image
+    if run.code == 1 and run.errors:  # one line for each image
         verdict.failures += run.errors
     elif run.code != 0:
         verdict.failures.append(f"{what} failed: {last_words(run)}")

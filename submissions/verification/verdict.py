@@ -1,4 +1,4 @@
-"""What verification finds."""
+"""The result of verification."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,46 +10,46 @@ _MOST_NAMED = 5  # in one sentence
 
 @dataclass
 class Verdict:
-    """What verification found."""
+    """The findings of verification."""
 
     images: int
     bytes: int
-    """Of all bitstreams."""
+    """Bytes of all bitstreams."""
     archive_bytes: int
     budget_bytes: int | None
     count: str
-    """Whether the bytes of the ``streams`` or of the ``archive`` count."""
+    """What counts: the bytes of the ``streams`` or of the ``archive``."""
     megapixels: float
     watched: Watched | None = None
-    """How the submission's own decoder ran."""
+    """The run of the submission's own decoder."""
     confirmed: list[str] = field(default_factory=list)
-    """What was compared with something else than the manifest, for every image, and is as the manifest says."""
+    """Values that were checked for every image against an independent source, and match the manifest."""
     from_table: bool = False
-    """Whether that is what the table holds, and so what was measured."""
+    """Whether these values are those of the table, and therefore measured."""
     perturbed: list[str] = field(default_factory=list)
-    """What became of the images under each of the other conditions."""
+    """The results under each of the other conditions."""
     unchecked: list[str] = field(default_factory=list)
-    """What couldn't be checked, and why."""
+    """The checks that were not possible, and the reasons."""
     failures: list[str] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
-        """Whether all that was checked is as the manifest says."""
+        """Whether everything that was checked matches the manifest."""
         return not self.failures
 
     @property
     def unenforced(self) -> list[str]:
-        """Limits of the server that the decoder ran without, and why."""
+        """Limits of the server that were not enforced, and the reasons."""
         return self.watched.unenforced if self.watched else []
 
     @property
     def counted(self) -> int:
-        """Bytes of what counts."""
+        """The bytes that count."""
         return self.archive_bytes if self.count == "archive" else self.bytes
 
 
 def cite(names: Iterable[str]) -> str:
-    """Some of the names, and how many more there are."""
+    """Some of the names, and the number of others."""
     found = sorted(names)
     more = f" and {len(found) - _MOST_NAMED:,} more" if len(found) > _MOST_NAMED else ""
     return ", ".join(found[:_MOST_NAMED]) + more

@@ -173,7 +173,7 @@ def test_codecs_are_compared_and_drawn(table: Path, tmp_path: Path) -> None:
         assert found.at_targets["psnr"].tolist() == opened.at_targets([1.5])["psnr"].tolist()
         assert found.record()["anchor"] == "jpeg"
         assert "\\begin{tabular}" in found.tables()[0].latex()
-        assert found.tables()[1].markdown().startswith("Bjøntegaard's averages against jpeg")
+        assert found.tables()[1].markdown().startswith("Bjøntegaard averages against jpeg")
         look = al.Look(columns=2)
         assert opened.plot_frontier(tmp_path / "frontier.svg", [1.5], look=look).width_inches == look.width
         assert opened.plot_curves(tmp_path / "curves.svg", codecs=["webp"]).curves == ["webp"]
