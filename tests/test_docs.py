@@ -246,7 +246,7 @@ def parse(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
-def test_a_page_does_what_it_says(
+def test_every_block_of_a_page_runs(
     page: str, photos: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -260,7 +260,7 @@ def test_a_page_does_what_it_says(
         reader.read(block)
 
 
-def test_what_isnt_run_is_still_there() -> None:
+def test_excluded_commands_are_still_in_the_pages() -> None:
     there = {line for page in PAGES for block in blocks(page) if block.language == "bash" for line in lines(block)}
     assert NOT_RUN.keys() <= there
 

@@ -53,7 +53,7 @@ def test_streams_decode_as_when_they_were_written(stream: Path) -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
-def test_tables_hold_what_was_measured(release: Path, tmp_path: Path) -> None:
+def test_tables_contain_the_measurements(release: Path, tmp_path: Path) -> None:
     shutil.copy(release / "table.db", tmp_path)
     expected = pd.read_csv(release / "table.csv", dtype={"fingerprint": str, "setting": str})
     with al.open(tmp_path / "table.db") as table:
@@ -64,7 +64,7 @@ def test_tables_hold_what_was_measured(release: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
-def test_what_has_the_fingerprint_of_a_release_is_encoded_as_it_was(release: Path, tmp_path: Path) -> None:
+def test_points_with_the_fingerprint_of_a_release_encode_to_the_same_bytes(release: Path, tmp_path: Path) -> None:
     shutil.copy(release / "table.db", tmp_path)
     with al.open(tmp_path / "table.db") as table:
         for row in table.frame().to_dict("records"):
@@ -75,7 +75,7 @@ def test_what_has_the_fingerprint_of_a_release_is_encoded_as_it_was(release: Pat
 
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
-def test_recipes_mean_what_they_meant(release: Path) -> None:
+def test_old_recipes_keep_their_meaning(release: Path) -> None:
     expected = json.loads((release / "recipe.json").read_text())
     found = json.loads(json.dumps(dataclasses.asdict(read_recipe(release / "recipe.toml"))))
     assert _part_of(found, expected) == expected

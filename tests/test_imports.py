@@ -79,14 +79,14 @@ def test_no_module_imports_a_layer_above_its_own(module: str) -> None:
             assert not knows_all(other), other
 
 
-def test_there_is_no_circle_even_inside_functions() -> None:
+def test_there_are_no_circular_imports_even_inside_functions() -> None:
     graph = {module: {other for other in found if (module, other) not in DEFAULTS} for module, found in ALL.items()}
     circles = {module for module in graph if module in reached(graph[module], graph)}
     assert circles == set()
 
 
 @pytest.mark.parametrize("module", DECODERS_RUN)
-def test_what_decoders_run_reaches_nothing_that_packs_trains_or_connects(module: str) -> None:
+def test_decoding_modules_do_not_import_packing_training_or_networking(module: str) -> None:
     graph = {
         one: imported(one, inside_functions=False) - {"codec"} for one in MODULES
     }  # codec/__init__ only gathers names, and decoders' copy finds them when they are used

@@ -55,7 +55,7 @@ if __name__ == "__main__":
 """
 
 
-def test_the_main_job_needs_nothing_of_posix(photos: Path, tmp_path: Path) -> None:
+def test_the_main_workflow_does_not_need_posix(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_POSIX)
     (tmp_path / "job.py").write_text(JOB)
     root = Path(__file__).parent.parent

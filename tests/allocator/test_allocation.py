@@ -171,13 +171,13 @@ def test_an_unreachable_target_is_answered_with_a_reachable_one(table: Path) -> 
 
 
 @pytest.mark.parametrize("target", ["0", "-0.15", "nan", "inf", "fast", "", "1/0", "1e-99999999", "1e99999999"])
-def test_a_target_that_is_no_rate_is_refused(target: str, table: Path) -> None:
+def test_an_invalid_target_is_refused(target: str, table: Path) -> None:
     with pytest.raises(AllocationError, match="A target is a rate in bits per pixel above 0"):
         parse_target(target)
     assert run("solve", table, "--target", target).code == 2
 
 
-def test_missing_measurements_are_told(table: Path) -> None:
+def test_missing_measurements_are_reported(table: Path) -> None:
     with Table(table) as opened:
         frame = read_points(opened)
     budget = make_budget(frame, "pooled", target=Fraction(1))
@@ -186,7 +186,7 @@ def test_missing_measurements_are_told(table: Path) -> None:
         allocate(frame, budget, PSNR)
 
 
-def test_an_unfinished_table_is_told(photos: Path, tmp_path: Path) -> None:
+def test_an_unfinished_table_is_reported(photos: Path, tmp_path: Path) -> None:
     from allocator.tables import Member
     from codec import pixels_sha256, read_image
 

@@ -18,7 +18,7 @@ PUBLIC = """Allocation AllocatorError DecoderOptions FOOTNOTE Look MARK Problem 
 flatters get_metric open optimize solve sweep train verify""".split()
 
 
-def test_what_is_exported_is_there() -> None:
+def test_exported_names_exist() -> None:
     """Whoever adds or removes a name does it here too, knowingly: scripts rely on it."""
     assert sorted(al.__all__) == PUBLIC
     assert all(getattr(al, name) for name in PUBLIC)
@@ -46,7 +46,7 @@ print(len(codec.get("webp").encode("photos/coffee.png", level=3)))
 """
 
 
-def test_a_script_without_a_guard_does_the_whole_job(photos: Path, tmp_path: Path) -> None:
+def test_a_script_works_without_a_main_guard(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").symlink_to(photos)
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)

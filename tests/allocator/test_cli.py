@@ -72,7 +72,7 @@ def test_encode_at_a_rate_takes_the_best_level_that_fits(photos: Path, tmp_path:
         (("tables", "build", "IMAGE", "-c", "jpeg", "-m", "psnr", "-o", "gone/x.db"), "does its folder exist?"),
     ],
 )
-def test_a_mistake_gets_one_sentence_and_status_2(
+def test_an_error_gives_one_sentence_and_status_2(
     arguments: tuple[object, ...],
     sentence: str,
     photos: Path,
@@ -89,7 +89,7 @@ def test_a_mistake_gets_one_sentence_and_status_2(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_solve_prints_what_was_chosen_and_writes_it(table: Path, tmp_path: Path) -> None:
+def test_solve_prints_and_writes_the_allocation(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "allocation.csv"
     ran = run("solve", table, "-t", "0.6", "-t", "1.2", "--objective", "psnr", "-o", out)
     assert ran.code == 0, ran.err

@@ -65,7 +65,7 @@ def test_points_that_gain_nothing_are_left_out() -> None:
             rate_curve(rates, qualities)
 
 
-def test_the_command_prints_what_allocations_reach(table: Path) -> None:
+def test_the_command_prints_the_results_of_allocations(table: Path) -> None:
     arguments = ("compare", table, "--anchor", "jpeg", "-t", "1", "-t", "0.01", "--format", "csv")
     ran = run(*arguments)
     assert ran.code == 0, ran.err
@@ -85,7 +85,7 @@ def test_the_command_prints_what_allocations_reach(table: Path) -> None:
     assert all(row["codec"] == "webp" and float(row["BD-rate pchip"]) < 0 for row in averages)
 
 
-def test_both_rules_are_named_and_each_is_printed_beside_the_other(table: Path) -> None:
+def test_both_rates_are_printed_with_their_rules(table: Path) -> None:
     by_rule = {}
     for rule, other in (("pooled", "mean_bpp"), ("mean", "pooled_bpp")):
         ran = run("compare", table, "--anchor", "jpeg", "-t", "1", "--rule", rule, "--json")

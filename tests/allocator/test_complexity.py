@@ -11,7 +11,7 @@ from codec import get_codec, read_image
 from tests.helpers import run
 
 
-def test_costs_stand_beside_each_other(photos: Path, tmp_path: Path) -> None:
+def test_costs_of_codecs_are_printed_in_one_table(photos: Path, tmp_path: Path) -> None:
     made = run("bank", "create", "--untrained", "llic-elic-compact", "--name", "x", "-o", tmp_path / "x")
     assert made.code == 0, made.err
     ran = run("complexity", photos, "-c", "jpeg", "-c", tmp_path / "x", "-c", "po-dkic", "--format", "csv")
@@ -26,7 +26,7 @@ def test_costs_stand_beside_each_other(photos: Path, tmp_path: Path) -> None:
         assert 0.05 < float(row["peak GiB"]) < 8
 
 
-def test_a_codec_that_fails_doesnt_hide_the_others(photos: Path) -> None:
+def test_a_failing_codec_does_not_hide_the_others(photos: Path) -> None:
     ran = run("complexity", photos / "chelsea.png", "-c", "jpeg", "-c", "nothing", "--level", 3, "--json")
     assert ran.code == 1
     assert "nothing: Unknown codec 'nothing'" in ran.err

@@ -144,7 +144,7 @@ def test_a_second_budget_that_does_not_bind_changes_nothing(points: pd.DataFrame
         (("--decode-seconds", "1", "--aggregate", "worst"), "can't be optimised under a decoding budget"),
     ],
 )
-def test_a_constraint_that_cannot_be_kept_is_told(arguments: tuple[str, ...], reason: str, table: Path) -> None:
+def test_an_unsatisfiable_constraint_is_reported(arguments: tuple[str, ...], reason: str, table: Path) -> None:
     ran = run("solve", table, "-t", "1", *arguments)
     assert ran.code == 2
     assert reason in ran.err

@@ -44,7 +44,7 @@ def listed(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "manifest.csv").open()))
 
 
-def test_files_have_their_sources_names_and_the_list_says_all_of_them(deploying: Path, tmp_path: Path) -> None:
+def test_files_have_their_sources_names_and_are_listed(deploying: Path, tmp_path: Path) -> None:
     out = tmp_path / "web"
     ran = run("export", deploying / "run.db", "--budget", "12kB", "-o", out)
     assert ran.code == 0, ran.err
@@ -68,7 +68,7 @@ def test_files_have_their_sources_names_and_the_list_says_all_of_them(deploying:
     assert files(again) == written
 
 
-def test_an_original_is_kept_as_it_is_where_the_budget_allows(deploying: Path, tmp_path: Path) -> None:
+def test_an_original_is_kept_if_the_budget_allows(deploying: Path, tmp_path: Path) -> None:
     assert run("export", deploying / "run.db", "--budget", "100%", "-o", tmp_path / "web").code == 0
     written = files(tmp_path / "web")
     assert [row["setting"] for row in listed(tmp_path / "web")] == ["as is"] * 3
@@ -77,7 +77,7 @@ def test_an_original_is_kept_as_it_is_where_the_budget_allows(deploying: Path, t
         assert written[row["file"]] == (deploying / "photos" / row["source"]).read_bytes()
 
 
-def test_another_budget_replaces_what_was_written_and_nothing_else(deploying: Path, tmp_path: Path) -> None:
+def test_another_budget_replaces_only_files_of_the_export(deploying: Path, tmp_path: Path) -> None:
     out = tmp_path / "web"
     run("export", deploying / "run.db", "--budget", "100%", "-o", out)
     (out / "cats" / "mine.txt").write_text("mine")
@@ -91,7 +91,7 @@ def test_another_budget_replaces_what_was_written_and_nothing_else(deploying: Pa
     assert "2 of an earlier export removed; 1 that were changed since stay (coffee.PNG, ...)" in ran.out
 
 
-def test_what_others_wrote_is_in_the_way(deploying: Path, tmp_path: Path) -> None:
+def test_files_of_others_are_not_replaced(deploying: Path, tmp_path: Path) -> None:
     (tmp_path / "web" / "cats").mkdir(parents=True)
     (tmp_path / "web" / "cats" / "rocket.webp").write_bytes(b"mine")
     command = ("export", deploying / "run.db", "--budget", "12kB", "-c", "webp", "-o", tmp_path / "web")
@@ -105,7 +105,7 @@ def test_what_others_wrote_is_in_the_way(deploying: Path, tmp_path: Path) -> Non
     assert "manifest.csv: is not the list of an export" in ran.err
 
 
-def test_an_interrupted_export_goes_on_also_with_another_budget(
+def test_an_interrupted_export_resumes_also_with_another_budget(
     deploying: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "web"
@@ -153,7 +153,7 @@ def test_ignored_profiles_are_not_exported(photos: Path, tmp_path: Path) -> None
     assert not (tmp_path / "web").exists()
 
 
-def test_a_table_for_files_is_no_submission(deploying: Path, tmp_path: Path) -> None:
+def test_a_table_with_colour_conversion_makes_no_submission(deploying: Path, tmp_path: Path) -> None:
     ran = run("submit", deploying / "run.db", "--target", "2", "-c", "webp", "--no-decoder", "-o", tmp_path / "entry")
     assert ran.code == 2
     assert "was built with the colour rule srgb, for files to deploy" in ran.err
@@ -251,7 +251,7 @@ def test_weights_and_floors_move_bytes(deploying: Path, tmp_path: Path) -> None:
     assert "'dogs/*': no image in the table matches this pattern" in ran.err
 
 
-def test_optimize_keeps_floors_and_says_which_cannot_be_met(photos: Path, tmp_path: Path) -> None:
+def test_optimize_keeps_floors_and_names_unreachable_ones(photos: Path, tmp_path: Path) -> None:
     command = ("optimize", photos, "-c", "webp", "-m", "psnr", "--no-original", "-o", tmp_path / "web", "-j", 1)
     ran = run(*command, "--budget", "20kB", "--floor", "coffee:psnr=36")
     assert ran.code == 0, ran.err
@@ -262,7 +262,7 @@ def test_optimize_keeps_floors_and_says_which_cannot_be_met(photos: Path, tmp_pa
     assert "The constraints leave no level for coffee" in ran.err
 
 
-def test_optimize_says_what_floor_would_spare_the_worst(photos: Path, tmp_path: Path) -> None:
+def test_optimize_suggests_a_floor_for_the_worst_image(photos: Path, tmp_path: Path) -> None:
     """What it says is what that floor gives, and costs the mean a tenth of what the worst gains, at most."""
     command = ("optimize", photos, "-c", "jpeg", "-m", "psnr", "--no-original", "--budget", "12kB", "-j", 1)
     ran = run(*command, "-o", tmp_path / "web", "--json")

@@ -87,7 +87,7 @@ def with_loose_types(table: Path, folder: Path, name: str, *statements: str) -> 
         (["UPDATE point SET codec = CAST(x'ff00fe' AS TEXT) WHERE codec = 'jpeg'"], "is damaged"),
     ],
 )
-def test_what_no_build_writes_is_refused(
+def test_content_that_no_build_writes_is_refused(
     table: Path, tmp_path: Path, statements: list[str], reason: str, reading: str
 ) -> None:
     path = hostile(table, tmp_path, *statements)
@@ -139,7 +139,7 @@ def test_a_query_that_does_not_end_is_ended(table: Path, monkeypatch: pytest.Mon
         opened._scalar("WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n")
 
 
-def test_tables_and_indexes_of_ones_own_are_no_harm(table: Path, tmp_path: Path) -> None:
+def test_additional_tables_and_indexes_are_accepted(table: Path, tmp_path: Path) -> None:
     path = hostile(
         table, tmp_path, "CREATE TABLE notes (image, text)", "CREATE INDEX by_codec ON point (codec)", "ANALYZE"
     )

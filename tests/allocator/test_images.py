@@ -35,7 +35,7 @@ def test_one_name_for_two_files_is_refused_and_their_folder_helps(photos: Path, 
     assert [image.name for image in find_images([tmp_path])] == ["a/same", "b/same"]
 
 
-def test_nothing_to_find_is_said(tmp_path: Path) -> None:
+def test_an_empty_result_is_reported(tmp_path: Path) -> None:
     with pytest.raises(AllocatorError, match="this folder contains no images"):
         find_images([tmp_path])
     with pytest.raises(AllocatorError, match="no such file or folder"):
@@ -48,7 +48,7 @@ def test_a_name_that_not_every_system_can_write_is_refused_early(photos: Path, t
         find_images([tmp_path])
 
 
-def test_a_name_that_is_no_text_is_refused(photos: Path, tmp_path: Path) -> None:
+def test_a_name_that_is_not_text_is_refused(photos: Path, tmp_path: Path) -> None:
     name = os.fsencode(tmp_path) + b"/bad\xff.png"
     try:
         shutil.copy(photos / "rocket.png", os.fsdecode(name))

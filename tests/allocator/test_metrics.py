@@ -109,7 +109,7 @@ def gradient(side: int) -> RGBImage:
         (uniform(256, 128), uniform(256, 178), -0.39085784, 0.1),
     ],
 )
-def test_ssimulacra2_is_what_libjxls_program_prints(
+def test_ssimulacra2_equals_the_program_of_libjxl(
     image: RGBImage, decoded: RGBImage, published: float, within: float
 ) -> None:
     # libjxl's scores of these images are published with the tests of the Rust crate ssimulacra2
@@ -206,7 +206,7 @@ def dists(monkeypatch: pytest.MonkeyPatch) -> DISTS:
     return metric
 
 
-def test_dists_is_what_another_implementation_computes(dists: DISTS, pair: tuple[RGBImage, RGBImage]) -> None:
+def test_dists_equals_another_implementation(dists: DISTS, pair: tuple[RGBImage, RGBImage]) -> None:
     # piq 0.8.0 with the same weights, on images under the 256 pixels over which it scales them
     image, codec = read_image(data("kodak", "kodim05.png")), get_codec("jpeg")
     decoded = codec.decode(codec.encode(image, 4))
@@ -255,7 +255,7 @@ def test_torchs_own_cache_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         find_backbone("squeeze")
 
 
-def test_without_weights_one_sentence_says_what_to_do(tmp_path: Path) -> None:
+def test_missing_weights_give_one_sentence_with_a_remedy(tmp_path: Path) -> None:
     # an address that nothing answers stands for the machine without a network
     code = (
         "import urllib.request as r, allocator.metrics as m\n"
@@ -286,9 +286,7 @@ def test_a_bad_file_of_weights_is_named(
         get_metric("lpips-vgg")
 
 
-def test_the_weights_of_another_net_are_said_to_be_the_wrong_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_weights_of_another_net_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     torch.save(backbone("alex"), tmp_path / "vgg16.pth")

@@ -95,7 +95,7 @@ def test_a_short_name_finds_the_only_metric_that_it_begins() -> None:
         (("--aggregate", "nan"), "not 'nan'"),
     ],
 )
-def test_what_makes_no_sense_is_refused(arguments: tuple[str, ...], reason: str, table: Path) -> None:
+def test_invalid_input_is_refused(arguments: tuple[str, ...], reason: str, table: Path) -> None:
     ran = run("solve", table, "-t", "1", *arguments)
     assert ran.code == 2
     assert reason in ran.err

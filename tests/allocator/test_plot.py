@@ -99,7 +99,7 @@ def test_a_pdf_embeds_truetype_fonts(table: Path, tmp_path: Path) -> None:
     assert fonts == {False: {b"DejaVuSans"}, True: {b"STIXGeneral"}}
 
 
-def test_the_frontier_stands_beside_what_solve_names(
+def test_the_frontier_includes_the_strategies_of_solve(
     table: Path, points: pd.DataFrame, psnr: Objective, tmp_path: Path
 ) -> None:
     out = tmp_path / "frontier.svg"
@@ -134,7 +134,7 @@ def test_bars_are_the_bd_rates(table: Path, points: pd.DataFrame, tmp_path: Path
     assert "BD-rate against jpeg (%); less is better" in words
 
 
-def test_a_codec_keeps_its_colour_when_it_is_drawn_alone(table: Path, tmp_path: Path) -> None:
+def test_a_codec_keeps_its_colour_in_a_figure_of_its_own(table: Path, tmp_path: Path) -> None:
     run("plot", "curves", table, "-o", tmp_path / "both.svg", "-m", "psnr")
     run("plot", "curves", table, "-o", tmp_path / "one.svg", "-m", "psnr", "-c", "webp")
     both, one = (
@@ -160,7 +160,7 @@ def test_the_smallest_tables_make_figures(
     assert set(codecs if len(codecs) > 1 else ()) < set(drawn.curves)
 
 
-def test_what_isnt_measured_is_left_out_and_told(points: pd.DataFrame, tmp_path: Path) -> None:
+def test_unmeasured_values_are_left_out_with_a_note(points: pd.DataFrame, tmp_path: Path) -> None:
     some = points.copy()
     some.loc[some["codec"] == "jpeg", "ms-ssim"] = np.nan
     both = {"psnr": True, "ms-ssim": True}
@@ -187,7 +187,7 @@ def test_what_isnt_measured_is_left_out_and_told(points: pd.DataFrame, tmp_path:
         (("curves", "TABLE", "-o", "x.pdf", "--columns", "3"), "--columns"),
     ],
 )
-def test_mistakes_are_told(
+def test_errors_are_reported(
     arguments: tuple[str, ...], sentence: str, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -14,7 +14,7 @@ from codec.registry import get_codec
 from tests.helpers import run
 
 
-def test_the_shipped_bank_tells_what_trained_it() -> None:
+def test_the_included_bank_lists_its_training_metrics() -> None:
     assert training_metrics("po-dkic") == {"lpips-alex", "lpips-squeeze", "ms-ssim", "psnr"}
     assert training_metrics("dkic") == {"psnr"}
     assert flatters("psnr", "po-dkic")
@@ -26,7 +26,7 @@ def test_the_shipped_bank_tells_what_trained_it() -> None:
 
 
 @pytest.mark.parametrize("notes", [{"perceptual": [1]}, {"recipe": {"loss": 3}}, {"perceptual": {"a": {}}}, {}])
-def test_notes_that_make_no_sense_mark_nothing(notes: dict[str, object]) -> None:
+def test_invalid_notes_mark_nothing(notes: dict[str, object]) -> None:
     bank = Bank.load(bank_folder("po-dkic"))
     bank.notes.clear()
     bank.notes.update(notes)

@@ -53,7 +53,7 @@ def test_a_bad_file_is_named(name: str, content: str | None, said: str, tmp_path
         read_published(tmp_path / name)
 
 
-def test_a_published_curve_stands_beside_the_tables_and_can_be_the_anchor(table: Path, tmp_path: Path) -> None:
+def test_a_published_curve_is_compared_and_can_be_the_anchor(table: Path, tmp_path: Path) -> None:
     file = write_results(tmp_path / "a.json")
     ran = run("compare", table, "--anchor", "theirs", "--with", file, "-t", "1", "--json")
     assert ran.code == 0, ran.err

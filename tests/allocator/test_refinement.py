@@ -32,7 +32,7 @@ def test_a_refined_file_decodes_as_any_other(small: Path, tmp_path: Path) -> Non
     assert read_image(tmp_path / "small-decoded.png").shape == (48, 64, 3)
 
 
-def test_the_bank_says_whether_lpips_counts(small: Path, tmp_path: Path) -> None:
+def test_the_bank_determines_whether_lpips_is_used(small: Path, tmp_path: Path) -> None:
     names = {"default": (), "lpips": ("--distortion", "lpips"), "mse": ("--distortion", "mse")}
     for name, options in names.items():
         ran = run("encode", small, "-c", "po-dkic", "-l", LEVEL, "--refine", 4, *options, "-o", tmp_path / name)

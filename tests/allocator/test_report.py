@@ -33,7 +33,7 @@ def content(page: Path) -> dict[str, object]:
     return found
 
 
-def test_without_plotly_it_is_a_sentence(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_plotly_it_gives_one_sentence(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
     ran = run("report", table, "-t", "0.5", "-o", tmp_path / "page.html")
     assert ran.code == 2

@@ -23,7 +23,7 @@ def test_sizes_are_read_exactly_and_shown_as_they_were_meant(text: str, count: i
 
 
 @pytest.mark.parametrize("text", ["", "MB", "2 bits", "-1", "0", "0%", "1e400MB", "nan", "2MB2", "9" * 99])
-def test_what_is_no_size_is_refused_with_examples(text: str) -> None:
+def test_an_invalid_size_is_refused_with_examples(text: str) -> None:
     with pytest.raises(AllocatorError, match=r"A budget must be .*2MB, 1.5MiB or 30% of the originals, not "):
         Size.parse(text)
 

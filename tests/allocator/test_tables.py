@@ -36,7 +36,9 @@ def test_tables_are_read_alike_without_arrow(table: Path, tmp_path: Path, monkey
         pd.testing.assert_frame_equal(one, other)
 
 
-def test_parquet_without_arrow_is_a_sentence(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_without_arrow_gives_one_sentence(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "adbc_driver_sqlite", None)
     monkeypatch.setattr("allocator.columns.has_arrow", lambda: False)
@@ -108,7 +110,7 @@ def test_a_name_for_two_images_is_not_merged(photos: Path, tmp_path: Path) -> No
     assert not (tmp_path / "out.db").exists()
 
 
-def test_what_is_no_table_is_said(tmp_path: Path) -> None:
+def test_an_invalid_table_is_reported(tmp_path: Path) -> None:
     text, other = tmp_path / "notes.db", tmp_path / "other.db"
     text.write_text("this is no database, and long enough to look at " * 20)
     with sqlite3.connect(other) as connection:
@@ -208,7 +210,7 @@ def test_a_locked_table_is_named_after_a_while(
     assert run("tables", "build", photos, "-c", "jpeg", "-m", "psnr", "-o", path).code == 0
 
 
-def test_a_damaged_table_is_said(table: Path, tmp_path: Path) -> None:
+def test_a_damaged_table_is_reported(table: Path, tmp_path: Path) -> None:
     path = tmp_path / "damaged.db"
     content = bytearray(table.read_bytes())
     content[4096 : len(content) // 2] = b"\xa5" * (len(content) // 2 - 4096)

@@ -31,7 +31,7 @@ def test_a_bank_is_the_same_codec_wherever_it_lies(bank: Bank, copied: Path, pho
     assert there.decode(here.encode(photo, 1)).tolist() == here.decode(here.encode(photo, 1)).tolist()
 
 
-def test_the_same_network_makes_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in "ab":
         create_bank(tmp_path / name, "same", [network()])
     for file in (tmp_path / "a").iterdir():
@@ -103,7 +103,7 @@ def damage(folder: Path, what: str) -> None:
         ("name", "is not a valid codec name"),
     ],
 )
-def test_a_damaged_manifest_is_one_sentence(copied: Path, what: str, says: str) -> None:
+def test_a_damaged_manifest_gives_one_sentence(copied: Path, what: str, says: str) -> None:
     damage(copied, what)
     with pytest.raises(BankError, match=says):
         Bank.load(copied)
@@ -148,7 +148,7 @@ def test_checkpoints_carry_their_configuration(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "other.safetensors")
 
 
-def test_the_command_line_makes_shows_and_checks_banks(tmp_path: Path) -> None:
+def test_the_command_line_creates_shows_and_checks_banks(tmp_path: Path) -> None:
     weights, folder = tmp_path / "w.safetensors", tmp_path / "mine"
     write_checkpoint(weights, network(), {"steps": 7})
     labels = [part for label in ("low", "mid", "high") for part in ("--label", label)]
@@ -174,7 +174,9 @@ def test_untrained_networks_are_the_same_in_every_call() -> None:
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_a_bank_goes_the_whole_way(bank: Bank, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bank_works_from_training_to_submission(
+    bank: Bank, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(SEARCH_PATH, str(bank.folder))
     table, entry, stream = tmp_path / "run.db", tmp_path / "entry", tmp_path / "chelsea.tiny"
     steps = [
@@ -242,7 +244,7 @@ def test_a_configuration_that_would_cost_anything_is_refused_at_once(copied: Pat
         "\x00" * 99,
     ],
 )
-def test_a_broken_bank_on_the_search_path_is_no_ones_trouble(
+def test_a_damaged_bank_on_the_search_path_does_not_affect_others(
     text: str, bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "broken"

@@ -17,7 +17,7 @@ def test_headers_come_back_in_twelve_bytes_and_one_for_a_step(size: tuple[int, i
     assert len(pack(between)) == len(data) + 1
 
 
-def test_each_damaged_bit_is_noticed() -> None:
+def test_each_damaged_bit_is_detected() -> None:
     data = pack(Stream(1, 2, 3, 300, 200, b"payload"))
     for bit in range(8 * len(data)):
         damaged = bytearray(data)

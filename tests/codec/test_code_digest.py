@@ -86,9 +86,7 @@ def digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, st
         ("return 1", "return 2"),
     ],
 )
-def test_texts_and_what_is_not_used_do_not_count(
-    old: str, new: str, digest: Callable[[str, str], str | None]
-) -> None:
+def test_texts_and_unused_code_are_ignored(old: str, new: str, digest: Callable[[str, str], str | None]) -> None:
     assert digest(old, new) == digest("mine", "mine") is not None
 
 
@@ -144,7 +142,7 @@ def test_fingerprints_change_with_code_that_is_not_recorded(monkeypatch: pytest.
     assert ByVersion().fingerprint(0) == by_version
 
 
-def test_the_code_of_a_model_counts_beside_its_weights(tmp_path: Path) -> None:
+def test_the_code_of_a_model_is_part_of_its_identity(tmp_path: Path) -> None:
     import torch
 
     torch.save(Blocks().state_dict(), tmp_path / "a.pth")

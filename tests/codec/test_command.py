@@ -162,7 +162,7 @@ def test_an_entry_of_ones_own_is_a_codec_in_every_command(entries: Path, photos:
     assert verified.code == 0, verified.out + verified.err
 
 
-def test_strangers_bytes_are_refused_and_nothing_is_left(entries: Path) -> None:
+def test_untrusted_bytes_are_refused_and_leave_nothing(entries: Path) -> None:
     for name in ("hevc-by-ffmpeg", "vvc"):
         for data in (b"", b"\0", b"no stream at all" * 20):
             with pytest.raises(BitstreamError, match=f"not a complete {name} bitstream"):
@@ -178,7 +178,7 @@ def test_strangers_bytes_are_refused_and_nothing_is_left(entries: Path) -> None:
         ("time.sleep(30)", {"seconds": 0.5}, "took longer than 0.5 seconds"),
     ],
 )
-def test_a_program_that_fails_is_one_sentence(
+def test_a_failing_program_gives_one_sentence(
     code: str, more: dict[str, object], says: str, photo: RGBImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "commands.toml").write_text(script(tmp_path, code, **more))

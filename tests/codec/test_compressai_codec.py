@@ -84,12 +84,12 @@ def test_checkpoints_never_run_code(tmp_path: Path) -> None:
         ("module:tests.codec.models.Blocks@none.pth", "can't be read as a checkpoint"),
     ],
 )
-def test_what_is_missing_is_named(name: str, says: str) -> None:
+def test_missing_requirements_are_named(name: str, says: str) -> None:
     with pytest.raises(CodecError, match=says):
         get_codec(name)
 
 
-def test_weights_that_dont_fit_are_one_sentence(photo: RGBImage, tmp_path: Path) -> None:
+def test_mismatched_weights_give_one_sentence(photo: RGBImage, tmp_path: Path) -> None:
     torch.save({"width": torch.ones(3)}, tmp_path / "other.pth")
     with pytest.raises(ModelError, match="its weights do not match the model"):
         get_codec(f"module:tests.codec.models.Blocks@{tmp_path}/other.pth").encode(photo, 0)
@@ -98,7 +98,7 @@ def test_weights_that_dont_fit_are_one_sentence(photo: RGBImage, tmp_path: Path)
         read_state(tmp_path / "text.pth")
 
 
-def test_compressais_own_models_with_weights_made_here(photo: RGBImage, tmp_path: Path) -> None:
+def test_models_of_compressai_work_with_random_weights(photo: RGBImage, tmp_path: Path) -> None:
     models = pytest.importorskip("compressai.models")
     torch.manual_seed(0)
     files = []
@@ -118,7 +118,9 @@ def test_compressais_own_models_with_weights_made_here(photo: RGBImage, tmp_path
         get_codec("compressai:nothing")
 
 
-def test_an_unreachable_zoo_is_one_sentence(photo: RGBImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_zoo_gives_one_sentence(
+    photo: RGBImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("compressai")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 

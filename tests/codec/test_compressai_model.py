@@ -113,7 +113,7 @@ def test_compressais_training_example_runs_on_it(tmp_path: Path, photo: RGBImage
     assert codec.decode(codec.encode(photo, 0)).shape == photo.shape
 
 
-def test_tables_are_made_when_they_are_needed_and_never_old(photo: RGBImage) -> None:
+def test_tables_are_built_on_demand_and_never_outdated(photo: RGBImage) -> None:
     from codec.compressai_model import DKICModel
 
     model = DKICModel(TINY).eval()

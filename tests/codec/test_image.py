@@ -83,7 +83,7 @@ def png(depth: int, colours: int, clear: tuple[int, ...], samples: list[int]) ->
 
 
 @pytest.mark.parametrize(("depth", "colours"), [(1, 0), (2, 0), (4, 0), (8, 0), (16, 0), (8, 2), (16, 2)])
-def test_a_transparent_colour_of_any_depth_is_refused_where_a_pixel_has_it(
+def test_a_transparent_colour_of_any_depth_is_refused_if_a_pixel_has_it(
     depth: int, colours: int, tmp_path: Path
 ) -> None:
     most = (1 << depth) - 1
@@ -99,7 +99,7 @@ def test_a_transparent_colour_of_any_depth_is_refused_where_a_pixel_has_it(
         assert read_image(path).tolist() == [[scaled * (3 // len(scaled))]]
 
 
-def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+def test_a_pipe_is_not_accepted_as_a_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(ImageError, match=r"pipe\.png: is not a file"):
         read_image(tmp_path / "pipe.png")
@@ -159,7 +159,7 @@ def test_exif_orientation_is_applied(photo: Image.Image, tmp_path: Path) -> None
     assert (read_image(tmp_path / "turned.png") == np.rot90(np.asarray(photo), -1)).all()
 
 
-def test_what_is_no_image_gets_one_sentence(photo: Image.Image, tmp_path: Path) -> None:
+def test_an_invalid_image_gives_one_sentence(photo: Image.Image, tmp_path: Path) -> None:
     photo.save(tmp_path / "whole.jpg")
     whole = (tmp_path / "whole.jpg").read_bytes()
     (tmp_path / "empty.png").touch()
@@ -200,7 +200,7 @@ def test_png_round_trip_keeps_every_pixel(photos: Path, tmp_path: Path) -> None:
     assert (read_image(tmp_path / "deep" / "er" / "ünï.png") == image).all()
 
 
-def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_old_file_remains(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full")
     with pytest.raises(ImageError, match=r"/dev/full: can't be written \(No space left on device\)"):
@@ -212,7 +212,7 @@ def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path: Path) -> None:
     assert (tmp_path / "old").read_bytes() == b"old"
 
 
-def test_the_hash_tells_size_and_pixels_apart(photos: Path) -> None:
+def test_the_hash_depends_on_size_and_pixels(photos: Path) -> None:
     image = read_image(photos / "rocket.png")
     changed = image.copy()
     changed[5, 5, 1] ^= 1

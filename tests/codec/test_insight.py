@@ -25,7 +25,7 @@ def grid(sampling: Sampling) -> Tensor:
     return sampling.stride * torch.stack([columns, rows])
 
 
-def test_kernels_that_have_learnt_nothing_sample_their_regular_neighbourhood() -> None:
+def test_untrained_kernels_sample_the_regular_neighbourhood() -> None:
     found = sampling_locations(CompressionNetwork(TINY).eval(), torch.rand(1, 3, 40, 64))
     assert {name: (s.stride, tuple(s.positions.shape)) for name, s in found.items()} == {
         "analysis.3.0.aggregation": (4, (1, 9, 2, 12, 16)),

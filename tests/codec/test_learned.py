@@ -97,7 +97,7 @@ def test_latents_are_the_same_under_every_circumstance(codec: LearnedCodec, larg
             assert torch.equal(codec.decode_latents(stream), expected)
 
 
-def test_encoders_under_every_circumstance_write_what_all_decode(codec: LearnedCodec, photo: RGBImage) -> None:
+def test_every_decoder_decodes_the_streams_of_every_encoder(codec: LearnedCodec, photo: RGBImage) -> None:
     for setting in (threads(1), threads(2), torch.backends.mkldnn.flags(enabled=False)):
         with setting:
             stream = codec.encode(photo, 2)
@@ -283,7 +283,7 @@ def assert_strangers_bytes_do_no_harm(codec: LearnedCodec, image: RGBImage, coun
     assert grown < 100, f"memory grew by {grown} MiB"
 
 
-def test_strangers_bytes_give_an_image_or_one_sentence(codec: LearnedCodec, photo: RGBImage) -> None:
+def test_untrusted_bytes_give_an_image_or_one_sentence(codec: LearnedCodec, photo: RGBImage) -> None:
     with threads(1):
         assert_strangers_bytes_do_no_harm(codec, photo, 1_000)
 
@@ -309,7 +309,7 @@ def test_levels_with_weights_of_their_own_are_the_same_to_a_user(photo: RGBImage
     assert not np.array_equal(codec.decode(streams[0]), codec.decode(streams[1]))
 
 
-def test_want_of_memory_is_one_sentence(
+def test_a_lack_of_memory_gives_one_sentence(
     codec: LearnedCodec, photo: RGBImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(image: Tensor) -> None:
@@ -341,7 +341,7 @@ def test_bytes_behind_a_payload_are_refused(codec: LearnedCodec, photo: RGBImage
         codec.decode(pack(stream._replace(payload=stream.payload + tail)))
 
 
-def test_a_thin_image_counts_as_what_it_is_padded_to(codec: LearnedCodec, photo: RGBImage) -> None:
+def test_a_thin_image_counts_with_its_padding(codec: LearnedCodec, photo: RGBImage) -> None:
     stream = unpack(codec.encode(photo, 1))
     for width, height in ((1 << 22, 1), (1, 1 << 26), (3000, 3)):
         with pytest.raises(BitstreamError, match="over the limit" if width * height > 9000 else "too short|damaged"):

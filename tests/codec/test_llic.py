@@ -194,6 +194,6 @@ def test_a_bank_of_it_is_a_codec(tmp_path: Path, photo: RGBImage, monkeypatch: p
         {"channels": "8"},
     ],
 )
-def test_what_makes_no_network_is_refused(fields: dict[str, object]) -> None:
+def test_an_invalid_network_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"need|must be|can't be|positive|context model|channel-wise"):
         LLICConfig.from_dict({**dataclasses.asdict(TINY_LLIC), **fields})

@@ -20,7 +20,7 @@ def photo(photos: Path) -> Image.Image:
     return Image.open(photos / "coffee.png")
 
 
-def test_a_profile_that_says_srgb_changes_nothing(photo: Image.Image, tmp_path: Path) -> None:
+def test_an_srgb_profile_changes_nothing(photo: Image.Image, tmp_path: Path) -> None:
     photo.save(tmp_path / "tagged.png", icc_profile=profiles.rgb_profile("any", profiles.SRGB, profiles.SRGB_CURVE))
     for colour in ("raw", "srgb", "profile"):
         picture = read_picture(tmp_path / "tagged.png", colour)
@@ -78,7 +78,7 @@ def test_pixels_of_a_press_and_grey_ones_are_converted(photo: Image.Image, tmp_p
     assert light.mean() > dark.mean() + 20
 
 
-def test_a_damaged_profile_or_one_of_another_kind_is_no_profile(photo: Image.Image, tmp_path: Path) -> None:
+def test_a_damaged_or_unsuitable_profile_is_ignored(photo: Image.Image, tmp_path: Path) -> None:
     for index, profile in enumerate((b"no profile at all", DISPLAY_P3[:200], profiles.cmyk_profile())):
         photo.save(tmp_path / f"{index}.png", icc_profile=profile)
         assert (read_picture(tmp_path / f"{index}.png", "srgb").pixels == np.asarray(photo)).all()
@@ -116,7 +116,9 @@ def test_every_orientation_is_set_upright(photo: Image.Image, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["avif", "hevc", "jxl", "webp"])
-def test_transparency_is_kept_and_seen_over_black_and_white(name: str, photo: Image.Image, tmp_path: Path) -> None:
+def test_transparency_is_kept_and_measured_over_black_and_white(
+    name: str, photo: Image.Image, tmp_path: Path
+) -> None:
     ramp = np.linspace(0, 255, photo.width).astype(np.uint8)[None].repeat(photo.height, 0)
     clear = np.dstack([np.asarray(photo), ramp])
     Image.fromarray(clear).save(tmp_path / "clear.png")
@@ -131,7 +133,7 @@ def test_transparency_is_kept_and_seen_over_black_and_white(name: str, photo: Im
         assert abs(decoded.over(background) - blended).mean() < 5
 
 
-def test_what_cannot_keep_transparency_says_so() -> None:
+def test_codecs_without_transparency_are_left_out_with_a_note() -> None:
     assert not get_codec("jpeg").fits("PNG", alpha=True, profile=False)
     assert not get_codec("po-dkic").fits("PNG", alpha=True, profile=False)
     assert get_codec("po-dkic").fits("PNG", alpha=False, profile=False)

@@ -42,7 +42,7 @@ def test_any_size_comes_back_at_that_size(codec: PillowCodec, photos: Path, shap
     assert abs(decoded.astype(int) - image).mean() < 12
 
 
-def test_what_is_cut_short_or_foreign_is_refused(codec: PillowCodec, photos: Path) -> None:
+def test_truncated_or_foreign_data_is_refused(codec: PillowCodec, photos: Path) -> None:
     image = read_image(photos / "coffee.png")
     stream = codec.encode(image, 6)
     other = get_codec("webp" if codec.name == "jpeg" else "jpeg").encode(image, 6)

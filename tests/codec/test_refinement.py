@@ -91,7 +91,7 @@ def test_llic_is_refined_too(photo: RGBImage) -> None:
     assert cost(codec, small, refined, 1e-5) < cost(codec, small, codec.encode(small, 1), 1e-5)
 
 
-def test_where_nothing_better_is_found_the_plain_bitstream_is_kept(dkic: LearnedCodec, crop: RGBImage) -> None:
+def test_without_an_improvement_the_plain_bitstream_is_kept(dkic: LearnedCodec, crop: RGBImage) -> None:
     def inverted(decoded: Tensor, original: Tensor) -> Tensor:  # what the search makes small, real pixels make large
         error = mse(decoded, original)
         return error if not decoded.requires_grad else 1 / (1e-4 + error)
@@ -100,7 +100,7 @@ def test_where_nothing_better_is_found_the_plain_bitstream_is_kept(dkic: Learned
     assert refine(dkic, small, LEVEL, steps=2, distortion=inverted, price=1e-6) == dkic.encode(small, LEVEL)
 
 
-def test_mistakes_are_one_sentence(dkic: LearnedCodec, crop: RGBImage) -> None:
+def test_errors_are_one_sentence(dkic: LearnedCodec, crop: RGBImage) -> None:
     with pytest.raises(CodecError, match="at least one step, not 0"):
         refine(dkic, crop, LEVEL, steps=0)
     with pytest.raises(CodecError, match="multiple of 64 pixels, not 100"):

@@ -53,7 +53,7 @@ def python(code: str, env: dict[str, str] | None = None) -> str:
     return done.stdout
 
 
-def test_a_codec_of_another_package_goes_the_whole_way(photos: Path, tmp_path: Path) -> None:
+def test_a_codec_of_another_package_works_from_table_to_submission(photos: Path, tmp_path: Path) -> None:
     env = install(tmp_path)
     table = tmp_path / "run.db"
     steps = [
@@ -68,7 +68,7 @@ def test_a_codec_of_another_package_goes_the_whole_way(photos: Path, tmp_path: P
     assert "PASS: 5 images decode" in out
 
 
-def test_a_codec_whose_package_is_broken_is_named(tmp_path: Path) -> None:
+def test_a_codec_with_a_broken_package_is_named(tmp_path: Path) -> None:
     code = "import codec\ntry: codec.get_codec('broken')\nexcept codec.UnknownName as error: print(error)"
     assert "The codec 'broken' can't be loaded from nowhere.at.all:Codec" in python(code, install(tmp_path))
 
@@ -80,7 +80,7 @@ def test_a_misspelt_name_gets_the_nearest() -> None:
         codec.get_codec("qqqqqq")
 
 
-def test_a_file_tells_its_codec_by_its_ending() -> None:
+def test_a_file_suffix_determines_the_codec() -> None:
     assert codec.codec_for_file("a.b/c.heic").name == "hevc"
     with pytest.raises(codec.UnknownName, match=r"known suffixes are \.avif, "):
         codec.codec_for_file("c.gif")

@@ -71,7 +71,7 @@ def test_one_object_and_names_as_in_folders(store: Any, photos: Path) -> None:
     ]
 
 
-def test_what_is_not_there_is_named(store: Any) -> None:
+def test_missing_files_are_named(store: Any) -> None:
     with pytest.raises(AllocatorError, match="s3://bucket/none: contains no images"):
         find_images(["s3://bucket/none"])
     with pytest.raises(AllocatorError, match="s3://nowhere/photos: can't be listed"):
@@ -82,7 +82,7 @@ def test_what_is_not_there_is_named(store: Any) -> None:
         find_images(["nosuch://x"])
 
 
-def test_an_object_that_changes_during_a_build_is_noticed(store: Any, photos: Path) -> None:
+def test_an_object_that_changes_during_a_build_is_detected(store: Any, photos: Path) -> None:
     store.upload_file(str(photos / "rocket.png"), "bucket", "changing/photo.png")
     worker.prepare([get_codec("jpeg")], [])
     member = worker.identify("raw", ImageFile("photo", "s3://bucket/changing/photo.png"))
@@ -120,7 +120,7 @@ def web(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         server.shutdown()
 
 
-def test_what_fails_on_the_way_is_tried_again(web: str, photos: Path) -> None:
+def test_failed_reads_are_repeated(web: str, photos: Path) -> None:
     Faulty.failures = 2
     assert np.array_equal(read_image(f"{web}/rocket.png"), read_image(photos / "rocket.png"))
     Faulty.failures = 1000

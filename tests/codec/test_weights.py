@@ -59,7 +59,7 @@ def test_tensors_that_share_bytes_are_refused(tmp_path: Path) -> None:
         read_tensors(path)
 
 
-def test_what_is_no_plain_file_is_not_read(tmp_path: Path) -> None:
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "endless").symlink_to("/dev/zero")
     os.mkfifo(tmp_path / "pipe")
     for name in ("endless", "pipe"):

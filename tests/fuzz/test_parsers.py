@@ -254,7 +254,7 @@ def test_sound_input_is_read(parser: str) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(CORPUS.glob("*/*")), ids=lambda path: f"{path.parent.name}-{path.name}")
-def test_what_once_fell_stands(path: Path) -> None:
+def test_earlier_failures_are_fixed(path: Path) -> None:
     survives(path.parent.name, path.read_bytes())
 
 

@@ -69,7 +69,7 @@ def test_it_runs_and_leaves_nothing_behind(path: Path, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_what_is_stored(path: Path) -> None:
+def test_stored_outputs_are_small_and_name_no_machine(path: Path) -> None:
     notebook = read(path)
     nbformat.validate(notebook)
     assert path.stat().st_size < 300_000

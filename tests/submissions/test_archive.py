@@ -24,7 +24,7 @@ def written(path: Path, data: bytes) -> Path:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_bitstreams_come_back_and_cost_no_more_than_was_said(layout: Layout, tmp_path: Path) -> None:
+def test_bitstreams_decode_and_have_the_estimated_size(layout: Layout, tmp_path: Path) -> None:
     data = pack_streams(STREAMS, layout, ENDINGS)
     assert unpack(written(tmp_path / "bs.zip", data)) == {
         n + ending: stream for n, (ending, stream) in STREAMS.items()
@@ -43,7 +43,7 @@ def test_joined_archives_cost_little() -> None:
 
 
 @pytest.mark.parametrize("at", [0, 2, 30, 700, 5000, 80_000])
-def test_a_changed_byte_or_a_cut_is_noticed(at: int, tmp_path: Path) -> None:
+def test_changed_or_missing_bytes_are_detected(at: int, tmp_path: Path) -> None:
     with zipfile.ZipFile(io.BytesIO(pack_streams(STREAMS, "joined", ENDINGS))) as archive:
         inner = bytearray(archive.read(JOINED))
     cut = bytes(inner[:at])

@@ -23,7 +23,7 @@ layers/convolutions layers/dynamic_kernel layers/norm learned network tensors we
 @pytest.mark.parametrize(
     ("name", "more"), [("jpeg", CLASSICAL), ("hevc", CLASSICAL), ("webp-method2", CLASSICAL), ("po-dkic", NETWORK)]
 )
-def test_a_decoder_brings_the_modules_that_its_codec_needs(name: str, more: list[str], tmp_path: Path) -> None:
+def test_a_decoder_includes_the_modules_that_its_codec_needs(name: str, more: list[str], tmp_path: Path) -> None:
     """Whoever adds a module to a decoder adds it here, knowingly: it changes every frozen decoder."""
     (tmp_path / "decoder.zip").write_bytes(make_decoder([get_codec(name)], [THIS_PYTHON]).data)
     with zipfile.ZipFile(tmp_path / "decoder.zip") as archive:
@@ -39,9 +39,7 @@ def package(folder: Path, name: str, files: dict[str, str]) -> None:
         path.write_text(text)
 
 
-def test_what_a_package_gathers_is_imported_only_when_it_is_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_of_a_package_are_imported_on_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A dependency whose ``__init__`` imports what the server lacks, as CompressAI's does."""
     site, out = tmp_path / "site", tmp_path / "out"
     gathered = {

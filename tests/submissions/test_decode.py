@@ -51,7 +51,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.stem for path in (folder / "images").iterdir())
 
 
-def test_what_fails_is_reported_and_the_rest_is_written(source: Brought, tmp_path: Path) -> None:
+def test_failures_are_reported_and_the_rest_is_written(source: Brought, tmp_path: Path) -> None:
     data = archive(
         tmp_path, a="fine", b="die", c="damaged", d="fine", g="wrong", e=f"die-once {tmp_path / 'died'}", f="fine"
     )
@@ -71,7 +71,7 @@ def test_a_bitstream_of_no_known_codec_is_named(source: Brought, tmp_path: Path)
     assert names(tmp_path) == ["a"]
 
 
-def test_a_full_disk_is_said_and_the_rest_is_written(source: Brought, tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_rest_is_written(source: Brought, tmp_path: Path) -> None:
     archive(tmp_path, a="fine", b="large", c="fine")
     (tmp_path / "run.py").write_text(SCRIPT)
     (tmp_path / "images").mkdir()

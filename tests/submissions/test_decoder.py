@@ -157,7 +157,7 @@ def test_another_or_no_decoder_is_refused(entries: Path, tmp_path: Path) -> None
     assert "there is no such file" in run("verify", folder).err
 
 
-def test_what_the_server_runs_has_no_network(tmp_path: Path) -> None:
+def test_the_decoder_has_no_network(tmp_path: Path) -> None:
     script = "#!/usr/bin/env python3\nimport socket\nsocket.create_connection(('127.0.0.1', 9), 1)\n"
     (tmp_path / "decode").write_text(script)
     (tmp_path / "decode").chmod(0o755)
@@ -202,7 +202,7 @@ def test_damaged_data_is_named_and_the_rest_is_decoded(entries: Path, tmp_path: 
     assert failed == {Path(name).stem}
 
 
-def test_decoders_are_small_and_say_what_they_are(entries: Path) -> None:
+def test_decoders_are_small_and_describe_themselves(entries: Path) -> None:
     with zipfile.ZipFile(entries / "decoder.zip") as archive:
         names = archive.namelist()
         assert not [name for name in names if name.startswith(("modules/allocator", "modules/codec/training"))]
@@ -210,7 +210,7 @@ def test_decoders_are_small_and_say_what_they_are(entries: Path) -> None:
         assert json.loads(archive.read("decoder.json"))["pythons"] == [THIS_PYTHON]
 
 
-def test_what_is_no_decoder_is_refused(table: Path, tmp_path: Path) -> None:
+def test_an_invalid_decoder_is_refused(table: Path, tmp_path: Path) -> None:
     garbage = tmp_path / "garbage.zip"
     for says in ("there is no such decoder", "is not a decoder archive"):
         ran = run("submit", table, "-o", tmp_path / "x", "-t", "1", "--decoder", garbage)
@@ -255,7 +255,7 @@ def test_wheels_come_from_a_wheelhouse_or_not_at_all(tmp_path: Path) -> None:
         make_decoder([get_codec("jpeg")], ["three"])
 
 
-def test_an_extracted_decoder_keeps_no_traces(entries: Path, tmp_path: Path) -> None:
+def test_an_extracted_decoder_leaves_no_traces(entries: Path, tmp_path: Path) -> None:
     extract(entries / "decoder.zip", tmp_path / "server")
     (tmp_path / "server" / "bs.zip").write_bytes(pack({}))
     done = subprocess.run([sys.executable, "decode"], cwd=tmp_path / "server", check=False)

@@ -42,7 +42,7 @@ def test_a_contest_of_ones_own(tmp_path: Path) -> None:
     "text",
     ['targets = ["fast"]', 'count = "files"', "hours = 0", "colour = 1", "caps = {x = 1}", "[", "targets = [-1]"],
 )
-def test_one_that_makes_no_sense_is_refused(text: str, tmp_path: Path) -> None:
+def test_an_invalid_one_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "club.toml"
     path.write_text(text)
     with pytest.raises(SubmissionError, match="is not a valid edition file"):

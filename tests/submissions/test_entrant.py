@@ -172,7 +172,9 @@ def test_a_model_with_this_projects_entropy_layers_is_exact(
     assert "decoded with much noise: " in verified.out
 
 
-def test_what_a_codec_raises_is_one_sentence_and_the_rest_goes_on(site: Path, photos: Path, tmp_path: Path) -> None:
+def test_an_exception_of_a_codec_gives_one_sentence_and_the_rest_continues(
+    site: Path, photos: Path, tmp_path: Path
+) -> None:
     build = "tables", "build", photos / "rocket.png", photos / "chelsea.png", "-c", "moody", "-m", "psnr", "-j", 1
     ran = run(*build, "-o", tmp_path / "run.db")
     assert ran.code == 2

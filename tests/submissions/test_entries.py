@@ -22,7 +22,7 @@ def opened(table: Path) -> Iterator[al.Table]:
         yield opened
 
 
-def test_a_rate_gives_what_the_edition_allows(opened: al.Table) -> None:
+def test_a_rate_gives_the_bytes_that_the_edition_allows(opened: al.Table) -> None:
     problem = opened.problem()
     for one, rate in zip(capped_budgets(problem, RULES), ("1.5", "2"), strict=True):
         assert one.cap == math.ceil(Fraction(rate) * problem.pixels / 8) == one.budget.limit

@@ -56,7 +56,7 @@ def wait_for_none(folder: Path | None = None) -> None:
     raise AssertionError(f"{survivors()} live on, or there is something left in {folder}")
 
 
-def test_it_sees_and_writes_nothing_but_its_own(tmp_path: Path, photos: Path) -> None:
+def test_it_reads_and_writes_only_its_own_files(tmp_path: Path, photos: Path) -> None:
     secret = tmp_path / "original.png"
     shutil.copy(photos / "rocket.png", secret)
     listening = socket.socket(socket.AF_UNIX)
@@ -152,7 +152,7 @@ def test_memory_is_counted_wherever_it_is(tmp_path: Path, code: str) -> None:
     assert not survivors()
 
 
-def test_time_and_disk_and_words_have_an_end(tmp_path: Path) -> None:
+def test_time_and_disk_and_output_are_limited(tmp_path: Path) -> None:
     ran = attack(tmp_path, "while True: sys.stderr.write('\\x1b[2J' + 'x' * 9999)", seconds=2)
     assert ran.code is None
     assert ran.errors == ["it takes longer than 0.000555556 hours."]
@@ -176,7 +176,7 @@ print(ran.code, *ran.unenforced, sep="\\n")
 """
 
 
-def test_what_cannot_be_enforced_is_named(tmp_path: Path) -> None:
+def test_unenforced_limits_are_listed(tmp_path: Path) -> None:
     """Behind walls that allow no more namespaces; whatever it started still ends."""
     attack(tmp_path, f"if not os.fork(): os.setsid(); os.execvp('sleep', ['sleep', '{MARK}'])")
     shutil.rmtree(tmp_path / "environment")
@@ -190,7 +190,7 @@ def test_what_cannot_be_enforced_is_named(tmp_path: Path) -> None:
     assert not survivors()
 
 
-def test_the_verdict_says_what_was_not_enforced(entry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_verdict_lists_unenforced_limits(entry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = with_decoder(entry, tmp_path, "sys.exit(0)")
     noted = Path(shutil.copy(sandbox.__file__, tmp_path / "sandbox.py"))
     noted.write_text(noted.read_text().replace("self._unshare(kind)", "raise OSError(1, 'not here')"))
@@ -239,7 +239,7 @@ def with_decoder(entry: Path, folder: Path, code: str) -> Path:
         pytest.param("os.remove('bs.zip')\nos.symlink({photos!r}, 'bs.zip')", id="data"),
     ],
 )
-def test_what_it_leaves_is_not_trusted(entry: Path, tmp_path: Path, photos: Path, code: str) -> None:
+def test_its_leftovers_are_not_trusted(entry: Path, tmp_path: Path, photos: Path, code: str) -> None:
     names = [path.name for path in photos.iterdir()]
     own = with_decoder(entry, tmp_path, code.format(photos=str(photos), names=names))
     scratch = tmp_path / "scratch"

@@ -121,7 +121,7 @@ def test_a_compressed_member_is_refused_unread(own: Path) -> None:
         {"entries": [{"name": "a"}]},
     ],
 )
-def test_a_manifest_that_makes_no_sense_is_refused(change: dict[str, object], own: Path) -> None:
+def test_an_invalid_manifest_is_refused(change: dict[str, object], own: Path) -> None:
     manifest = json.loads((own / "manifest.json").read_text())
     (own / "manifest.json").write_text(json.dumps({**manifest, **change}))
     ran = run("verify", own)
@@ -207,7 +207,7 @@ def test_an_archive_cannot_write_outside(name: str, own: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "text", "cut"])
-def test_a_damaged_archive_or_manifest_is_said(damage: str, own: Path) -> None:
+def test_a_damaged_archive_or_manifest_is_reported(damage: str, own: Path) -> None:
     for file in ("bs.zip", "manifest.json"):
         folder = Path(shutil.copytree(own, own.parent / f"{damage}-{file}"))
         content = (folder / file).read_bytes()

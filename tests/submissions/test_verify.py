@@ -76,7 +76,7 @@ def failures(verdict: Verdict) -> str:
     return "\n".join(verdict.failures)
 
 
-def test_a_sound_entry_passes_and_what_was_not_checked_is_said(entry: Path, club: Path, photos: Path) -> None:
+def test_a_valid_entry_passes_and_missing_checks_are_listed(entry: Path, club: Path, photos: Path) -> None:
     verdict = verify(entry)
     assert verdict.passed
     assert verdict.from_table
@@ -146,7 +146,7 @@ def test_the_value_of_a_weighted_objective_is_checked(table: Path, photos: Path,
     assert any(line.startswith("the objective's value") for line in verify(own).unchecked)
 
 
-def test_an_old_manifest_is_read_and_what_it_lacks_is_said(
+def test_an_old_manifest_is_read_and_missing_checks_are_listed(
     own: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_version_2(own)
@@ -175,7 +175,7 @@ def test_an_old_manifest_is_read_and_what_it_lacks_is_said(
         ({"value": 60.0}, "claims a psnr of 60; its entries have"),
     ],
 )
-def test_a_manifest_is_not_believed(own: Path, club: Path, fields: dict[str, object], says: str) -> None:
+def test_a_manifest_is_not_trusted(own: Path, club: Path, fields: dict[str, object], says: str) -> None:
     change(own, **fields)
     ran = run("verify", own, "--edition", club)
     assert ran.code == 1
@@ -190,13 +190,13 @@ def test_another_editions_cap_is_found(own: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", ["xyz", "mean", ""])
-def test_rules_that_are_not_known_are_refused(own: Path, rule: str) -> None:
+def test_unknown_rules_are_refused(own: Path, rule: str) -> None:
     change(own, rule=rule)
     with pytest.raises(SubmissionError, match="is not a submission's manifest"):
         verify(own)
 
 
-def test_removed_metrics_are_said_to_be_missing(own: Path, table: Path) -> None:
+def test_removed_metrics_are_reported_as_missing(own: Path, table: Path) -> None:
     content = change(own)
     for entry in content["entries"]:
         entry["metrics"].pop("ms-ssim")
@@ -230,7 +230,7 @@ def test_an_image_dropped_from_both_files_is_missed(own: Path, photos: Path, tmp
         assert f"1 images of the target list are missing: {dropped}." in found
 
 
-def test_bytes_that_belong_to_nothing_are_found(own: Path) -> None:
+def test_bytes_that_belong_to_no_bitstream_are_detected(own: Path) -> None:
     repack(own, members(own), front=bytes(500_000))
     assert "bs.zip: has 500,000 bytes that belong to no bitstream." in failures(verify(own))
 
@@ -242,7 +242,7 @@ def test_a_decoder_that_the_manifest_does_not_know_is_found(own: Path) -> None:
     assert "the manifest names no decoder" in failures(verify(own))
 
 
-def test_a_changed_table_is_said(own: Path, table: Path, tmp_path: Path) -> None:
+def test_a_changed_table_is_reported(own: Path, table: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copy(table, tmp_path / "run.db"))
     with sqlite3.connect(copy) as connection:
         connection.execute("UPDATE point SET bytes = bytes + 1")
@@ -278,7 +278,7 @@ def test_addresses_in_a_manifest_are_not_followed(own: Path, monkeypatch: pytest
         lambda text: text.replace('"value": ', '"value": 1e999, "x": ', 1),
     ],
 )
-def test_manifests_that_make_no_sense_end_in_a_sentence(own: Path, damage: Callable[[str], str]) -> None:
+def test_invalid_manifests_give_one_sentence(own: Path, damage: Callable[[str], str]) -> None:
     path = own / "manifest.json"
     path.write_text(damage(path.read_text()))
     with pytest.raises(SubmissionError, match="manifest"):

@@ -49,7 +49,7 @@ def test_values_are_completed(line: str, expected: set[str]) -> None:
     assert set(complete("bash", line).split()) == expected
 
 
-def test_what_is_broken_disturbs_no_one_who_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_do_not_disturb_completion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken.toml").write_text("this is [ no TOML")
     monkeypatch.setenv("ALLOCATOR_COMMANDS", str(tmp_path / "broken.toml"))
     assert complete("bash", "allocator encode x.png --codec j").split() == []

@@ -197,7 +197,9 @@ def created(found: Any, place: Place) -> None:
     ],
     ids=lambda value: value.partition(" -")[0] if isinstance(value, str) else "",
 )
-def test_the_document_says_what_python_gives(command: str, check: Callable[[Any, Place], None], place: Place) -> None:
+def test_the_json_equals_the_results_in_python(
+    command: str, check: Callable[[Any, Place], None], place: Place
+) -> None:
     known = {"TABLE": str(place.table), "IMAGE": str(place.image)}
     arguments = [known.get(word, word.replace("OUT", str(place.out))) for word in command.split()]
     ran = run(*arguments, "--json")
@@ -214,7 +216,7 @@ def test_dropping_an_image(table: Path, tmp_path: Path) -> None:
     assert json.loads(ran.out) == {"table": str(copy), "dropped": 1, "images": 4}
 
 
-def test_what_failed_is_in_the_document_and_in_the_status(photos: Path, tmp_path: Path) -> None:
+def test_failures_are_in_the_json_and_the_exit_status(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     build = ["tables", "build", photos / "rocket.png", tmp_path, "-c", "jpeg", "-m", "psnr", "--keep-going", "--json"]
     ran = run(*build, "-o", tmp_path / "x.db")
@@ -231,7 +233,7 @@ def test_a_mistake_prints_no_document(table: Path) -> None:
     assert "can't be reached" in ran.err
 
 
-def test_what_json_has_no_word_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_values_without_json_equivalent(capsys: pytest.CaptureFixture[str]) -> None:
     emit({"a": float("nan"), "b": [np.float32("inf"), np.int64(3)], "c": Path("é"), "d": "\udcff"}, as_json=True)
     out = capsys.readouterr().out
     assert "é" in out

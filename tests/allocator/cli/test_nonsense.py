@@ -56,7 +56,7 @@ LONG = "x" * 5000
         ("frontier", "TABLE", "-o", "."),
     ],
 )
-def test_nonsense_is_one_sentence(
+def test_invalid_values_give_one_sentence(
     command: tuple[str, ...], table: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -67,7 +67,7 @@ def test_nonsense_is_one_sentence(
     assert 0 < ran.err.count("\n") <= 8  # what is wrong in how a command is called is framed
 
 
-def test_what_acts_on_a_terminal_is_escaped(tmp_path: Path) -> None:
+def test_control_characters_are_escaped(tmp_path: Path) -> None:
     assert shown("a\x1b[31m\x07\u202e\udcff\x9b\tb\nc") == "a\\u001b[31m\\u0007\\u202e\\udcff\\u009b\\u0009b\nc"
     assert shown("Grüße, 写真 📷") == "Grüße, 写真 📷"
     assert not any(map(is_safe_name, ("a\nb", "a\x1bb", "a\x7f", "x" * 256, "é" * 128)))
@@ -110,7 +110,7 @@ sys.modules["IPython"] = None  # it needs a home, and older releases of Plotly l
 """
 
 
-def test_a_user_whom_the_system_does_not_know_has_no_home(photos: Path, tmp_path: Path) -> None:
+def test_a_user_unknown_to_the_system_needs_no_home(photos: Path, tmp_path: Path) -> None:
     """As in a container that runs under any number."""
     (tmp_path / "sitecustomize.py").write_text(NOBODY)
     paths = os.pathsep.join([str(tmp_path), str(Path.cwd())])
@@ -154,7 +154,7 @@ def test_an_unreadable_folder_is_named_and_stops_a_build(
     assert "5 images" in ran.out
 
 
-def test_an_image_beside_a_folder_of_its_decoded_name(tmp_path: Path) -> None:
+def test_an_image_next_to_a_folder_with_its_decoded_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.png").mkdir()
     for path in (tmp_path / "p.jpg", tmp_path / "p.png" / "inner.jpg"):
         Image.new("RGB", (8, 8)).save(path)

@@ -6,9 +6,7 @@ from allocator.cli import waiting
 from tests.helpers import run
 
 
-def test_redirected_output_says_how_far_work_has_come(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_redirected_output_shows_progress(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "_SECONDS", 0.0)
     command = ("tables", "build", photos, "-c", "webp", "-m", "psnr", "-j", 1, "-o", tmp_path / "run.db")
     lines = run(*command).err.splitlines()

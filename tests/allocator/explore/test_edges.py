@@ -60,7 +60,7 @@ def test_a_server_that_ended_leaves_the_command_that_goes_on(visit: Visit, serve
     page.get_by_role("alert").filter(has_text="The connection to `allocator explore` is closed.").wait_for()
 
 
-def test_a_missing_bitstream_is_made_again_or_is_a_sentence(visit: Visit, serve: Serve, photos: Path) -> None:
+def test_a_missing_bitstream_is_encoded_again_or_reported(visit: Visit, serve: Serve, photos: Path) -> None:
     served = serve("--target", "1.2")
     execute(served.table, "DELETE FROM bitstream")
     page = visit(served.root + "#target=1.2&view=image&image=coffee")
@@ -102,7 +102,7 @@ def test_what_it_writes_is_what_the_commands_write(visit: Visit, serve: Serve, t
             assert all(own.read(name) == other.read(name) for name in own.namelist())
 
 
-def test_without_the_extra_it_is_a_sentence(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_it_gives_one_sentence(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "allocator.explore.server", raising=False)
     ran = run("explore", table)

@@ -43,7 +43,7 @@ def test_only_the_own_page_on_this_machine_is_answered(served: Served) -> None:
         assert "default-src 'none'" in answered["Content-Security-Policy"]
 
 
-def test_pages_load_nothing_from_elsewhere(served: Served) -> None:
+def test_pages_load_nothing_from_other_hosts(served: Served) -> None:
     status, text, headers = ask(served.root, "", method="GET")
     assert status == 200
     assert b"http" not in text

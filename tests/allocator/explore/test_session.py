@@ -88,13 +88,13 @@ def test_an_image_gets_its_next_level_after_the_bytes_that_are_told(session: Ses
     assert set(best["next_row"]) == {-1}
 
 
-def test_what_a_thousand_bytes_gain_is_about_what_they_gain(session: Session) -> None:
+def test_the_predicted_gain_of_a_thousand_bytes_is_accurate(session: Session) -> None:
     found = session.solve(State.parse("budget=12000"))
     more = session.solve(State.parse("budget=13000"))
     assert more["value"] - found["value"] == pytest.approx(1000 * found["price"], rel=0.5)
 
 
-def test_unreachable_budgets_and_odd_options_are_sentences(session: Session) -> None:
+def test_unreachable_budgets_and_invalid_options_give_one_sentence(session: Session) -> None:
     for query, words in [
         ("target=0.0001", "can't be reached"),
         ("target=many", "A target is a rate"),

@@ -14,7 +14,7 @@ def test_an_address_is_read_as_it_is_written() -> None:
     assert state.query() == "target=0.15&rule=mean&force=a+b%3Dhevc%3Acrf30&force=%C3%BC%3Dwebp"
 
 
-def test_what_is_so_by_default_is_left_out() -> None:
+def test_default_values_are_omitted() -> None:
     assert State.of({"rule": ["pooled"], "aggregate": ["mean"], "codec": []}) == State()
 
 

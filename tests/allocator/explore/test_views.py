@@ -111,7 +111,7 @@ def test_of_thousands_of_images_only_those_in_sight_are_drawn(visit: Visit, many
     page.locator("#waiting", has_text="/gone/2999.png").wait_for()
 
 
-def test_an_image_is_seen_beside_what_it_becomes(visit: Visit, served: Served) -> None:
+def test_an_image_is_shown_next_to_its_decoded_version(visit: Visit, served: Served) -> None:
     page = visit(served.address + "&view=image&image=coffee")
     page.locator("#waiting:empty").wait_for(state="attached")
     page.locator("#decoded[src]").wait_for()

@@ -65,7 +65,7 @@ def test_the_allocation_is_the_full_tables(assumption: Assumption, seed: int) ->
     assert found.chosen["level"].tolist() == expected.chosen["level"].tolist()
 
 
-def test_a_curve_that_is_seen_to_break_the_assumption_is_measured_in_full() -> None:
+def test_a_curve_that_contradicts_the_assumption_is_measured_in_full() -> None:
     full = synthetic(30, 16, 0, bent=4)
     for assumption in ASSUMPTIONS:
         have = lazily(full, "0.05", assumption)
@@ -111,7 +111,7 @@ def test_curves_that_break_the_assumption_are_known() -> None:
     assert not keeps(MeasuredCurve([0, 3], [10, 20], [3, 3.1]), "monotone")
 
 
-def test_what_it_cannot_do_is_refused() -> None:
+def test_unsupported_requests_are_refused() -> None:
     full = synthetic(3, 4, 0)
     mean = make_budget(full, "mean", target=Fraction("0.05"))
     pooled = make_budget(full, "pooled", target=Fraction("0.05"))
@@ -158,7 +158,7 @@ class FailsFrom(PillowCodec):
 
 
 @pytest.mark.parametrize(("first", "images"), [(0, 4), (9, 5)])
-def test_what_fails_on_the_way_is_left_out(first: int, images: int, photos: Path, tmp_path: Path) -> None:
+def test_images_that_fail_are_left_out(first: int, images: int, photos: Path, tmp_path: Path) -> None:
     codec, metric = jpeg(), get_metric("psnr")
     codec.__class__, vars(codec)["first"] = FailsFrom, first
     needed = Needed(

@@ -57,7 +57,7 @@ def test_jobs_do_not_change_the_table(table: Path, photos: Path, tmp_path: Path)
     )
 
 
-def test_a_second_build_measures_what_is_new_only(photos: Path, tmp_path: Path) -> None:
+def test_a_second_build_measures_only_new_points(photos: Path, tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     first = build(path, [photos / "rocket.png"], [get_codec("jpeg")], [get_metric("psnr")])
     assert (first.points_measured, first.points_known) == (JPEG, 0)
@@ -149,7 +149,7 @@ def test_an_image_that_no_codec_can_hold_does_not_stand_in_the_way(photos: Path,
     assert run("solve", path, "-t", "1").code == 0
 
 
-def test_the_smallest_image_and_all_modes_go_the_whole_way(photos: Path, tmp_path: Path) -> None:
+def test_the_smallest_image_and_all_modes_are_supported(photos: Path, tmp_path: Path) -> None:
     folder, path, entry = tmp_path / "odd", tmp_path / "run.db", tmp_path / "entry"
     folder.mkdir()
     photo = Image.open(photos / "coffee.png")
@@ -165,7 +165,7 @@ def test_the_smallest_image_and_all_modes_go_the_whole_way(photos: Path, tmp_pat
     assert "PASS: 5 images" in run("verify", entry).out
 
 
-def test_images_of_earlier_builds_are_told_and_can_be_dropped(photos: Path, tmp_path: Path) -> None:
+def test_images_of_earlier_builds_are_listed_and_can_be_dropped(photos: Path, tmp_path: Path) -> None:
     folder, path = Path(shutil.copytree(photos, tmp_path / "set")), tmp_path / "run.db"
     command = ("tables", "build", folder, "-c", "jpeg", "-m", "psnr", "-o", path)
     assert "note" not in run(*command).out
@@ -188,7 +188,7 @@ def test_a_level_that_the_codec_no_longer_has_goes(photos: Path, tmp_path: Path)
     assert list(frame(path)["level"]) == [0, 1, 2, 3]
 
 
-def test_names_with_brackets_are_no_markup(photos: Path, tmp_path: Path) -> None:
+def test_names_with_brackets_are_not_markup(photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "trip[" / "1]"
     folder.mkdir(parents=True)
     shutil.copy(photos / "rocket.png", folder / "[bold]x[] y.png")
@@ -222,7 +222,7 @@ def test_a_metric_that_fails_is_named_with_the_image(worst: float, reason: str, 
     assert re.search(rf"{reason} \S+ of jpeg", failure)
 
 
-def test_a_folder_that_is_missing_is_told_before_weights_are_fetched(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported_before_weights_are_fetched(tmp_path: Path) -> None:
     env = {"TORCH_HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9", "ALLOCATOR_METRIC_WEIGHTS": ""}
     with started("tables", "build", "gone/", "-m", "lpips-vgg", "-o", tmp_path / "run.db", env=env) as process:
         err = process.communicate(timeout=100)[1]
@@ -247,7 +247,7 @@ class DiesOnRocket(PillowCodec):
         return super().encode(image, level)
 
 
-def test_a_worker_that_dies_is_told_and_the_rest_is_kept(photos: Path, tmp_path: Path) -> None:
+def test_a_dead_worker_is_reported_and_the_rest_is_kept(photos: Path, tmp_path: Path) -> None:
     fatal = jpeg()
     fatal.__class__ = DiesOnRocket
     with pytest.raises(AllocatorError, match="A worker process was killed"):
@@ -296,7 +296,7 @@ def test_killed_and_resumed_it_ends_as_if_never_killed(photos: Path, tmp_path: P
     assert not frame(killed).duplicated(["image", "codec", "level"]).any()
 
 
-def test_ctrl_c_says_what_is_kept_and_how_to_go_on(photos: Path, tmp_path: Path) -> None:
+def test_ctrl_c_says_what_is_kept_and_how_to_resume(photos: Path, tmp_path: Path) -> None:
     folder, path = tmp_path / "images", tmp_path / "run.db"
     copy(photos, folder, 60)
     with started("tables", "build", folder, "-c", "webp", "-m", "ms-ssim", "-o", path) as process:
@@ -310,7 +310,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(photos: Path, tmp_path: Path)
     assert 0 < rows(path) < 60 * WEBP
 
 
-def test_a_full_disk_keeps_what_was_measured(photos: Path, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_measurements(photos: Path, tmp_path: Path) -> None:
     folder, disk = tmp_path / "images", tmp_path / "disk"
     copy(photos, folder, 40)
     disk.mkdir()

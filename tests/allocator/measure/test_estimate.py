@@ -9,7 +9,7 @@ from tests.helpers import run
 JPEG, WEBP = (len(get_codec(name).levels) for name in ("jpeg", "webp"))
 
 
-def test_what_is_missing_is_what_is_measured_then(photos: Path, tmp_path: Path) -> None:
+def test_exactly_the_missing_points_are_measured(photos: Path, tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     command = ("tables", "build", photos, "-c", "jpeg", "-c", "webp", "-m", "psnr", "-o", path)
     assert run("tables", "build", photos / "rocket.png", "-c", "jpeg", "-m", "psnr", "-o", path).code == 0
@@ -23,7 +23,7 @@ def test_what_is_missing_is_what_is_measured_then(photos: Path, tmp_path: Path) 
     assert ran.out == f"{path}: 0 of {5 * (JPEG + WEBP)} operating points are missing, 0 of 5 images are new.\n"
 
 
-def test_bytes_and_seconds_are_about_what_it_takes(photos: Path, tmp_path: Path) -> None:
+def test_the_estimate_is_near_the_actual_bytes_and_seconds(photos: Path, tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     command = ("tables", "build", photos, "-c", "webp", "-m", "ms-ssim", "-j", 1, "-o", path, "--json")
     found = json.loads(run(*command, "--dry-run").out)
@@ -37,7 +37,7 @@ def test_bytes_and_seconds_are_about_what_it_takes(photos: Path, tmp_path: Path)
     assert found["seconds"] > coding / 4  # both are timed, beside whatever else this machine does
 
 
-def test_mistakes_are_told(photos: Path, tmp_path: Path) -> None:
+def test_errors_are_reported(photos: Path, tmp_path: Path) -> None:
     command = ("tables", "build", photos, "-c", "jpeg", "-m", "psnr", "-o", tmp_path / "run.db", "--dry-run")
     ran = run(*command, "--for-target", "1")
     assert ran.code == 2

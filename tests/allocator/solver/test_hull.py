@@ -49,7 +49,7 @@ def test_ties_and_collinear_options_are_stepped_over() -> None:
     assert list(curve.choices(1)) == [4, 1]
 
 
-def test_the_command_writes_the_curve_and_names_what_changes_first(table: Path, tmp_path: Path) -> None:
+def test_the_command_writes_the_curve_and_lists_the_first_changes(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "curve.csv"
     ran = run("frontier", table, "-o", out, "-t", "1", "-t", "0.001", "--objective", "psnr")
     assert ran.code == 0, ran.err
@@ -80,7 +80,7 @@ def mixed_sizes() -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("rule", ["pooled", "mean"])
-def test_the_curve_keeps_to_a_rule_as_solving_does(rule: Rule) -> None:
+def test_the_curve_follows_the_rule_like_solve(rule: Rule) -> None:
     frame = mixed_sizes()
     goal = Objective((Term("psnr", higher_is_better=True),))
     curve = Curve(frame, goal, rule)
@@ -108,13 +108,13 @@ def test_the_curve_keeps_to_a_rule_as_solving_does(rule: Rule) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("--out", "curve.xls"), ("--target", "-1")])
-def test_mistakes_are_told(arguments: tuple[str, str], table: Path) -> None:
+def test_errors_are_reported(arguments: tuple[str, str], table: Path) -> None:
     ran = run("frontier", table, *arguments)
     assert ran.code == 2
     assert "Traceback" not in ran.err
 
 
-def test_explain_says_for_each_image_why(table: Path) -> None:
+def test_explain_covers_each_image(table: Path) -> None:
     ran = run("solve", table, "-t", "1", "--explain")
     for name in ("astronaut", "chelsea", "coffee", "motorcycle_left", "rocket"):
         block = ran.out[ran.out.index(f"{name}: ") :].splitlines()[:3]

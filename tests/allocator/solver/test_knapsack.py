@@ -93,7 +93,7 @@ def test_agrees_with_dynamic_programming(way: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_whole_program_in_pulp_is_no_better(seed: int) -> None:
+def test_the_whole_program_in_pulp_is_not_better(seed: int) -> None:
     import pulp
 
     cost, weight, budget = make_set(60, 12, seed)
@@ -124,7 +124,7 @@ def test_more_budget_is_never_worse(items: int, seed: int, extra: int) -> None:
     assert solve(cost, weight, budget + extra).cost <= solve(cost, weight, budget).cost
 
 
-def test_the_price_is_what_a_unit_of_budget_buys() -> None:
+def test_the_price_is_the_gain_of_a_unit_of_budget() -> None:
     cost, weight, budget = make_set(2000, 16, 4)
     less, more = solve(cost, weight, budget - 10_000), solve(cost, weight, budget + 10_000)
     assert (less.cost - more.cost) / 20_000 == pytest.approx(solve(cost, weight, budget).price, rel=0.02)
@@ -141,7 +141,7 @@ def test_only_the_cheapest_choice_fits() -> None:
     assert (caught.value.least, caught.value.budget) == (least, least - 1)
 
 
-def test_a_generous_budget_buys_the_best_and_a_byte_is_worth_nothing() -> None:
+def test_a_large_budget_gives_the_best_levels_and_a_price_of_zero() -> None:
     cost, weight, _ = make_set(50, 8, 3)
     found = solve(cost, weight, int(weight.sum()))
     assert found.cost == math.fsum(cost.min(1))
@@ -188,7 +188,7 @@ def test_ties_break_towards_few_bytes_then_the_first() -> None:
         (np.zeros((4, 0)), np.zeros((4, 0), int), 5, "nothing to choose from"),
     ],
 )
-def test_bad_input_is_told_before_any_solving(cost: object, weight: object, budget: int, reason: str) -> None:
+def test_invalid_input_is_reported_before_solving(cost: object, weight: object, budget: int, reason: str) -> None:
     with pytest.raises(SolveError, match=reason):
         solve(cost, weight, budget)  # type: ignore[arg-type]
 
@@ -198,7 +198,7 @@ def test_an_item_without_options_is_named() -> None:
         solve(np.ones((2, 2)), np.ones((2, 2), int), 5, available=[[True, False], [False, False]])
 
 
-def test_an_unknown_solver_is_told() -> None:
+def test_an_unknown_solver_is_reported() -> None:
     cost, weight, budget = make_set(24, 16, 0)
     with pytest.raises(SolveError, match="no solver 'gurobi'"):
         solve(cost, weight, budget, solver="gurobi")

@@ -56,7 +56,7 @@ def test_a_program_is_solved_and_stays_as_it_is(solver: str) -> None:
     assert all(x.varValue is None for x in program.variables())
 
 
-def test_programs_without_a_best_choice_are_told() -> None:
+def test_programs_without_an_optimum_are_reported() -> None:
     program = knapsack()
     program += program.variables()[0] >= 2
     assert pulp_solvers.run(program, "cbc").status is Status.infeasible
@@ -65,7 +65,7 @@ def test_programs_without_a_best_choice_are_told() -> None:
     assert pulp_solvers.run(program, "highs").status in (Status.unbounded, Status.infeasible, Status.unsolved)
 
 
-def test_unknown_and_missing_solvers_are_told() -> None:
+def test_unknown_and_missing_solvers_are_reported() -> None:
     with pytest.raises(SolveError, match=r"no solver 'nobody'.*GLPK_CMD"):
         pulp_solvers.run(knapsack(), "nobody")
     with pytest.raises(SolveError, match="isn't installed"):
@@ -104,7 +104,7 @@ def test_a_child_that_cannot_be_started_costs_only_the_proof(monkeypatch: pytest
     assert "can't be started" in pulp_solvers.run(knapsack(), "cbc").reason
 
 
-def test_children_serve_again_and_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_children_are_reused_and_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(pulp_solvers, "_idle", [])
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert pulp_solvers.run(knapsack(), "cbc").status is Status.optimal

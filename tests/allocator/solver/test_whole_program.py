@@ -50,7 +50,7 @@ def test_a_solver_that_fails_leaves_the_exact_choice() -> None:
     assert "exact method's" in found.note
 
 
-def test_a_solver_that_is_wrong_is_told_from_the_exact_method() -> None:
+def test_a_wrong_solver_is_detected_by_the_exact_method() -> None:
     cost, weight, budget = make_set(20, 5, 2)
     exact = solve(cost, weight, budget)
     every = np.ones(cost.shape, bool)
@@ -79,7 +79,7 @@ def test_the_command_gives_pulps_allocation_and_compares_it(more: tuple[str, ...
     assert "costs the same as the exact method's" in whole["note"]
 
 
-def test_solvers_that_are_not_there_are_refused(table: Path) -> None:
+def test_missing_solvers_are_refused(table: Path) -> None:
     ran = run("solve", table, "-t", "1", "--method", "pulp", "--solver", "no-such")
     assert ran.code == 2
     assert "There is no solver 'no-such'" in ran.err

@@ -65,7 +65,7 @@ def test_later_slices_see_refined_latents_and_residuals_are_half_a_step_at_most(
     assert not torch.allclose(means_of[0][1], means_of[1][1])
 
 
-def test_what_makes_no_model_is_refused() -> None:
+def test_an_invalid_model_is_refused() -> None:
     for context, slices in ((6, ()), (6, (4, 0)), (5, (4, 4))):
         with pytest.raises(ValueError, match="at least one channel"):
             ChannelWiseModel(context, slices, (8,))

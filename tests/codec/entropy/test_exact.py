@@ -45,7 +45,7 @@ def test_rounding_moves_means_by_half_a_step_at_most() -> None:
     assert ((rounded.scales - scales).abs() <= 0.5 + MARGIN).all()
 
 
-def test_numbers_that_are_none_stay_in_range() -> None:
+def test_clamped_numbers_stay_in_range() -> None:
     wild = torch.tensor([float("nan"), float("inf"), -float("inf"), 1e300], dtype=torch.float64)
     rounded = Rounding(WriteCloseCalls(SymbolEncoder()))(wild, wild)
     assert rounded.means.abs().max() <= (1 << 14) * GRID

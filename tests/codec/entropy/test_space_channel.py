@@ -42,7 +42,7 @@ GUIDED = [case for case in CASES if case != "attention"]
 
 
 @pytest.mark.parametrize(("case", "guided"), [*((case, False) for case in CASES), *((case, True) for case in GUIDED)])
-def test_predictions_see_what_was_decoded_before_and_nothing_else(case: str, guided: bool) -> None:
+def test_predictions_depend_only_on_latents_decoded_before(case: str, guided: bool) -> None:
     stages = CASES[case][1]
     model = made(case, guided)
     latents = torch.randn(1, 16, 4, 4, dtype=torch.float64, requires_grad=True)

@@ -40,7 +40,7 @@ def test_a_distribution_far_from_zero_has_its_table() -> None:
 
 
 @pytest.mark.parametrize("frequencies", [(), (TOTAL,), (TOTAL, 0), (TOTAL - 2, 1)])
-def test_what_is_no_table_is_refused(frequencies: tuple[int, ...]) -> None:
+def test_an_invalid_table_is_refused(frequencies: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="positive"):
         FrequencyTable(0, frequencies)
 

@@ -77,7 +77,7 @@ def test_photos_on_their_side_count_as_they_are_shown(tmp_path: Path) -> None:
         Photos(tmp_path, 41, 0, 0)
 
 
-def test_what_is_made_ahead_is_what_was_asked_for() -> None:
+def test_values_computed_in_advance_are_the_requested_ones() -> None:
     made: list[int] = []
 
     def make(step: int) -> torch.Tensor:

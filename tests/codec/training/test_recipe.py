@@ -7,7 +7,7 @@ from codec.training.schedule import learning_rate
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_that_ships_makes_a_network(name: str) -> None:
+def test_every_included_recipe_gives_a_network(name: str) -> None:
     recipe = find_recipe(name)
     assert recipe.name == name
     assert recipe.config.levels == (1 if recipe.network.separate else len(recipe.rate.targets))
@@ -49,7 +49,7 @@ def test_schedules() -> None:
         ('[optimizer]\nname = "sgd"\n[[stages]]\nsteps = 1', "unknown optimizer"),
     ],
 )
-def test_what_is_no_recipe_is_one_sentence(text: str, says: str, tmp_path: Path) -> None:
+def test_an_invalid_recipe_gives_one_sentence(text: str, says: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(RecipeError, match=says):

@@ -134,7 +134,7 @@ def test_a_loss_that_runs_away_stops_the_run_and_spares_the_weights(
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_what_is_logged_can_be_read(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
+def test_logs_can_be_read(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
     reports: list[Report] = []
     trainer(recipe, photos, tmp_path).run(reports.append, report_every=4)
     rows = list(csv.DictReader((tmp_path / LOG).open()))
@@ -159,7 +159,7 @@ def test_tensorboard_shows_each_step_once(recipe: Recipe, photos: Path, tmp_path
     assert {"loss", "bpp", "mse", "gan", "learning_rate", "level1_bpp"} <= set(events.Tags()["scalars"])
 
 
-def test_a_stage_has_crops_and_weights_of_its_own(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
+def test_a_stage_has_its_own_crops_and_weights(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text("[[stages]]\nsteps = 2\n[[stages]]\nsteps = 2\ncrop = 96\nbatch = 3\n[stages.loss]\nmse = 0.0\n")
     _, later = read_recipe(path).stages
@@ -178,7 +178,7 @@ def test_a_stage_has_crops_and_weights_of_its_own(recipe: Recipe, photos: Path, 
         trainer(huge, photos, tmp_path / "huge")
 
 
-def test_a_level_gets_weights_of_its_own_in_the_same_bank(
+def test_a_level_gets_its_own_weights_in_the_same_bank(
     recipe: Recipe, photos: Path, photo: RGBImage, tmp_path: Path
 ) -> None:
     shared, tuned = tmp_path / "shared", tmp_path / "tuned"
@@ -247,7 +247,7 @@ def test_the_smoke_run_ends_with_a_sound_bank(photos: Path, tmp_path: Path) -> N
     assert "step 20 of 20" in again.out
 
 
-def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
+def test_errors_are_one_sentence(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
     recipe.write_text("[loss]\nlpips = 0.0\n[[stages]]\nsteps = 1")
     for arguments, says in {
@@ -295,7 +295,7 @@ def test_separate_networks_are_trained_one_after_the_other(recipe: Recipe, photo
     assert run(*arguments).code == 0  # all are trained: the bank is made again
 
 
-def test_a_bank_says_which_nets_it_was_trained_by(photos: Path, tmp_path: Path) -> None:
+def test_a_bank_lists_its_training_nets(photos: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     text = (Path(__file__).parents[3] / "codec/training/recipes/smoke.toml").read_text()
     path.write_text(

@@ -125,7 +125,7 @@ def test_each_worker_loads_the_bank_once(cluster: Any, photos: Path, tmp_path: P
     assert 1 <= len(processes) == len(set(processes)) <= 2
 
 
-def test_what_a_lost_worker_was_doing_is_done_again(cluster: Any, photos: Path, tmp_path: Path) -> None:
+def test_the_work_of_a_lost_worker_is_repeated(cluster: Any, photos: Path, tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     marks.mkdir()
     codec = marked(DiesOnce, marks)
@@ -136,7 +136,7 @@ def test_what_a_lost_worker_was_doing_is_done_again(cluster: Any, photos: Path, 
     assert whole(tmp_path / "run.db")
 
 
-def test_an_image_that_kills_every_worker_is_told_and_the_rest_completes(
+def test_an_image_that_kills_every_worker_is_reported_and_the_rest_completes(
     cluster: Any, photos: Path, tmp_path: Path
 ) -> None:
     marks = tmp_path / "marks"
@@ -150,7 +150,7 @@ def test_an_image_that_kills_every_worker_is_told_and_the_rest_completes(
     assert dict(frame(tmp_path / "run.db").groupby("image").size()) == dict.fromkeys(set(CROPS) - {"rocket"}, JPEG)
 
 
-def test_an_image_that_needs_too_much_memory_is_told(cluster: Any, photos: Path, tmp_path: Path) -> None:
+def test_an_image_that_needs_too_much_memory_is_reported(cluster: Any, photos: Path, tmp_path: Path) -> None:
     codec = marked(WantsMemory, tmp_path)
     engine = Ray(cluster.address)
     report = build(tmp_path / "run.db", [photos], [codec], [get_metric("psnr")], engine=engine, keep_going=True)
@@ -158,7 +158,7 @@ def test_an_image_that_needs_too_much_memory_is_told(cluster: Any, photos: Path,
     assert report.images == 4
 
 
-def test_a_node_that_is_lost_takes_nothing_with_it(cluster: Any, photos: Path, tmp_path: Path) -> None:
+def test_a_lost_node_loses_no_measurements(cluster: Any, photos: Path, tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     codec = marked(TakesItsTime, tmp_path)
     node = add_node(cluster, num_cpus=2)
@@ -197,7 +197,7 @@ def test_a_killed_driver_starts_again_where_it_was(cluster: Any, photos: Path, t
     assert set(frame(path).groupby("image").size()) == {JPEG}
 
 
-def test_mistakes_are_told_in_one_sentence(cluster: Any, photos: Path, tmp_path: Path) -> None:
+def test_errors_give_one_sentence(cluster: Any, photos: Path, tmp_path: Path) -> None:
     command = ("tables", "build", photos, "-c", "jpeg", "-m", "psnr", "-o", tmp_path / "run.db")
     ran = run(*command, "--address", cluster.address)
     assert (ran.code, ran.err.strip()) == (2, "--address and --gpus-per-worker need --engine ray.")
