@@ -31,6 +31,8 @@ CODEC_MODULES = (
 )
 """Those of this package that :attr:`codec.base.Codec.modules` names."""
 _IDLE_FIELDS = {"annotation", "ctx", "kind", "returns", "type_comment", "type_params"}
+_UNNAMED = ""
+"""Statements that define nothing, such as calls; they count wherever a definition of their module does."""
 _DEFINED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -51,13 +53,14 @@ def digest_code(module: str) -> str | None:
         place = left.pop()
         if (found := _read(place.module)) is None or place in reached:
             continue
+        reached[place] = ""
         if place.name == "*":
-            reached[place] = ""
             left += [_Place(place.module, name) for name in found.definitions]
         elif place.name in found.definitions:
             nodes = found.definitions[place.name]
             reached[place] = json.dumps([*map(_shape, nodes)])
             left += [other for node in nodes for other in found.find_used(node)]
+            left.append(_Place(place.module, _UNNAMED))
         elif place.name in found.imports:
             left.append(found.imports[place.name])
         else:
@@ -78,8 +81,8 @@ class _Source:
 
     def __init__(self, module: str, tree: ast.Module, *, is_package: bool) -> None:
         self.module = module
-        self.definitions: dict[str, list[ast.stmt]] = {}
         self.imports: dict[str, _Place] = {}
+        self.definitions: dict[str, list[ast.stmt]] = {_UNNAMED: []}
         for statement in _statements(tree.body):
             for name in _bound(statement):
                 self.definitions.setdefault(name, []).append(statement)
@@ -169,12 +172,12 @@ def _without_types(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def _bound(node: ast.stmt) -> list[str]:
-    """The names that a statement gives meaning to."""
+    """The names that a statement defines."""
     if isinstance(node, _DEFINED):
         return [node.name]
     if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
         return [one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)]
-    return []
+    return [] if isinstance(node, ast.Import | ast.ImportFrom) or _is_text(node) else [_UNNAMED]
 
 
 def _shape(node: Any) -> Any:

@@ -52,6 +52,8 @@ MODULES = {
 
         def unrelated():
             return 1
+
+        np.seterr(all="ignore")
     """,
 }
 
@@ -98,6 +100,7 @@ def test_texts_and_unused_code_are_ignored(old: str, new: str, digest: Callable[
         ("[::2]", "[1::2]"),
         ("// step", "/ step"),
         ("LEAST >", "LEAST >="),
+        ('"ignore"', '"raise"'),
     ],
 )
 def test_whatever_acts_counts_in_all_modules_that_are_reached(
