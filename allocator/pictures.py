@@ -1,4 +1,4 @@
-"""Originals, what bitstreams decode to, and where the two differ: the pictures of a page."""
+"""The pictures of a page: originals, decoded images, and maps of their differences."""
 
 import io
 from collections.abc import Mapping
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 class Original(NamedTuple):
-    """An image as it was measured."""
+    """An original as it was measured."""
 
     image: RGBImage
     background: int
-    """Grey behind transparent pixels, there and in what is decoded."""
+    """The grey behind transparent pixels, in the original and the decoded image."""
 
 
 def read_original(point: Mapping[str, Any], colour: Colour) -> Original:
-    """The original of an operating point.
+    """Read the original of an operating point.
 
     Args:
-        point: with ``path`` and ``sha256``.
+        point: an operating point with ``path`` and ``sha256``.
         colour: the table's rule for colour profiles.
 
     Raises:
@@ -43,11 +43,11 @@ def read_original(point: Mapping[str, Any], colour: Colour) -> Original:
 
 
 def decode(point: Mapping[str, Any], bitstream: bytes, background: int) -> RGBImage:
-    """What an operating point's bitstream looks like.
+    """Decode an operating point's bitstream.
 
     Args:
-        point: with ``image``, ``codec`` and ``setting``.
-        bitstream: of it.
+        point: an operating point with ``image``, ``codec`` and ``setting``.
+        bitstream: its bitstream.
         background: see :class:`Original`.
 
     Raises:
@@ -58,7 +58,7 @@ def decode(point: Mapping[str, Any], bitstream: bytes, background: int) -> RGBIm
 
 
 def find_mapped(name: str) -> "FeatureMetric":
-    """The metric whose map is shown: the one of this name if it has one, else LPIPS."""
+    """The metric of the map: the one of this name if it has a map, otherwise LPIPS."""
     from allocator.metrics import MetricError, get_metric, stored_metric
     from allocator.metrics.features import FeatureMetric
 
@@ -72,7 +72,7 @@ def find_mapped(name: str) -> "FeatureMetric":
 
 
 def draw_heat(distances: np.ndarray[Any, Any]) -> Image.Image:
-    """Where images differ: bright and opaque where they differ most, on a scale that all pictures share."""
+    """A map of differences: bright and opaque where images differ most, on a scale for all pictures."""
     from matplotlib import colormaps
 
     strength = np.clip(np.asarray(distances, np.float64), 0, 1) ** 0.5
@@ -82,7 +82,7 @@ def draw_heat(distances: np.ndarray[Any, Any]) -> Image.Image:
 
 
 def shrunk(image: Image.Image, side: int) -> Image.Image:
-    """An image whose longer side has so many pixels at most."""
+    """Scale down an image to a longest side."""
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return image
 
@@ -95,7 +95,7 @@ def as_webp(image: Image.Image, quality: int) -> bytes:
 
 
 def as_png(image: Image.Image) -> bytes:
-    """The same without loss, fast."""
+    """Encode an image for a browser quickly and without loss."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

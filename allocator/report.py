@@ -1,4 +1,4 @@
-"""An allocation as a page to look at: one HTML file that opens from disk, without a network."""
+"""The report of an allocation: one stand-alone HTML file."""
 
 import base64
 import html
@@ -35,15 +35,15 @@ def make_report(
     """The page of one or several allocations of a table, as HTML.
 
     Args:
-        table: that they were made from, with its bitstreams.
-        allocations: of the same images by the same objective, one for each target.
-        title: of the page.
-        pictures: so many images, the first by name, are shown; all of them stand in table and curves.
-        side: pixels of a shown picture's longer side, at most.
-        report: called with the images done and their number.
+        table: the table of the allocations, with its bitstreams.
+        allocations: allocations of the same images with the same objective, one for each target.
+        title: the title of the page.
+        pictures: the number of images to show, the first by name; table and curves include all images.
+        side: the most pixels of a picture's longer side.
+        report: called with the number of finished images and of all images.
 
     Raises:
-        AllocatorError: a bitstream isn't in the table, or Plotly isn't installed.
+        AllocatorError: the table lacks a bitstream, or Plotly is not installed.
         CodecError: an original or a codec is missing.
     """
     plotly = read_plotly()
@@ -153,7 +153,7 @@ def _target(allocation: Allocation) -> dict[str, Any]:
 
 
 def _frontier(allocation: Allocation) -> dict[str, list[float]] | None:
-    """The whole set's curve; None where there is none, for images don't stand alone."""
+    """The whole set's curve; None if the objective does not treat images separately."""
     if not allocation.objective.aggregate.is_plain_mean:
         return None
     frame = Curve(allocation.points, allocation.objective, allocation.budget.rule).frame(_CURVE_POINTS)

@@ -18,7 +18,7 @@ from codec.layers.blocks import (
 from codec.network import Gains, NetworkConfig, later
 
 _SKIPPED = {2: 0, 4: 1, 8: 2}
-"""Sizes that a stem leaves out."""
+"""The sizes that a stem omits."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class DKICConfig(NetworkConfig):
     """Everything that the network's shape depends on; the defaults are the papers' reference.
 
     The rows of DKIC's tables 2 to 4 are single fields: ``kernel``, ``block``, ``aggregation``, ``norm``, ``slices``
-    and ``stages``. Table 4 is a reading: the text of the paper at hand lacks its row labels. The paper also leaves
-    widths open; those here are a fit to its 53.3 M parameters.
+    and ``stages``. Table 4 is our interpretation: the available text of the paper lacks its row labels. The paper
+    also does not specify widths; those here are fitted to its 53.3 M parameters.
     """
 
     family: ClassVar[str] = "dkic"
 
     blocks: tuple[int, int, int] = (1, 2, 4)
-    """Dynamic residual blocks in the group at each of the three sizes."""
+    """The number of dynamic residual blocks in the group at each of the three sizes."""
     block: str = "drb"
     """``drb``, or ``rbb`` to replace them by residual bottlenecks (table 2)."""
     aggregation: Aggregation = "dynamic"
@@ -44,12 +44,12 @@ class DKICConfig(NetworkConfig):
     mlp_ratio: float = 2
     norm: NormPlacement = "after"
     stem: int = later(2, absent=2)
-    """Pixels along each side that the first layer folds into channels: 2 as in the paper; 4 or 8 leave out the
-    features at 1/2, or at 1/2 and 1/4, of the image's size, which cost a processor most of its time."""
+    """Pixels along each side that the first layer folds into channels: 2 as in the paper; 4 or 8 omit the features at
+    1/2, or at 1/2 and 1/4, of the image's size, which take most of the time on a processor."""
     resampling_kernel: int = later(5, absent=5)
     """Side of the convolutions that halve and double the size."""
     offset_norm: bool = later(True, absent=False)
-    """Whether the dynamic kernel's offsets and modulation are normalised ahead of their projection, as in DCNv3."""
+    """Whether the dynamic kernel's offsets and modulation are normalised before their projection, as in DCNv3."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,7 +82,7 @@ class DKICConfig(NetworkConfig):
         return self.residual_block(self.hyper)
 
     def residual_block(self, channels: int) -> nn.Module:
-        """The block that these transforms are made of."""
+        """The block of these transforms."""
         if self.block == "rbb":
             return ResidualBottleneck(channels)
         return DynamicResidualBlock(
@@ -117,7 +117,7 @@ class Analysis(nn.Sequential):
 
 
 class Synthesis(nn.Module):
-    """g_s: latents (B, M, h, w) to an image (B, 3, 16 h, 16 w), about -0.5 to 0.5. Gains tell it the level."""
+    """g_s: latents (B, M, h, w) to an image (B, 3, 16 h, 16 w), about -0.5 to 0.5. Gains depend on the level."""
 
     def __init__(self, config: DKICConfig) -> None:
         super().__init__()
@@ -151,4 +151,4 @@ COMPACT = DKICConfig(
     parameter_widths=(256, 192),
     context_kernel=3,
 )
-"""For processors: most of its work is done at an eighth of the image's size."""
+"""A network for processors: most of its work is at an eighth of the image's size."""

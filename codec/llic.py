@@ -1,9 +1,9 @@
 """The transforms of LLIC (Jiang et al. 2023): large receptive fields, weights that adapt to the image.
 
 LLIC-STF, LLIC-ELIC and LLIC-TCM differ in the entropy model, which is a configuration. ELIC has uneven slices in two
-stages each (:class:`codec.entropy.space_channel.SpaceChannelModel`). STF and TCM have even slices with networks for
-means and scales apart, and predict what rounding loses (:class:`codec.entropy.channel_wise.ChannelWiseModel`): STF
-has ten slices, of which the first five are seen, TCM five, with attention ahead of each network.
+stages each (:class:`codec.entropy.space_channel.SpaceChannelModel`). STF and TCM have even slices with separate
+networks for means and scales, and predict the rounding error (:class:`codec.entropy.channel_wise.ChannelWiseModel`):
+STF has ten slices, of which later ones see the first five; TCM has five, with attention before each network.
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ from codec.network import Gains, NetworkConfig, later
 class LLICConfig(NetworkConfig):
     """Everything that the network's shape depends on; the defaults are LLIC-ELIC's.
 
-    N = 192, M = 320, the kernels and the blocks at each size are the paper's (version 9 on arXiv, as public sources
-    quote it). The widths inside the blocks are chosen here; see :mod:`codec.layers.large_kernel`.
+    N = 192, M = 320, the kernels and the blocks at each size are those of the paper (version 9 on arXiv, as quoted by
+    public sources). The widths inside the blocks are our choice; see :mod:`codec.layers.large_kernel`.
     """
 
     family: ClassVar[str] = "llic"
@@ -30,13 +30,13 @@ class LLICConfig(NetworkConfig):
     blocks: tuple[int, int, int, int] = (1, 1, 3, 1)
     """Pairs of a spatial and a channel transform block at each of the four sizes, from the image inwards."""
     mirrored: bool = later(True, absent=False)
-    """Whether the synthesis has the blocks in inverse order, the channel transform ahead of the spatial one."""
+    """Whether the synthesis has the blocks in inverse order, the channel transform before the spatial one."""
     kernels: tuple[int, int, int, int] = (11, 11, 9, 9)
     """Sides of the large kernels at each of the four sizes."""
     reduction: int = 4
-    """Channels over those inside the networks that make weights and importance."""
+    """The ratio of channels to those inside the networks that generate weights and importance."""
     gate_ratio: float = 1.0
-    """Channels of each half of a gate, over the features'."""
+    """The ratio of channels of each half of a gate to those of the features."""
     hyper: int = 192
     contexts_see_global: bool = later(False, absent=False)
     stages: tuple[int, ...] = (2, 2, 2, 2, 2)
@@ -90,7 +90,7 @@ class Analysis(nn.Sequential):
 
 
 class Synthesis(nn.Module):
-    """g_s: latents (B, M, h, w) to an image (B, 3, 16 h, 16 w), about -0.5 to 0.5. Gains tell it the level."""
+    """g_s: latents (B, M, h, w) to an image (B, 3, 16 h, 16 w), about -0.5 to 0.5. Gains depend on the level."""
 
     def __init__(self, config: LLICConfig) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ LLIC_TCM = LLICConfig(
 
 
 def compact(config: LLICConfig) -> LLICConfig:
-    """A network of the same kind that runs on a few cores: the compact DKIC's widths."""
+    """A network of the same kind with the widths of the compact DKIC, for a few cores."""
     slices = {LLIC_ELIC: (16, 16, 32, 64, 64), LLIC_STF: (24,) * 8, LLIC_TCM: (48,) * 4}[config]
     return dataclasses.replace(
         config,

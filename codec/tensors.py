@@ -1,4 +1,4 @@
-"""Images as the tensors that networks take."""
+"""Convert images to the tensors of networks."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from codec.base import RGBImage
 
 
 def to_tensor(image: RGBImage) -> Tensor:
-    """Pixels as the network takes them: (1, 3, H, W), 0 to 1, channels last in memory."""
+    """Pixels as input of a network: (1, 3, H, W), 0 to 1, channels last in memory."""
     return torch.from_numpy(image).movedim(2, 0)[None].float() / 255
 
 

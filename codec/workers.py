@@ -1,4 +1,4 @@
-"""What processes that work side by side need: how many fit, and an end with their parent's."""
+"""Parallel processes: their number, and their end together with their parent."""
 
 import contextlib
 import multiprocessing
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def cores() -> int:
-    """Cores that may be used: those of this process, no more than a container's share."""
+    """The number of usable cores: those of this process, at most the limit of a container."""
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota, _, period = container_limit("cpu.max").partition(" ")
     if quota.isdecimal() and period.isdecimal():
@@ -18,7 +18,7 @@ def cores() -> int:
 
 
 def container_limit(name: str) -> str:
-    """A container's limit, as Linux tells it; empty where there is none to be seen."""
+    """A container's limit on Linux; empty if none is visible."""
     try:
         return Path("/sys/fs/cgroup", name).read_text().strip()
     except OSError:
@@ -26,7 +26,7 @@ def container_limit(name: str) -> str:
 
 
 def leave_with_parent() -> None:
-    """From now on this process ends when its parent is killed, which else leaves it waiting for work."""
+    """End this process when its parent is killed; otherwise it would wait for work."""
     parent = multiprocessing.parent_process()
 
     def wait() -> None:
@@ -38,7 +38,7 @@ def leave_with_parent() -> None:
 
 
 def end_group(process: int) -> None:
-    """End a process that was started in a session of its own, and all that it started."""
+    """End a process that was started in its own session, and all its child processes."""
     if hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process, signal.SIGKILL)
@@ -53,7 +53,7 @@ def end_group(process: int) -> None:
 
 
 def is_running(process: int) -> bool:
-    """Whether there is such a process that has not ended; if nothing tells, it is taken for one."""
+    """Whether a process exists and has not ended; True if that can't be determined."""
     try:
         import psutil
     except ImportError:  # in a decoder

@@ -56,7 +56,7 @@ def encode(
     distortion: Annotated[
         Distortion | None,
         typer.Option(
-            help="What --refine reduces beside bytes; lpips is LPIPS and MSE. Default: what the bank was trained for."
+            help="What --refine reduces besides bytes; lpips is LPIPS and MSE. Default: as the bank was trained."
         ),
     ] = None,
     out: Annotated[

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar in a terminal, and elsewhere a line every few seconds."""
+"""Progress of long work: a bar in a terminal, and otherwise a line every few seconds."""
 
 import contextlib
 import time
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from allocator.measure.build import Progress
 
 _SECONDS = 5.0
-"""Between lines where there is no terminal."""
+"""Seconds between lines without a terminal."""
 
 
 class Lines:
-    """Says on stderr how far work has come, but not too often."""
+    """Prints progress on stderr at intervals."""
 
     def __init__(self, unit: str = "images") -> None:
         self._unit = unit
@@ -23,13 +23,13 @@ class Lines:
         self._phase, self._fraction = "", 0.0
 
     def show(self, phase: str, fraction: float, count: str, current: str = "") -> None:
-        """Say so, if it's time.
+        """Print the progress if the interval has passed.
 
         Args:
-            phase: of the work.
-            fraction: of that phase, 0 to 1.
-            count: how many are done: ``3/24``.
-            current: what was done last.
+            phase: the phase of the work.
+            fraction: the finished share of that phase, 0 to 1.
+            count: the number of finished items: ``3/24``.
+            current: the last finished item.
         """
         from codec.base import shown
 
@@ -51,7 +51,7 @@ class Lines:
 
 @contextlib.contextmanager
 def showing_progress() -> "Iterator[Callable[[Progress], None]]":
-    """Progress of a build: gives what is to be called as it goes on."""
+    """Progress of a build: yields the function to call after each step."""
     from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
@@ -87,7 +87,7 @@ def showing_progress() -> "Iterator[Callable[[Progress], None]]":
 
 @contextlib.contextmanager
 def waiting(phase: str, unit: str = "images") -> Iterator[Callable[[int, int], None]]:
-    """Progress of work on one image (or step) after the other: gives what is to be called with those done and all."""
+    """Progress of work on images (or steps): yields the function to call with the finished and total numbers."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     out = console(stderr=True)

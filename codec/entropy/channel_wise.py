@@ -1,4 +1,4 @@
-"""The channel-wise entropy model of Minnen and Singh (2020), as STF and TCM have taken it over."""
+"""The channel-wise entropy model of Minnen and Singh (2020), as used by STF and TCM."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,12 +10,12 @@ from codec.layers.attention import GatedAttention
 from codec.layers.convolutions import convolutions
 
 Refine = Callable[[slice, Tensor, Tensor], Tensor]
-"""Takes a slice of channels, its decoded latents (B, c, n) and a prediction (B, c, n) of what rounding has lost, in
-quantisation steps; gives the latents that all that follows sees."""
+"""Receives a slice of channels, its decoded latents (B, c, n) and a prediction (B, c, n) of the rounding error, in
+quantisation steps; returns the latents that all later parts use."""
 
 
 class ChannelWiseModel(nn.Module):
-    """Predicts each slice of channels from the hyper-prior and the slices before, means and scales separately.
+    """Predicts each slice of channels from the hyper-prior and the previous slices, means and scales separately.
 
     For each slice, with the same structure for the mean and for the scale::
 
@@ -24,17 +24,17 @@ class ChannelWiseModel(nn.Module):
                                                    of the mean └─┐
         the slice itself, decoded ───────────────────────────────┴─ convolutions ─ tanh / 2 ── residual
 
-    The residual prediction adds to decoded latents what rounding has probably taken from them, at most half a step.
+    The residual prediction adds the expected rounding error to decoded latents, at most half a step.
 
-    Minnen and Singh: ten slices, all before are seen, residual prediction. STF (Zou et al. 2022): the first five are
-    seen. TCM (Liu et al. 2023): five slices, attention ahead of each network.
+    Minnen and Singh: ten slices, which see all previous ones, residual prediction. STF (Zou et al. 2022): slices see
+    at most the first five. TCM (Liu et al. 2023): five slices, attention before each network.
 
     Args:
-        global_channels: of the global context, even: the first half is for means, the second for scales.
+        global_channels: channels of the global context, even: the first half is for means, the second for scales.
         slices: channels of each slice.
         widths: hidden channels of the convolutions.
         kernel: their side.
-        support: so many slices are seen at most, the first ones; 0 for all.
+        support: the number of first slices that later ones see; 0 for all.
         attention: side of SWAtten's windows; 0 for none.
         residual: whether residuals are predicted.
     """
@@ -70,11 +70,11 @@ class ChannelWiseModel(nn.Module):
                 )
 
     def forward(self, context: Tensor, visit: Visit, refine: Refine) -> Tensor:
-        """Go through all slices in coding order.
+        """Process all slices in coding order.
 
         Args:
             context: the global context, (B, global_channels, h, w).
-            visit: turns predictions into decoded latents.
+            visit: converts predictions to decoded latents.
             refine: adds predicted residuals to them.
 
         Returns:

@@ -1,4 +1,4 @@
-"""One range coder for a whole image: integers by frequency tables in, bytes out, and back."""
+"""One range coder for a whole image: code integers with frequency tables to bytes, and decode them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,13 +15,13 @@ MAX_SYMBOL = (1 << 20) - 1
 """The largest magnitude that can be coded."""
 
 _SLACK = 12
-"""Bytes that a coder may be ahead of what it has been given, in whole words."""
+"""Bytes by which a coder may be ahead of its input, in whole words."""
 _model = constriction.stream.model
 _EXPONENT = _model.Uniform(MAX_SYMBOL.bit_length() + 1)
 
 
 class Tables:
-    """Frequency tables, each with the coder's model of it."""
+    """Frequency tables, each with its model in the coder."""
 
     def __init__(self, tables: Sequence[FrequencyTable]) -> None:
         self.tables = list(tables)
@@ -31,13 +31,13 @@ class Tables:
 
 
 class SymbolEncoder:
-    """Codes symbols in the order in which :class:`SymbolDecoder` asks for them."""
+    """Codes symbols in the order in which :class:`SymbolDecoder` reads them."""
 
     def __init__(self) -> None:
         self._coder = constriction.stream.queue.RangeEncoder()
 
     def encode(self, symbols: Symbols, choice: NDArray[np.int64], tables: Tables) -> None:
-        """Code integers (N,) of magnitude up to :data:`MAX_SYMBOL`, each by the table that ``choice`` (N,) gives."""
+        """Code integers (N,) of magnitude up to :data:`MAX_SYMBOL`, each with its table in ``choice`` (N,)."""
         for index, places in _group(choice):
             table = tables.tables[index]
             escape = len(table.frequencies) - 1
@@ -48,7 +48,7 @@ class SymbolEncoder:
                 self._escape(int(value) - escape if value >= escape else int(value))
 
     def _escape(self, beyond: int) -> None:
-        """Exp-Golomb: how far beyond the table's upper (0, 1, ...) or lower (-1, -2, ...) end."""
+        """Exp-Golomb: the distance beyond the table's upper (0, 1, ...) or lower (-1, -2, ...) end."""
         magnitude = beyond + 1 if beyond >= 0 else -beyond
         exponent = magnitude.bit_length() - 1
         self._coder.encode(exponent, _EXPONENT)
@@ -61,7 +61,7 @@ class SymbolEncoder:
             self._coder.encode(value, _model.Uniform(count))
 
     def finish(self) -> bytes:
-        """All bytes; zeros that end the last word are left out, for the decoder puts them there again."""
+        """All bytes; zeros at the end of the last word are omitted, because the decoder adds them again."""
         return _finish(self._coder)
 
 
@@ -72,12 +72,12 @@ def _finish(coder: Any) -> bytes:
 
 
 class SymbolDecoder:
-    """Reads what :class:`SymbolEncoder` wrote, and nothing else.
+    """Reads only what :class:`SymbolEncoder` wrote.
 
-    What is read is coded again as it comes. Where that takes more bytes than there are, these end before their image
-    does, and no more work is done; where it ends in other bytes, no encoder wrote them.
+    Decoded symbols are coded again at once. If that needs more bytes than there are, the data ends before the image
+    is complete, and decoding stops. If it gives other bytes, no encoder wrote the data.
 
-    All methods raise :class:`BitstreamError` where bytes can't have been written so.
+    All methods raise :class:`BitstreamError` for bytes that no encoder writes.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -87,7 +87,7 @@ class SymbolDecoder:
         self._coder = constriction.stream.queue.RangeDecoder(words)
 
     def decode(self, choice: NDArray[np.int64], tables: Tables) -> Symbols:
-        """The integers (N,) of the tables that ``choice`` (N,) gives."""
+        """Decode integers (N,), each with its table in ``choice`` (N,)."""
         symbols = np.empty(len(choice), np.int32)
         for index, places in _group(choice):
             table = tables.tables[index]
@@ -113,7 +113,7 @@ class SymbolDecoder:
         return int(self._read(_model.Uniform(count))) if count > 1 else 0
 
     def finish(self) -> None:
-        """Make sure that these are the bytes of what was read, and that nothing is left."""
+        """Check that the bytes match the decoded symbols, and that nothing remains."""
         if _finish(self._again) != self._data:
             raise BitstreamError("is damaged (its end does not match its content).")
 
@@ -129,7 +129,7 @@ class SymbolDecoder:
 
 
 def _group(choice: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
-    """The places of each chosen table, tables in rising order, places in rising order."""
+    """The positions of each chosen table, with tables and positions in increasing order."""
     order = np.argsort(choice, kind="stable")
     used, starts = np.unique(choice[order], return_index=True)
     return list(zip(used.tolist(), np.split(order, starts[1:]), strict=True)) if len(used) else []

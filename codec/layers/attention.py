@@ -1,4 +1,4 @@
-"""Attention within windows, as the entropy model of TCM uses it (Liu, Sun and Katto 2023)."""
+"""Attention within windows, as in the entropy model of TCM (Liu, Sun and Katto 2023)."""
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,10 @@ class WindowAttention(nn.Module):
     """Each position of (B, C, H, W) attends to those of its window.
 
     Args:
-        channels: in and out.
-        side: of the windows; at the borders they are cut off.
-        heads: that attend separately.
-        shift: how far the windows lie to the left and above the features' corner.
+        channels: channels of input and output.
+        side: side of the windows, which are cut off at the borders.
+        heads: the number of separate heads.
+        shift: the shift of the windows to the left and above the features' corner.
     """
 
     def __init__(self, channels: int, side: int, heads: int, shift: int = 0) -> None:
@@ -24,7 +24,7 @@ class WindowAttention(nn.Module):
         self.queries_keys_values = nn.Conv2d(channels, 3 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
         self.bias = nn.Parameter(torch.zeros(heads, (2 * side - 1) ** 2))
-        """For each distance between two positions of a window."""
+        """A bias for each distance between two positions of a window."""
 
     def forward(self, features: Tensor) -> Tensor:
         height, width = features.shape[2:]
@@ -42,7 +42,7 @@ class WindowAttention(nn.Module):
         return self.out(whole[:, :, self.shift : self.shift + height, self.shift : self.shift + width])  # type: ignore[no-any-return]
 
     def _distances(self) -> Tensor:
-        """Which bias belongs to each pair of a window's positions."""
+        """The index of the bias for each pair of a window's positions."""
         place = torch.arange(self.side**2, device=self.bias.device)
         y, x = (n[:, None] - n + self.side - 1 for n in (place // self.side, place % self.side))
         return y * (2 * self.side - 1) + x
@@ -66,13 +66,13 @@ class _Transformer(nn.Module):
 
 
 class GatedAttention(nn.Module):
-    """TCM's SWAtten: features plus what residual units find, gated by attention in windows and in shifted windows.
+    """TCM's SWAtten: features plus the output of residual units, gated by attention in (shifted) windows.
 
     Args:
-        channels: of the features (B, channels, H, W), in and out.
-        side: of the windows, even.
-        width: channels that it works with inside; a multiple of ``heads``.
-        heads: of the attention.
+        channels: channels of the features (B, channels, H, W), input and output.
+        side: side of the windows, even.
+        width: internal channels; a multiple of ``heads``.
+        heads: heads of the attention.
     """
 
     def __init__(self, channels: int, side: int, width: int = 128, heads: int = 8) -> None:

@@ -8,37 +8,37 @@ from codec.layers.dynamic_kernel import LiteDCN
 from codec.layers.norm import ChannelNorm
 
 Aggregation = Literal["dynamic", "convolution"]
-"""What gathers the neighbourhood in a residual block: the dynamic kernel, or an ordinary convolution (table 2)."""
+"""The aggregation of the neighbourhood in a residual block: dynamic kernel or ordinary convolution (table 2)."""
 NormPlacement = Literal["none", "before", "after", "after-kernel", "after-mlp"]
-"""Where a residual block normalises: nowhere, before or behind both of its parts, or behind one (table 4)."""
+"""The place of normalisation in a residual block: none, before or after both parts, or after one (table 4)."""
 
 
 def down(channels: int, out: int, kernel: int = 5) -> nn.Conv2d:
-    """Half the size, rounded up."""
+    """Halve the size, rounded up."""
     return nn.Conv2d(channels, out, kernel, stride=2, padding=kernel // 2)
 
 
 def up(channels: int, out: int, kernel: int = 5) -> nn.ConvTranspose2d:
-    """Twice the size."""
+    """Double the size."""
     return nn.ConvTranspose2d(channels, out, kernel, stride=2, padding=kernel // 2, output_padding=1)
 
 
 def fold(out: int, side: int) -> nn.Module:
-    """From an image (B, 3, H, W) to features (B, out, H / side, W / side)."""
+    """Convert an image (B, 3, H, W) to features (B, out, H / side, W / side)."""
     if side == 2:
         return down(3, out)
     return nn.Sequential(nn.PixelUnshuffle(side), nn.Conv2d(3 * side**2, out, 3, padding=1))
 
 
 def unfold(channels: int, side: int) -> nn.Module:
-    """From features (B, channels, h, w) to an image (B, 3, side h, side w)."""
+    """Convert features (B, channels, h, w) to an image (B, 3, side h, side w)."""
     if side == 2:
         return up(channels, 3)
     return nn.Sequential(nn.Conv2d(channels, 3 * side**2, 3, padding=1), nn.PixelShuffle(side))
 
 
 SMALL = 0.1
-"""What residual branches start with, so that a deep network starts near the identity and learns at once."""
+"""The initial weight of residual branches, so that a deep network starts near the identity and learns quickly."""
 
 
 class ResidualBottleneck(nn.Module):
@@ -70,16 +70,16 @@ class Mlp(nn.Sequential):
 
 
 class DynamicResidualBlock(nn.Module):
-    """DRB: the dynamic kernel, then an MLP, each with a shortcut, layer normalisation behind each.
+    """DRB: the dynamic kernel, then an MLP, each with a shortcut and followed by layer normalisation.
 
     Args:
         channels: features are (B, channels, H, W) in and out.
-        groups: of the dynamic kernel.
+        groups: groups of the dynamic kernel.
         kernel: side of the kernel.
-        mlp_ratio: hidden channels of the MLP, over ``channels``.
-        norm: where to normalise.
+        mlp_ratio: hidden channels of the MLP, relative to ``channels``.
+        norm: the place of normalisation.
         aggregation: the dynamic kernel, or the convolution that replaces it.
-        offset_norm: of the dynamic kernel.
+        offset_norm: see :class:`codec.layers.dynamic_kernel.LiteDCN`.
     """
 
     def __init__(

@@ -10,18 +10,18 @@ from torch import Tensor, nn
 from codec.layers.norm import ChannelNorm
 
 _BAND = 6144
-"""Positions that are sampled together: their samples stay in the processor's cache."""
+"""The number of positions that are sampled together, so that their samples stay in the processor's cache."""
 
 
 def dynamic_kernel(features: Tensor, offsets: Tensor, modulation: Tensor) -> Tensor:
-    """Weighted sums of bilinear samples at learned positions; what lies outside the features counts as zero.
+    """Weighted sums of bilinear samples at learned positions; values outside the features are zero.
 
     ``out[c, p] = sum_k modulation[g(c), k, p] * features[c, p + p_k + offsets[g(c), k, p]]`` with ``p_k`` the
     positions of a ``sqrt(K)`` by ``sqrt(K)`` kernel in raster order (DKIC, equation 4; each of the G groups of
     C / G neighbouring channels shares its positions and weights).
 
-    The samples of one kernel position are added up before the next one's are taken, and the gradient takes them
-    again, so that memory stays near that of the features. Under :func:`torch.compile` on a GPU use
+    The samples of one kernel position are added before those of the next one are read, and the gradient reads them
+    again, so the memory stays near that of the features. Under :func:`torch.compile` on a GPU use
     :func:`dynamic_kernel_gathered`, which the compiler fuses into one pass.
 
     Args:
@@ -36,7 +36,7 @@ def dynamic_kernel(features: Tensor, offsets: Tensor, modulation: Tensor) -> Ten
         try:
             fused: Tensor = fuse(features, offsets, modulation)
             return fused
-        except Exception:  # no compiler on this machine: whatever kind of error that is
+        except Exception:  # any error means that this machine has no compiler
             _without_compiler.append(True)
     if torch.is_grad_enabled():
         for kernel in training_kernels:
@@ -47,9 +47,9 @@ def dynamic_kernel(features: Tensor, offsets: Tensor, modulation: Tensor) -> Ten
 
 
 def dynamic_kernel_gathered(features: Tensor, offsets: Tensor, modulation: Tensor) -> Tensor:
-    """The same sums as :func:`dynamic_kernel` in plain indexing: the form that a compiler fuses.
+    """The same sums as :func:`dynamic_kernel` with plain indexing, which a compiler can fuse.
 
-    Run without a compiler it holds all the samples at once, K times the features.
+    Without a compiler, it needs memory for all samples, K times that of the features.
     """
     batch, channels, height, width = features.shape
     groups, kernel = modulation.shape[1:3]
@@ -70,14 +70,13 @@ def dynamic_kernel_gathered(features: Tensor, offsets: Tensor, modulation: Tenso
 
 
 training_kernels: list[Callable[[Tensor, Tensor, Tensor], Tensor | None]] = []
-"""Faster forms where gradients are wanted, which give None where they can't be used. Training adds its own; decoding
-doesn't depend on any."""
+"""Faster forms with gradients, which return None if they can't be used. Training adds some; decoding needs none."""
 
 _without_compiler: list[bool] = []
 
 
 def _find_fused() -> Callable[..., Tensor] | None:
-    """The form that a compiler fuses, if there is one."""
+    """The compiled form, if there is a compiler."""
     return None if _without_compiler else _make_fused()
 
 
@@ -87,7 +86,7 @@ def _make_fused() -> Callable[..., Tensor]:
 
 
 def _positions(offsets: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-    """Where the kernel's positions fall in the features: x and y, each (B, G, K, rows, W)."""
+    """The kernel's positions in the features: x and y, each (B, G, K, rows, W)."""
     kernel, width = offsets.shape[2], offsets.shape[5]
     side = round(kernel**0.5)
 
@@ -162,13 +161,13 @@ class LiteDCN(nn.Module):
 
     Offsets and modulation come from a depth-wise convolution each, layer normalisation, GELU and a projection, as in
     the DCNv3 of InternImage (Wang et al. 2022) that the paper follows; softmax over the kernel's positions normalises
-    the modulation. Both start at zero: an average over the undisturbed kernel.
+    the modulation. Both start at zero: an average over the regular kernel.
 
     Args:
         channels: C; features are (B, C, H, W) in and out.
-        groups: G; each group of C / G channels has positions and weights of its own.
+        groups: G; each group of C / G channels has its own positions and weights.
         kernel: side of the kernel: 1, 3 or 5.
-        offset_norm: whether normalisation and GELU stand between depth-wise convolution and projection.
+        offset_norm: whether normalisation and GELU are between depth-wise convolution and projection.
     """
 
     def __init__(self, channels: int, groups: int, kernel: int = 3, offset_norm: bool = True) -> None:

@@ -104,7 +104,7 @@ def check_table(opened: Opened, given: Path | None, verdict: Verdict) -> set[str
         if path is None or (given is None and not path.is_file()):
             where = f"{path} isn't there" if path else f"a manifest of version {manifest.version} names none"
             verdict.unchecked.append(
-                f"the manifest against its table: {where} (give its table), so values are the manifest's own."
+                f"the manifest against its table: {where} (give its table), so values are those of the manifest."
             )
             return known
         with Table(path) as table:
@@ -143,7 +143,7 @@ def check_table(opened: Opened, given: Path | None, verdict: Verdict) -> set[str
             if lacking:
                 verdict.unchecked.append(f"{cite(lacking)}: the table has values that the manifest lacks.")
             if unkept:
-                verdict.unchecked.append("the bitstreams against the table: it keeps none.")
+                verdict.unchecked.append("the bitstreams against the table: it contains none.")
             verdict.from_table = not between
     except AllocatorError as error:
         if given:
@@ -178,7 +178,9 @@ def check_claims(manifest: Manifest, verdict: Verdict) -> None:
         verdict.unchecked.append("metrics: the manifest has none.")
     value = _value(manifest)
     if value is None:
-        verdict.unchecked.append(f"the objective's value ({manifest.objective}): it doesn't follow from the entries.")
+        verdict.unchecked.append(
+            f"the objective's value ({manifest.objective}): it can't be computed from the entries."
+        )
     elif not math.isclose(value, manifest.value, rel_tol=_TOLERANCE, abs_tol=1e-9):
         verdict.failures.append(
             f"The manifest claims a {manifest.objective} of {manifest.value:.6g}; its entries have {value:.6g}."

@@ -60,7 +60,7 @@ def check_images(opened: Opened, targets: dict[str, str | None] | None, known: s
             remeasured.add(entry.name)
     if absent:
         verdict.unchecked.append(
-            f"metrics of {len(absent):,} images: their originals aren't at hand (give the images): {cite(absent)}."
+            f"metrics of {len(absent):,} images: their originals are unavailable (give the images): {cite(absent)}."
         )
     _check_near(opened, near, verdict)
     # without a SHA-256, both decoders may have decoded another image's bitstream
@@ -68,13 +68,13 @@ def check_images(opened: Opened, targets: dict[str, str | None] | None, known: s
     unsure = [entry.name for entry in near if entry.name not in pinned | known | remeasured]
     if unsure:
         verdict.unchecked.append(
-            f"pixels of {cite(unsure)}: they aren't exactly those that were measured, and a manifest of version "
-            f"{manifest.version} doesn't say whether the bitstream is."
+            f"pixels of {cite(unsure)}: they differ from the measured ones, and a manifest of version "
+            f"{manifest.version} does not say whether the bitstream does."
         )
     if unknown:
         verdict.unchecked.append(
-            f"pixels of {cite(entry.name for entry in unknown)}: they aren't exactly those that were measured, and "
-            f"{cite({entry.codec for entry in unknown})} isn't known here to say whether they may (give the codec)."
+            f"pixels of {cite(entry.name for entry in unknown)}: they differ from the measured ones, and "
+            f"{cite({entry.codec for entry in unknown})} is unknown here, but may allow this (give the codec)."
         )
     verdict.confirmed = ["bytes", *([] if unsure or unknown else ["pixels"])]
     if complete and not absent:
