@@ -47,6 +47,8 @@ class Prepared:
 
     problem: Problem
     program: Program
+    quick: Program
+    """The same, with nothing left to PuLP: at once, but not always proven."""
     rows: NDArray[np.int64]
     """Row of the table's points of each option, images by options."""
     steps: Steps
@@ -236,7 +238,9 @@ class Session:
             item, option, weight = curve.item, curve.option, curve.weight
             value = _reported(program.objective, curve.cost, float(program.shares.sum()))
         steps = Steps(item, rows[item, option], weight, value)
-        found = Prepared(problem, program, rows, steps, scale)
+        # a second budget is PuLP's from the start
+        quick = program if problem.constraints.decode_seconds is not None else replace(program, solver=None)
+        found = Prepared(problem, program, quick, rows, steps, scale)
         self._prepared[key] = found
         while len(self._prepared) > max(1, min(_KEPT, _KEPT_POINTS // len(self.points))):
             self._prepared.popitem(last=False)
@@ -323,11 +327,7 @@ class Session:
 
 def solve(prepared: Prepared, budget: Budget, program: Program | None, begun: float) -> dict[str, Any]:
     """See :meth:`Session.solve`; needs no table, and so may run in any thread."""
-    problem, quick = prepared.problem, program is None
-    # a second budget is PuLP's from the start
-    program = program or (
-        prepared.program if problem.constraints.decode_seconds is not None else replace(prepared.program, solver=None)
-    )
+    quick, program = program is None, program or prepared.quick
     objective, grid = program.objective, program.grid
     found, _ = program.solve(budget)
     at = np.arange(len(found.choices))

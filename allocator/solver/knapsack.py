@@ -21,10 +21,9 @@ The method:
 4. The remaining options, the core, form an integer program that PuLP solves to proven optimality.
 """
 
-import itertools
 import math
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -333,21 +332,22 @@ class _Search:
         price, slack = self.dual.price, self.slack
         regret = regrets[items, options]
         complete = True
+        left_out = math.inf
         if len(regret) > _MOVES:
-            least = np.sort(np.argpartition(regret, _MOVES)[:_MOVES])
+            order = np.argpartition(regret, _MOVES)
+            left_out = float(regret[order[_MOVES]])
+            least = np.sort(order[:_MOVES])
             items, options, regret = items[least], options[least], regret[least]
-            complete = False
         extra = self.weights[items, options] - self.weights[items, self.dual.choices[items]]
-        stages = _by_item(items, regret)
-        # how much the remaining stages can still add to or take from the weight
-        most = _sums_of_later([max(0, int(extra[moves].max())) for moves in stages])
-        least_extra = _sums_of_later([min(0, int(extra[moves].min())) for moves in stages])
-
+        if not len(regret):
+            return gap, complete
+        stages = _by_item(items, regret, extra)
         used, total = np.zeros(1, np.int64), np.zeros(1)
         history: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
-        for stage, moves in enumerate(stages):
-            if not len(used) or regret[moves].min() >= gap:
+        for least_regret, begin, end, most, least_extra in zip(*stages[1:], strict=True):
+            if not len(used) or least_regret >= gap:
                 break
+            moves = stages.moves[begin:end]
             all_used = np.concatenate([used, *(used + extra[move] for move in moves)])
             all_total = np.concatenate([total, *(total + regret[move] for move in moves)])
             parent = np.tile(np.arange(len(used)), len(moves) + 1)
@@ -356,8 +356,8 @@ class _Search:
             if (closest := float(reach.min())) < gap:
                 gap = closest
                 self._take(items, options, [*history, (parent, move)], int(np.argmin(reach)))
-            promise = all_total + price * np.maximum(0, slack - all_used - most[stage])
-            keep = np.flatnonzero((promise < gap) & (all_used + least_extra[stage] <= slack))
+            promise = all_total + price * np.maximum(0, slack - all_used - most)
+            keep = np.flatnonzero((promise < gap) & (all_used + least_extra <= slack))
             keep = keep[_undominated_states(all_used[keep], all_total[keep] - price * all_used[keep])]
             if len(keep) > states:
                 nearest = all_total[keep] + price * abs(slack - all_used[keep])
@@ -365,7 +365,7 @@ class _Search:
                 complete = False
             used, total = all_used[keep], all_total[keep]
             history.append((parent[keep], move[keep]))
-        return gap, complete
+        return gap, complete and gap <= left_out  # a single move of a higher regret is worse already
 
     def _take(
         self,
@@ -431,15 +431,34 @@ class _Search:
         return self.solution(len(items), INDISTINCT)
 
 
-def _by_item(items: NDArray[np.intp], regret: Floats) -> list[NDArray[np.intp]]:
-    """Positions of each item's moves, with the items in the order of their lowest regret."""
-    order = np.lexsort((regret, items))
-    groups = np.split(order, np.flatnonzero(np.diff(items[order])) + 1) if len(order) else []
-    return sorted(groups, key=lambda group: float(regret[group[0]]))
+class _Stages(NamedTuple):
+    """The moves of one item after the other, with the items in the order of their lowest regret."""
+
+    moves: NDArray[np.intp]
+    """Positions of all moves, together for each item, those of lowest regret first."""
+    least_regret: Floats
+    begin: NDArray[np.intp]
+    """Position in :attr:`moves`, ..."""
+    end: NDArray[np.intp]
+    most: Ints
+    """How much the later stages can still add to the weight."""
+    least_extra: Ints
+    """How much they can still take from it, as a negative number."""
 
 
-def _sums_of_later(values: list[int]) -> list[int]:
-    return [*itertools.accumulate(reversed(values[1:]), initial=0)][::-1] if values else []
+def _by_item(items: NDArray[np.intp], regret: Floats, extra: Ints) -> _Stages:
+    moves = np.lexsort((regret, items))
+    begin = np.flatnonzero(np.diff(items[moves], prepend=-1))
+    end = np.append(begin[1:], len(moves))
+    order = np.argsort(regret[moves[begin]], kind="stable")
+    most = np.maximum.reduceat(extra[moves], begin).clip(min=0)[order]
+    least = np.minimum.reduceat(extra[moves], begin).clip(max=0)[order]
+    begin, end = begin[order], end[order]
+    return _Stages(moves, regret[moves[begin]], begin, end, _sums_of_later(most), _sums_of_later(least))
+
+
+def _sums_of_later(values: Ints) -> Ints:
+    return np.cumsum(values[::-1])[::-1] - values
 
 
 def _undominated_states(used: Ints, cost: Floats) -> NDArray[np.intp]:
