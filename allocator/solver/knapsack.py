@@ -458,7 +458,8 @@ def _by_item(items: NDArray[np.intp], regret: Floats, extra: Ints) -> _Stages:
 
 
 def _sums_of_later(values: Ints) -> Ints:
-    return np.cumsum(values[::-1])[::-1] - values
+    later: Ints = np.cumsum(values[::-1])[::-1] - values
+    return later
 
 
 def _undominated_states(used: Ints, cost: Floats) -> NDArray[np.intp]:
