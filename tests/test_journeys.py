@@ -13,10 +13,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from allocator.tables import SCHEMA_VERSION
+
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "0.1.0"
 
-NEW, BEFORE, AFTER = "the whole file", "before", "after"
+NEW = "the whole file"
+SCHEMA = SCHEMA_VERSION + 1
 JOURNEYS: dict[str, dict[str, list[tuple[str, str]]]] = {
     "a codec": {
         "codec/tiles.py": [
@@ -137,15 +140,14 @@ JOURNEYS: dict[str, dict[str, list[tuple[str, str]]]] = {
         "allocator/points.py": [
             (
                 "    bitstream: Bitstream | None = None\n",
-                '    peak_bytes: int = field(metadata=_stored(Column("INTEGER", 0, 1 << 50, since=3, default="0")))\n'
+                "    peak_bytes: int = field(\n"
+                f'        metadata=_stored(Column("INTEGER", 0, 1 << 50, since={SCHEMA}, default="0"))\n'
+                "    )\n"
                 "    bitstream: Bitstream | None = None\n",
             )
         ],
         "allocator/measure/worker.py": [
-            (
-                "                bitstream=data,\n",
-                "                peak_bytes=3 * len(data),\n                bitstream=data,\n",
-            )
+            ("bitstream=data,\n", "bitstream=data,\n                peak_bytes=3 * len(data),\n")
         ],
     },
     "an engine": {
@@ -388,7 +390,7 @@ def test_a_new_column_of_an_older_table_has_its_default(house: Path) -> None:
     run_python(house, "-m", "allocator", "tables", "export", "old.db", "--out", "old.csv")
     assert {*pd.read_csv(house / "old.csv")["peak_bytes"]} == {0}
     with sqlite3.connect(house / "old.db") as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
 
 
 def test_a_new_constraint_binds(house: Path, table: Path) -> None:
