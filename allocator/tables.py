@@ -32,9 +32,9 @@ _STEPS, _STEPS_A_BYTE = 10**9, 100
 """Of SQLite's machine: no query on a sound table needs more, whatever its size."""
 _STEPS_A_LOOK = 10**6
 _KEYS = ("id", "image", "codec")
-"""Of a point, beside its :data:`allocator.points.COLUMNS`."""
+"""Columns of a point in addition to :data:`allocator.points.COLUMNS`."""
 _FACTS = "file_bytes, format, alpha, profile"
-"""Of a member, beside what has been there from the start."""
+"""Columns of a member that were added after version 1."""
 _FIRST_SCHEMA = f"""
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = 1;
@@ -90,12 +90,12 @@ _MIGRATIONS = {
     CREATE TABLE property (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID
     """,
 }
-"""To each version of the schema from the one before, beside the columns that it brings to points."""
+"""The migration to each version of the schema from the one before, in addition to new columns of points."""
 SCHEMA_VERSION = max(*_MIGRATIONS, *(one.since for one in COLUMNS.values()))
 
 
 def _migration(version: int) -> str:
-    """From the version of the schema before."""
+    """The migration from the previous version of the schema."""
     added = [
         f"ALTER TABLE point ADD COLUMN {name} {one.kind} NOT NULL DEFAULT {one.default}"
         for name, one in COLUMNS.items()
@@ -111,11 +111,11 @@ _LIKE_NOW = (
     CREATE TEMP TABLE property (name TEXT PRIMARY KEY, value TEXT NOT NULL)
     """,
 )
-"""The same for a file that may not be written: what is read seems to be there."""
+"""The same for a read-only file: temporary views provide what it lacks."""
 
 
 class TableError(AllocatorError):
-    """A table can't be read or written, or isn't one."""
+    """A table can't be read or written, or the file is not a table."""
 
 
 @dataclass(frozen=True)
@@ -124,23 +124,23 @@ class Member:
 
     name: str
     path: str
-    """Where the file was when the table was built."""
+    """The path of the file when the table was built."""
     sha256: str
-    """Of its pixels, see :func:`codec.pixels_sha256`."""
+    """The hash of its pixels, see :func:`codec.pixels_sha256`."""
     width: int
     height: int
     file_bytes: int | None = None
-    """Size of the file; None in tables of old."""
+    """Bytes of the file; None in old tables."""
     format: str = ""
-    """Pillow's name of the file's format; empty in tables of old."""
+    """Pillow's name of the file's format; empty in old tables."""
     alpha: bool = False
     """Whether some of its pixels are transparent."""
     profile: str = ""
-    """The name of the file's colour profile, where colours would be wrong without it."""
+    """The name of the file's colour profile, if colours would be wrong without it."""
 
 
 class Measured(NamedTuple):
-    """What was measured of one image by one codec."""
+    """The measurements of one image with one codec."""
 
     member: Member
     codec: str
@@ -152,14 +152,14 @@ class Table:
 
     Args:
         path: the SQLite file.
-        create: make the file if there is none.
-        wait: seconds for other programs that hold the file.
-        whole: the file is of no use before it's closed, so that nothing is done to save it halfway: several times
+        create: create the file if it is missing.
+        wait: seconds to wait for other programs that use the file.
+        whole: the file is useless before it is closed, so nothing protects it in between: several times
             as fast.
 
     Raises:
-        TableError: missing, unreadable, not a table, of another version, or with anything else inside (views,
-            triggers, other types): a stranger's file is data, and nothing in it runs.
+        TableError: the file is missing, unreadable, not a table or of a later version, or contains anything else
+            (views, triggers, other types): an untrusted file is data, and nothing in it runs.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class Table:
                 self._execute(view)
 
     def _migrate(self) -> None:
-        """Bring the file to the schema of now; other programs may do the same at the same time."""
+        """Migrate the file to the current schema; other programs may do the same at the same time."""
         if self._scalar("PRAGMA user_version") == SCHEMA_VERSION:
             return
         with self._transaction():
@@ -229,7 +229,7 @@ class Table:
 
     @property
     def colour(self) -> Colour:
-        """The rule for colour profiles by which all images were read, see :mod:`codec.picture`."""
+        """The rule for colour profiles under which all images were read, see :mod:`codec.picture`."""
         with self._errors():
             row = self._connection.execute("SELECT value FROM property WHERE name = 'colour'").fetchone()
         colour: Colour = row[0] if row else "raw"
@@ -253,7 +253,7 @@ class Table:
             )
 
     def _check_objects(self, version: int) -> None:
-        """Make sure that the file holds this program's tables, and nothing that acts by itself."""
+        """Check that the file contains this program's tables, and nothing that could run."""
         unknown = _known_objects(version)
         for kind, name, text in self._connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall():
             if (kind, name) in unknown:
@@ -267,7 +267,7 @@ class Table:
             raise TableError(f"{self.path}: lacks the table {min(unknown)[1]}.")
 
     def _selected(self, columns: Iterable[str]) -> list[str]:
-        """Columns of points as SQL: a constant for those that an old file lacks that may not be written."""
+        """Columns of points as SQL, with a constant for those that an old read-only file lacks."""
         lacking = {name for name, one in COLUMNS.items() if self._old and one.since > self._found}
         return [f"{COLUMNS[name].default} AS {name}" if name in lacking else name for name in columns]
 
@@ -275,7 +275,7 @@ class Table:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def _takes_too_long(self) -> bool:
-        """Whether a query has taken more steps than a sound table of the file's size could need."""
+        """Whether a query has taken more steps than a valid table of the file's size could need."""
         self._steps_left -= _STEPS_A_LOOK
         return self._steps_left < 0
 
@@ -311,7 +311,7 @@ class Table:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """All of the block or nothing of it, and no other program writes meanwhile; may be nested."""
+        """Run the block as one transaction, during which no other program writes; may be nested."""
         if self._connection.in_transaction:
             yield
             return
@@ -319,7 +319,7 @@ class Table:
             yield
 
     def steady(self, read: Callable[[], T]) -> T:
-        """What ``read`` gives of this table in one state, whatever other programs do meanwhile."""
+        """The result of ``read`` on one state of this table, regardless of other programs."""
         with self._errors():
             if self._connection.in_transaction:
                 return read()
@@ -332,7 +332,7 @@ class Table:
             return read()
 
     def changed_by_others(self) -> bool:
-        """Whether another program has written to the table since this was last asked."""
+        """Whether another program has written to the table since the last call."""
         with self._errors():
             before, self._version = self._version, self._data_version()
         return before != self._version
@@ -358,7 +358,7 @@ class Table:
         return int(row[0])
 
     def add_members(self, members: Sequence[Member]) -> None:
-        """Put images in the set; one whose name is there already is replaced by the new one."""
+        """Add images to the set; an image with an existing name replaces the old one."""
         with self.transaction():
             self._add_images(members)
             self._connection.executemany(
@@ -368,10 +368,10 @@ class Table:
             )
 
     def claim(self, members: Sequence[Member]) -> None:
-        """Put images in the set that are new to the table by name and by pixels.
+        """Add images to the set that are new to the table by name and by pixels.
 
-        A build begins so, to show what it does, and adds the others as it ends: what commands that end before do to
-        images that they know is then not mixed with what this build makes of them.
+        A build starts with this, to show its work, and adds the others when it ends, so that commands that end before
+        do not mix with it.
         """
         known = "SELECT EXISTS (SELECT 1 FROM member WHERE name = ?) OR EXISTS (SELECT 1 FROM image WHERE sha256 = ?)"
         with self.transaction():
@@ -389,7 +389,7 @@ class Table:
             return self._scalar("SELECT count(*) FROM member")
 
     def members(self) -> list[Member]:
-        """The set, sorted by name."""
+        """The images of the set, sorted by name."""
         with self._errors():
             rows = self._connection.execute(
                 f"SELECT name, path, sha256, width, height, {_FACTS} FROM member "
@@ -398,7 +398,7 @@ class Table:
             return [Member(*row) for row in rows]
 
     def original_bytes(self) -> int | None:
-        """Bytes of all images' files; None if that of one isn't known."""
+        """Bytes of all images' files; None if one is unknown."""
         sizes = [member.file_bytes for member in self.members()]
         return None if None in sizes else sum(filter(None, sizes))
 
@@ -411,9 +411,9 @@ class Table:
             )
 
     def drop(self, names: Iterable[str]) -> int:
-        """Take images out of the set, and their points with them; returns how many were there.
+        """Remove images from the set, with their points; returns their number.
 
-        Points of images that no name stands for any more, since a build gave the name to other pixels, are kept.
+        Points of images without a name, because a build gave the name to other pixels, are kept.
         """
         with self.transaction():
             images: set[int] = set()
@@ -432,14 +432,14 @@ class Table:
             return count
 
     def drop_unmeasured(self, names: Iterable[str]) -> int:
-        """Take those of the named images out of the set that have no point; returns how many."""
+        """Remove those of the named images that have no point; returns their number."""
         with self.transaction():
             rows = self._connection.execute("SELECT name FROM member WHERE image NOT IN (SELECT image FROM point)")
             empty = {row[0] for row in rows} & set(names)
             return self.drop(empty) if empty else 0
 
     def prune(self, sha256: str, codec: str, fingerprints: Sequence[str]) -> None:
-        """Delete one image's points of a codec but for those of its levels' fingerprints now."""
+        """Delete one image's points of a codec, except those with the current fingerprints of its levels."""
         marks = ",".join("?" * len(fingerprints))
         with self.transaction():
             self._connection.execute(
@@ -449,14 +449,14 @@ class Table:
             )
 
     def store(self, measured: Iterable[Measured], *, bitstreams: bool = True) -> None:
-        """Write points in one transaction: new ones, or known ones with further values.
+        """Write points in one transaction: new ones, or known ones with additional values.
 
-        A point without a bitstream keeps the one that is stored.
+        A point without a bitstream keeps the stored one.
 
         Args:
-            measured: by metrics that are registered. Of an image that another program has taken out of the set
-                meanwhile, points are kept for when it is put in again.
-            bitstreams: keep them, too.
+            measured: measurements by registered metrics. If another program has removed an image from the set in the
+                meantime, its points are kept in case it is added again.
+            bitstreams: store the bitstreams, too.
         """
         with self.transaction():
             for one in measured:
@@ -490,7 +490,7 @@ class Table:
         )
 
     def measured(self, sha256: str, codec: str) -> dict[str, set[str]]:
-        """Codec fingerprint to the fingerprints of its measured metrics, for one image."""
+        """The fingerprints of measured metrics by fingerprints of levels, for one image."""
         with self._errors():
             rows = self._connection.execute(
                 "SELECT point.fingerprint, metric.fingerprint FROM point JOIN image ON image.id = point.image "
@@ -511,10 +511,10 @@ class Table:
         return row[0] if row else None
 
     def decoded_sha256(self, sha256: str, fingerprint: str) -> str:
-        """What an operating point's pixels are known by, see :func:`codec.pixels_sha256`.
+        """The hash of an operating point's pixels, see :func:`codec.pixels_sha256`.
 
         Raises:
-            TableError: another program has taken it out.
+            TableError: another program has removed it.
         """
         row = self._of_point("SELECT decoded_sha256 FROM point", sha256, fingerprint)
         if row is None:
@@ -550,12 +550,12 @@ class Table:
             return row
 
     def codecs(self) -> list[str]:
-        """The names of the codecs that were measured somewhere, sorted."""
+        """The names of all codecs with points, sorted."""
         with self._errors():
             return [row[0] for row in self._connection.execute("SELECT DISTINCT codec FROM point ORDER BY codec")]
 
     def metrics(self) -> dict[str, bool]:
-        """Name of each metric that was measured somewhere to whether higher is better."""
+        """Maps the name of each measured metric to whether higher is better."""
         with self._errors():
             rows = self._connection.execute(
                 "SELECT name, higher_is_better FROM metric "
@@ -574,12 +574,12 @@ class Table:
         return as_texts(self.steady(lambda: self._points("decoded_sha256")))
 
     def points(self) -> "pd.DataFrame":
-        """What allocations need of all operating points, one a row, sorted by image, codec and level.
+        """The parts of all operating points that allocations need, one per row, sorted by image, codec and level.
 
         Columns: ``image``, ``path``, ``sha256``, ``width``, ``height`` (pixels), ``codec``, ``level`` (from 0),
         ``setting``, ``fingerprint``, ``bytes``, ``bpp`` (bits per pixel), ``encode_seconds``, ``decode_seconds``, and
-        one for each metric, NaN where it wasn't measured. Of a metric that was measured with several weights the
-        latest counts. Texts are categories: a table may hold tens of millions of points.
+        one for each metric, NaN if it was not measured. If a metric was measured with several weights, the latest
+        values are used. Texts are categories: a table may contain tens of millions of points.
         """
         return self.steady(self._points)
 
@@ -601,7 +601,7 @@ class Table:
         )
         codec = found["codec"].reorder_categories(sorted(found["codec"].categories))
         image, level = found["image"], found["level"]
-        # nearly in order already, as builds write them
+        # builds write them nearly in order
         order = np.lexsort((level, codec.codes, image))
         wanted = members["image"]
         first = np.searchsorted(image, wanted, "left", order)
@@ -632,7 +632,7 @@ class Table:
             )
             points, values = measured["point"], np.full(len(ids), np.nan)
             at = np.minimum(np.searchsorted(ids, points), len(ids) - 1)
-            known = ids[at] == points  # a build may go on meanwhile
+            known = ids[at] == points  # a build may continue in the meantime
             values[at[known]] = measured["value"][known]
             frame[name] = values[rows]
         for name in more:
@@ -640,7 +640,7 @@ class Table:
         return frame
 
     def _latest_metrics(self) -> list[tuple[str, int]]:
-        """Names, and the id of the weights that count."""
+        """The names of metrics, and the id of the latest weights."""
         with self._errors():
             found = self._connection.execute(
                 "SELECT name, max(id) FROM metric "
@@ -652,11 +652,11 @@ class Table:
         return found
 
     def _read_in_parts(self, query: str) -> "Columns":
-        """What a query between two ids of points gives for all of them, by Arrow a part on each core."""
+        """The result for all points of a query between two ids; with Arrow, each core reads a part."""
         from allocator.columns import has_arrow, joined
 
         with self._errors():
-            first, last = self._connection.execute(  # apart: together they would take a pass over all
+            first, last = self._connection.execute(  # separately: together they would need a pass over all rows
                 "SELECT (SELECT min(id) FROM point), (SELECT max(id) FROM point)"
             ).fetchone()
         if first is None or not has_arrow():
@@ -668,7 +668,7 @@ class Table:
             return joined(list(read))
 
     def _read(self, query: str) -> "Columns":
-        """What a query gives; each row takes at least a byte of the file."""
+        """The result of a query; each row takes at least one byte of the file."""
         from allocator import columns
 
         try:
@@ -682,10 +682,10 @@ class Table:
             raise TableError(f"{self.path}: can't be read ({error}).") from error
 
     def merge(self, other: "Table") -> None:
-        """Take over all that ``other`` has and this table lacks.
+        """Add everything from ``other`` that this table lacks.
 
         Raises:
-            TableError: a name stands for different pixels in the two, or their images were read by different rules.
+            TableError: a name has different pixels in the two, or their images were read under different rules.
         """
         if len(other):
             self.use_colour(other.colour)
@@ -720,7 +720,7 @@ class Table:
             self._connection.execute("DETACH other")
 
     def counts(self) -> Mapping[str, int]:
-        """How many ``images`` the set has, how many are ``measured`` by at least one codec, and the ``points``."""
+        """The number of ``images`` in the set, of those ``measured`` with at least one codec, and of ``points``."""
         with self._errors():
             return {
                 "images": self._scalar("SELECT count(*) FROM member"),
@@ -741,31 +741,31 @@ def _objects(version: int) -> dict[tuple[str, str], str]:
 
 
 def _known_objects(version: int) -> dict[tuple[str, str], str]:
-    """Of each table and index of a version of the schema, by kind and name, how it is made."""
+    """The SQL of each table and index of a version of the schema, by kind and name."""
     return dict(_objects(version))
 
 
 def _plain_sql(text: object) -> str:
-    """A statement without what earlier releases left out."""
+    """A statement without the parts that earlier releases did not have."""
     return re.sub(r" CHECK \((width > 0|height > 0|bytes >= 0)\)| AUTOINCREMENT", "", str(text))
 
 
 def _is_harmless(kind: str, text: object) -> bool:
-    """Whether an object that a person added to a table does nothing by itself."""
+    """Whether an object that a user added to a table can't run anything."""
     if kind == "index":
         return text is None or bool(re.fullmatch(r'CREATE INDEX "?\w+"? ON "?\w+"? ?\([\w", ]+\)', str(text)))
     return kind == "table" and str(text).startswith("CREATE TABLE ")
 
 
 def as_texts(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """Categories as the texts that they are."""
+    """Convert categories to texts."""
     return frame.astype({name: kind.categories.dtype for name, kind in frame.dtypes.items() if kind == "category"})
 
 
 _MERGE_METRICS = """INSERT OR IGNORE INTO metric (name, fingerprint, higher_is_better)
     SELECT name, fingerprint, higher_is_better FROM other.metric"""
 _POINT = ", ".join(["codec", *COLUMNS])
-# of tables that share no image: the other's keys come after those that are there, in one pass over its rows
+# tables without common images: the other's keys follow the existing ones, in one pass over its rows
 _MERGE_APART = (
     "INSERT INTO image SELECT id + :image, sha256, width, height FROM other.image",
     f"""INSERT INTO member (name, image, path, {_FACTS})

@@ -1,6 +1,7 @@
-"""The networks here as a CompressAI model, trained, evaluated and compared by CompressAI's own tools.
+"""A CompressAI model of DKIC, which CompressAI's tools can train, evaluate and compare.
 
-Needs the package. Importing this module adds ``dkic`` to CompressAI's registries, so that its scripts take the name.
+It needs the package. Importing this module adds ``dkic`` to CompressAI's registries, so that its scripts accept the
+name.
 """
 
 import copy
@@ -32,13 +33,13 @@ _CONFIGURATION = "_extra_state"  # torch's name for what get_extra_state gives
 
 
 class HyperBounds(nn.Module):
-    """The hyper-latents' quantiles, which CompressAI's second optimizer learns by :meth:`DKICModel.aux_loss`.
+    """The hyper-latents' quantiles, which CompressAI's second optimizer learns with :meth:`DKICModel.aux_loss`.
 
-    The integer tables here follow from the density alone, so nothing depends on these; they are CompressAI's
+    The integer tables depend only on the density, so nothing depends on the quantiles; they are CompressAI's
     convention (its ``EntropyBottleneck.quantiles``), and training scripts expect them.
 
     Args:
-        channels: of the hyper-latents.
+        channels: channels of the hyper-latents.
     """
 
     def __init__(self, channels: int) -> None:
@@ -47,7 +48,7 @@ class HyperBounds(nn.Module):
         """(channels, 1, 3): the lower tail's end, the median, the upper tail's."""
 
     def loss(self, prior: FactorizedPrior) -> Tensor:
-        """How far the density's logits at the quantiles lie from what they should be there."""
+        """The distance of the density's logits at the quantiles from their targets."""
         fixed = copy.deepcopy(prior).requires_grad_(False)
         tail = math.log(2 / _TAIL_MASS - 1)
         wanted = self.quantiles.new_tensor([-tail, 0, tail])
@@ -56,11 +57,11 @@ class HyperBounds(nn.Module):
 
 @register_model("dkic")
 class DKICModel(CompressionModel):  # type: ignore[misc]
-    """A thin shell around :class:`codec.network.CompressionNetwork` with CompressAI's conventions.
+    """A wrapper of :class:`codec.network.CompressionNetwork` with CompressAI's interface.
 
     Args:
-        configuration: a name in :data:`codec.configurations.CONFIGURATIONS`, or a whole configuration.
-        level: which gain is used.
+        configuration: a name in :data:`codec.configurations.CONFIGURATIONS`, or a configuration.
+        level: the level whose gain is used.
     """
 
     def __init__(self, configuration: str | NetworkConfig = "reference", level: int = 0) -> None:
@@ -76,7 +77,7 @@ class DKICModel(CompressionModel):  # type: ignore[misc]
         """The model of one level of a bank, ready to compress.
 
         Raises:
-            BankError: there is no sound bank.
+            BankError: there is no valid bank.
         """
         bank = Bank.load(folder)
         model = cls(bank.config, bank.levels[level].gain)
@@ -86,10 +87,10 @@ class DKICModel(CompressionModel):  # type: ignore[misc]
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> "DKICModel":
-        """The model that :meth:`state_dict` was taken from, of whatever configuration.
+        """Create a model from a :meth:`state_dict` of any configuration.
 
         Raises:
-            ValueError: it is no state of such a model.
+            ValueError: it is not the state of such a model.
         """
         if _CONFIGURATION not in state_dict:
             raise ValueError("The checkpoint names no configuration; create the model and use load_state_dict.")
@@ -104,21 +105,21 @@ class DKICModel(CompressionModel):  # type: ignore[misc]
         return {"x_hat": output.x_hat, "likelihoods": output.likelihoods._asdict()}
 
     def aux_loss(self) -> Tensor:
-        """Of the hyper-latents' quantiles alone, as in CompressAI's models."""
+        """The loss of only the hyper-latents' quantiles, as in CompressAI's models."""
         return self.hyper_bounds.loss(self.network.hyper_prior)
 
     def update(self, scale_table: Any = None, force: bool = False, update_quantiles: bool = False) -> bool:
-        """Make the integer tables from the weights as they are now.
+        """Create the integer tables from the current weights.
 
-        :meth:`compress` does it where it wasn't done, and training or loading discards tables, so none are ever old.
+        :meth:`compress` does this if necessary, and training or loading discards tables, so they are never outdated.
 
         Args:
             scale_table: not used: scales are those of :func:`codec.entropy.tables.scale_of`.
-            force: also where there are tables already.
-            update_quantiles: not used: tables don't depend on the quantiles.
+            force: replace existing tables.
+            update_quantiles: not used: tables do not depend on the quantiles.
 
         Returns:
-            Whether tables were made.
+            Whether tables were created.
         """
         if self._coder is not None and not force:
             return False
@@ -127,16 +128,16 @@ class DKICModel(CompressionModel):  # type: ignore[misc]
         return True
 
     def train(self, mode: bool = True) -> "DKICModel":
-        """Weights that are trained make tables old."""
+        """Discard tables in training, because the weights change."""
         if mode:
             self._coder = None
         return super().train(mode)  # type: ignore[no-any-return]
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> Any:
-        """Load weights and the level; tables made before no longer hold.
+        """Load weights and the level, and discard existing tables.
 
         Raises:
-            ValueError: the state is of another configuration.
+            ValueError: the state has another configuration.
         """
         self._coder = None
         own = self.state_dict()
@@ -144,19 +145,19 @@ class DKICModel(CompressionModel):  # type: ignore[misc]
         return super().load_state_dict({**later, **state_dict}, strict)  # older checkpoints lack these
 
     def get_extra_state(self) -> Tensor:
-        """The configuration and the level as JSON, in a tensor, so that checkpoints hold nothing but tensors."""
+        """The configuration and the level as JSON in a tensor, so that checkpoints contain only tensors."""
         state = {"configuration": to_json(self.network.config), "level": self.level}
         return torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take the level, and make sure that the configuration is this model's."""
+        """Set the level, and check that the configuration matches this model."""
         config, level = _unpack(state)
         if config != self.network.config:
             raise ValueError("The checkpoint has another configuration; use DKICModel.from_state_dict.")
         self.level = level
 
     def _apply(self, *args: Any, **options: Any) -> Any:
-        self._coder = None  # it has a copy of the weights on the old device
+        self._coder = None  # it contains a copy of the weights on the old device
         return super()._apply(*args, **options)
 
     def compress(self, x: Tensor) -> dict[str, Any]:
@@ -169,7 +170,7 @@ class DKICModel(CompressionModel):  # type: ignore[misc]
         return {"strings": [strings], "shape": tuple(x.shape[2:])}
 
     def decompress(self, strings: list[list[bytes]], shape: tuple[int, int]) -> dict[str, Tensor]:
-        """``x_hat`` (B, 3, H, W), 0 to 1, of what :meth:`compress` gave.
+        """``x_hat`` (B, 3, H, W), 0 to 1, from the result of :meth:`compress`.
 
         Raises:
             BitstreamError: a string is damaged.
@@ -195,10 +196,10 @@ class DKICModel(CompressionModel):  # type: ignore[misc]
 
 
 def _unpack(state: Tensor) -> tuple[NetworkConfig, int]:
-    """What :meth:`DKICModel.get_extra_state` packed.
+    """Unpack the result of :meth:`DKICModel.get_extra_state`.
 
     Raises:
-        ValueError: it isn't that.
+        ValueError: it has another form.
     """
     try:
         content = json.loads(bytes(state.to(torch.uint8).tolist()))
@@ -211,7 +212,7 @@ def _unpack(state: Tensor) -> tuple[NetworkConfig, int]:
 
 
 def _of_quality(quality: int = 1, metric: str = "mse", pretrained: bool = False, **options: Any) -> DKICModel:
-    """An untrained model, as CompressAI's zoo makes them; all qualities are of one size."""
+    """An untrained model for CompressAI's zoo; all qualities have the same size."""
     if pretrained:
         raise ValueError("CompressAI's zoo has no weights of dkic; use DKICModel.from_bank, or a checkpoint.")
     return DKICModel(**options)

@@ -1,12 +1,12 @@
-"""Walls around a stranger's program, by the Linux kernel's own calls: ``python -I -S sandbox.py CONFIGURATION``.
+"""A sandbox for an untrusted program, by system calls of Linux: ``python -I -S sandbox.py CONFIGURATION``.
 
-Three processes stand behind one another. The first, which was started, makes namespaces for users, network, IPC and
-processes, and waits. The second is the first process of the new process namespace: with its end everything in there
-ends. It mounts a root that holds nothing but what is to be seen, gives up all privileges and waits for the third,
-which takes on the limits and becomes the program. Each ends with the one before it.
+It uses a chain of three processes. The first creates namespaces for users, network, IPC and processes, and waits. The
+second is the first process of the new process namespace: when it ends, everything in the namespace ends. It mounts a
+root with only the visible paths, gives up all privileges and waits for the third, which sets the limits and becomes
+the program. Each process ends with the one before it.
 
-What can't be set up is reported on a pipe, as lines of JSON (``[limit, reason]``), and the program runs without it.
-This file imports nothing but the standard library, so that it starts alone.
+Limits that can't be set are reported on a pipe, as lines of JSON (``[limit, reason]``), and the program runs without
+them. This file imports only the standard library, so that it can run alone.
 """
 
 import contextlib
@@ -35,19 +35,19 @@ _MOUNT_SETATTR, _AT_CWD, _AT_RECURSIVE = 442, -100, 0x8000
 _SET_END_SIGNAL, _DROP_BOUND, _SET_SUBREAPER, _NO_NEW_PRIVILEGES, _SET_SECCOMP = 1, 24, 36, 38, 22
 _CAPABILITIES_VERSION = 0x20080522
 _USER = 1000
-"""Inside; outside it is whoever runs this."""
+"""The user id inside; outside, it is that of the caller."""
 _MOST_PROCESSES = 4096
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 
 
 class _Refused(NamedTuple):
-    """Numbers of system calls."""
+    """The numbers of system calls."""
 
     architecture: int
     with_permission: tuple[int, ...]
-    """Refused as not permitted: those that would widen the limits, and doors into the kernel that nobody needs."""
+    """Refused as not permitted: calls that would extend the limits, and unneeded interfaces of the kernel."""
     as_missing: tuple[int, ...]
-    """Refused as if there were none: memory that belongs to no process or folder, which can be had otherwise."""
+    """Refused as not implemented: memory that belongs to no process or folder; programs have alternatives."""
 
 
 # sched_setaffinity unshare setns mount umount2 pivot_root open_tree move_mount fsopen fsconfig fsmount fspick
@@ -82,18 +82,18 @@ def _call(function: Any, *arguments: Any) -> int:
 
 
 class Walls:
-    """What stands around the program.
+    """The sandbox of a program.
 
     Args:
-        report: file descriptor that limits which can't be enforced are written to.
-        walls: whether there are any, beside limits.
-        parent: process whose end is to end it.
+        report: the file descriptor for limits that can't be enforced.
+        walls: whether to isolate the program in addition to the limits.
+        parent: the process with which it must end.
         root: an empty folder.
-        folder: the only one that it may write to; what is in there takes no more than ``disk`` bytes.
-        seen: paths that it may read.
-        cgroup: its file of processes, or none.
-        memory: bytes.
-        cpus: that it may use.
+        folder: the only folder that it may write to; its contents take at most ``disk`` bytes.
+        seen: the paths that it may read.
+        cgroup: the control group's file of processes, or none.
+        memory: the most bytes of memory.
+        cpus: the CPUs that it may use.
         command: the program and its arguments.
     """
 
@@ -120,15 +120,15 @@ class Walls:
         """Whether there is a namespace of processes."""
 
     def run(self) -> int:
-        """Run the program; its exit status, as a shell counts it."""
+        """Run the program, and return its exit status as in a shell."""
         os.set_inheritable(self.report, False)
         self._end_with(self.parent)
-        self._prctl(_SET_SUBREAPER, 1)  # what the program leaves behind stays below this process
+        self._prctl(_SET_SUBREAPER, 1)  # orphans of the program become children of this process
         with self._limit("memory"):
             if self.cgroup:
                 Path(self.cgroup).write_text(str(os.getpid()))
         if self.walls:
-            if _succeeds(self._own_users):  # first in a child: halfway there would be no way back
+            if _succeeds(self._own_users):  # first in a child, because a partial setup can't be reverted
                 self._own_users()
             for limit, kind in (("network", _NEW_NETWORK), ("ipc", _NEW_IPC)):
                 with self._limit(limit):
@@ -136,9 +136,9 @@ class Walls:
             with self._limit("processes"):
                 self._unshare(_NEW_PROCESSES | _NEW_MOUNTS)
                 self.apart = True
-            self._end_with(self.parent)  # other users than before: the kernel has forgotten it
+            self._end_with(self.parent)  # the user has changed, which resets it
         code = _wait(self._fork(self._first))
-        _end_children()  # where no namespace has done so
+        _end_children()  # if no namespace has done so
         return code
 
     def _first(self) -> int:
@@ -167,7 +167,7 @@ class Walls:
             return 127
 
     def _fork(self, run: Callable[[], int]) -> int:
-        """A child, which ends with this process; the report is its own business from then on."""
+        """Fork a child, which ends with this process, and from then on writes the report."""
         alive, held = os.pipe()
         child = os.fork()
         if child:
@@ -180,7 +180,7 @@ class Walls:
             self._prctl(_SET_END_SIGNAL, signal.SIGKILL)
             os.set_blocking(alive, False)
             with contextlib.suppress(BlockingIOError):
-                if not os.read(alive, 1):  # it ended before that
+                if not os.read(alive, 1):  # the parent ended before that
                     os._exit(code)
             os.close(alive)
             code = run()
@@ -233,7 +233,7 @@ class Walls:
         os.chdir("/")
 
     def _link(self, path: Path) -> Path:
-        """Where a path really is; the links on the way are made in the new root as well."""
+        """The real path of a path; its symbolic links are also created in the new root."""
         real = Path("/")
         left = list(path.parts[1:])
         while left:
@@ -253,7 +253,7 @@ class Walls:
         return real
 
     def _bind(self, path: Path) -> None:
-        """Show a file or folder, with all that is mounted below, at its place in the new root."""
+        """Mount a file or folder, with all mounts below it, at its path in the new root."""
         target = self.root / path.relative_to("/")
         if path.is_dir():
             target.mkdir(parents=True, exist_ok=True)
@@ -292,7 +292,7 @@ class Walls:
 
         for limit, value in (
             (resource.RLIMIT_CORE, 0),
-            # counts what is reserved and never touched, too: only where no group counts what is used
+            # also counts unused reserved memory: only without a control group
             (resource.RLIMIT_DATA, resource.RLIM_INFINITY if self.cgroup else self.memory),
             (resource.RLIMIT_FSIZE, self.disk),
             (resource.RLIMIT_NPROC, _MOST_PROCESSES),
@@ -311,7 +311,7 @@ class Walls:
             raise OSError(errno.ENOSYS, f"no filter of system calls is known for {platform.machine()}")
         program = [(0x20, 0, 0, 4), (0x15, 1, 0, refused.architecture), (0x06, 0, 0, 0x50000 | errno.EPERM)]
         program += [(0x20, 0, 0, 0)]
-        if platform.machine() == "x86_64":  # calls of the other ABI
+        if platform.machine() == "x86_64":  # system calls of the other ABI
             program += [(0x35, 0, 1, 0x40000000), (0x06, 0, 0, 0x50000 | errno.EPERM)]
         for numbers, code in ((refused.with_permission, errno.EPERM), (refused.as_missing, errno.ENOSYS)):
             for number in numbers:
@@ -334,7 +334,7 @@ class Walls:
     def _limit(self, name: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, AttributeError) as error:  # of a kernel or C library that lacks it
+        except (OSError, ValueError, AttributeError) as error:  # from a kernel or C library without it
             self._note(name, str(getattr(error, "strerror", None) or error))
 
     def _note(self, name: str, reason: str) -> None:
@@ -353,7 +353,7 @@ def _succeeds(action: Callable[[], None]) -> bool:
 
 
 def _end_children() -> None:
-    """End whatever is below this process; what loses its parent comes to be a child of this one."""
+    """End all descendants of this process; orphans become its children."""
     while True:
         for path in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError, IndexError, ValueError):
@@ -366,7 +366,7 @@ def _end_children() -> None:
 
 
 def _wait(child: int) -> int:
-    """The exit status of a child, once it has ended; others that end meanwhile are let go."""
+    """Wait for a child, and return its exit status; others that end in the meantime are reaped."""
     while True:
         process, status = os.wait()
         if process == child:

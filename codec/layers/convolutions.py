@@ -1,4 +1,4 @@
-"""Convolutions one behind the other."""
+"""Sequences of convolutions."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -9,13 +9,13 @@ from torch import nn
 def convolutions(
     kind: Callable[..., nn.Module], widths: Sequence[int], kernel: int, activation: type[nn.Module] = nn.ReLU
 ) -> nn.Sequential:
-    """A convolution from each width to the next, which keep the size, with activations between.
+    """Convolutions from each width to the next, which keep the size, with activations between them.
 
     Args:
-        kind: a convolution of torch's, of any dimension.
-        widths: channels, from those that come in to those that go out.
+        kind: a convolution class of torch, of any dimension.
+        widths: channels, from the input to the output.
         kernel: side of each, odd.
-        activation: of torch's.
+        activation: an activation class of torch.
     """
     layers: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(widths):

@@ -1,8 +1,8 @@
-"""The blocks of LLIC: large depth-wise kernels and importance of channels that follow from the image itself.
+"""The blocks of LLIC: large depth-wise kernels and channel importance that depend on the image.
 
-Public descriptions of LLIC (Jiang et al. 2023) name the parts, the order in each and the sides of the kernels. What
-they leave open is chosen here: widths inside (parameters), generated weights that are added to learned ones,
-normalisation before each part, residual branches that start small.
+Public descriptions of LLIC (Jiang et al. 2023) specify the parts, their order and the sides of the kernels. The other
+details are our choice: internal widths (parameters), generated weights that are added to learned ones, normalisation
+before each part, and residual branches that start small.
 """
 
 import torch
@@ -14,9 +14,9 @@ from codec.layers.norm import ChannelNorm
 
 
 def depthwise(features: Tensor, weights: Tensor) -> Tensor:
-    """Filter each channel of each image with a kernel of its own, zeros around.
+    """Filter each channel of each image with its own kernel, with zeros around the image.
 
-    All images' channels are groups of one convolution, so that no neighbourhood is copied.
+    The channels of all images are groups of one convolution, so that no neighbourhood is copied.
 
     Args:
         features: (B, C, H, W).
@@ -58,8 +58,8 @@ class Gate(nn.Module):
     """Expand, split, multiply, project, and a shortcut.
 
     Args:
-        channels: in and out.
-        ratio: channels of each half, over ``channels``.
+        channels: channels of input and output.
+        ratio: channels of each half, relative to ``channels``.
     """
 
     def __init__(self, channels: int, ratio: float) -> None:
@@ -75,12 +75,12 @@ class Gate(nn.Module):
 
 
 class SelfConditionedSpatial(nn.Module):
-    """SCST: a large depth-wise kernel, learned, plus what a small network makes of the image, pooled to its size.
+    """SCST: a large learned depth-wise kernel, plus weights that a small network computes from the pooled image.
 
     Args:
-        channels: in and out.
+        channels: channels of input and output.
         kernel: K, its side.
-        reduction: of channels inside the small network.
+        reduction: the reduction of channels inside the small network.
     """
 
     def __init__(self, channels: int, kernel: int, reduction: int) -> None:
@@ -100,7 +100,7 @@ class SelfConditionedSpatial(nn.Module):
 
 
 class SelfConditionedChannel(nn.Module):
-    """SCCT: every channel times its importance, 0 to 1, which follows from the means of all of them."""
+    """SCCT: every channel times its importance, 0 to 1, which is computed from the means of all channels."""
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
@@ -120,9 +120,9 @@ class TransformBlock(nn.Module):
     """STB and CTB: embedding and self-conditioned mixing with a shortcut, then the gate.
 
     Args:
-        channels: in and out.
-        mixing: :class:`SelfConditionedSpatial` makes it an STB, :class:`SelfConditionedChannel` a CTB.
-        gate_ratio: of the gate.
+        channels: channels of input and output.
+        mixing: :class:`SelfConditionedSpatial` for an STB, :class:`SelfConditionedChannel` for a CTB.
+        gate_ratio: the ratio of the gate.
     """
 
     def __init__(self, channels: int, mixing: nn.Module, gate_ratio: float) -> None:

@@ -1,4 +1,4 @@
-"""A GPU's work recorded once and replayed, which spares the processor the launch of each of its kernels."""
+"""Record a GPU's work once and replay it, so that the processor does not launch each kernel."""
 
 from collections.abc import Callable
 
@@ -6,17 +6,18 @@ import torch
 from torch import Tensor
 
 _WARM_UP = 3
-"""Calls before the recording: libraries choose their algorithms in the first ones."""
+"""The number of calls before the recording, in which libraries choose their algorithms."""
 
 
 class Recorded:
     """A function of tensors that runs on a GPU as a recorded graph.
 
-    Inputs keep their shapes. Whatever else the function reads or writes (weights, gradients, buffers) keeps its place
-    in memory, and gradients are None when a call begins that isn't a replay. Random numbers are drawn anew.
+    Inputs keep their shapes. Everything else that the function reads or writes (weights, gradients, buffers) keeps
+    its address, and gradients are None at the start of a call that is not a replay. Each replay draws new random
+    numbers.
 
     Args:
-        function: waits for nothing and gives one tensor.
+        function: a function that does not wait for the GPU and returns one tensor.
     """
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
@@ -39,7 +40,7 @@ class Recorded:
             self._inputs = [given.clone() for given in inputs]
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
-            # other threads pin memory meanwhile, which a recording in the mode "global" forbids
+            # other threads pin memory at the same time, which a recording in the mode "global" forbids
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._output = self._function(*self._inputs)
             self._graph = graph

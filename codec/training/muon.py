@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 class Muon(torch.optim.Optimizer):
-    """Steps whose singular values are all about one, with Nesterov's momentum.
+    """Steps whose singular values are all about 1, with Nesterov's momentum.
 
-    A weight (out, in, h, w) counts as a matrix of ``out`` rows. Steps are scaled to the size of Adam's (Liu et al.
-    2025, section 2.2), so that both take the same learning rate.
+    A weight (out, in, h, w) is treated as a matrix with ``out`` rows. Steps are scaled to the size of Adam's (Liu et
+    al. 2025, section 2.2), so that both use the same learning rate.
 
     As torch's Adam, it leaves a step out where its attribute ``found_inf`` is set to a tensor of 1.
 
@@ -27,7 +27,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move each parameter that has a gradient; those of one shape together."""
+        """Update each parameter that has a gradient; those of equal shape together."""
         for group in self.param_groups:
             alike: dict[torch.Size, list[nn.Parameter]] = {}
             for parameter in group["params"]:
@@ -61,7 +61,7 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
 
 
 def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """Matrices with the singular vectors of those given, (N, R, C), and singular values of about one, 0.7 to 1.2.
+    """Matrices with the singular vectors of the given ones, (N, R, C), and singular values of about 1 (0.7 to 1.2).
 
     Newton and Schulz's iteration with the published quintic polynomial, which is steep near zero.
     """

@@ -1,4 +1,4 @@
-"""How the learning rate goes, and the average of weights that is kept."""
+"""The schedule of the learning rate, and the average of weights."""
 
 import math
 
@@ -19,7 +19,7 @@ def learning_rate(stage: Stage, number: int) -> float:
 
 
 def averaging(keep: float, step: int) -> float:
-    """What stays of the average of weights at a step: ``keep``, but less in the first ones."""
+    """The memory of the weights' average at a step: ``keep``, but less in the first steps."""
     return min(keep, (1 + step) / (10 + step))
 
 
@@ -28,9 +28,9 @@ def move_average(average: nn.Module, network: nn.Module, keep: Tensor) -> None:
     """Move averaged weights towards a network's.
 
     Args:
-        average: whose weights are moved.
-        network: of the same shape.
-        keep: what stays of the average, a scalar; 0 for the network's own weights.
+        average: the averaged network, which is updated.
+        network: a network of the same shape.
+        keep: the memory of the average, a scalar; 0 for the network's own weights.
     """
     means: list[Tensor] = [mean.detach() for mean in average.parameters()]
     values: list[Tensor] = [value.detach() for value in network.parameters()]

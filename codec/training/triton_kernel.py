@@ -1,4 +1,4 @@
-"""The dynamic kernel and its gradients on a GPU, one pass each, where Triton is installed (it comes with torch)."""
+"""The dynamic kernel and its gradients on a GPU, in one pass each, with Triton (which torch installs)."""
 
 import importlib.util
 from typing import Any
@@ -16,7 +16,7 @@ _BLOCK = 64
 
 
 def triton_kernel(features: Tensor, offsets: Tensor, modulation: Tensor) -> Tensor | None:
-    """:func:`codec.layers.dynamic_kernel.dynamic_kernel` on a GPU in float32, or None where that isn't asked for.
+    """:func:`codec.layers.dynamic_kernel.dynamic_kernel` on a GPU in float32, or None for other inputs.
 
     Groups have a power of two of channels.
     """
