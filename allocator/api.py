@@ -19,6 +19,8 @@ from allocator.measure.adaptive import Assumption, Needed
 from allocator.measure.build import BuildReport, Progress
 from allocator.measure.build import build as build_table
 from allocator.measure.engines import Engine, Local
+from allocator.measure.refine import STEPS, RefineProgress, RefineReport
+from allocator.measure.refine import refine as refine_table
 from allocator.metrics import Metric, get_metric
 from allocator.objective import find_objective
 from allocator.problem import Problem, ProblemOptions
@@ -175,6 +177,50 @@ class Table(tables.Table):
         """
         return Problem.read(self, **options)
 
+    def refine(
+        self,
+        bpp: Rate | Sequence[Rate] = (),
+        budget: int | str | Size | None = None,
+        *,
+        steps: int = STEPS,
+        hours: float | None = None,
+        neighbours: int = 1,
+        jobs: int | None = None,
+        progress: Callable[[RefineProgress], None] = lambda progress: None,
+        **options: Unpack[ProblemOptions],
+    ) -> RefineReport:
+        """Search for better bitstreams of the levels that allocations choose, and add them to the table as levels.
+
+        The same call continues a refinement that was interrupted. Allocations of before don't change; make new ones.
+
+        Args:
+            bpp: rates in bits per pixel at which images are to gain; by default the challenge's three, unless there
+                is a budget in bytes.
+            budget: the budget in bytes, in addition to rates or instead of them.
+            steps: of each search.
+            hours: begin no further search after so long.
+            neighbours: so many levels on either side of each chosen one are refined, too.
+            jobs: processes of this machine; by default one for each core, or one on a GPU.
+            progress: called as the work goes on.
+            **options: see :class:`allocator.problem.ProblemOptions`.
+
+        Raises:
+            AllocatorError: see :func:`allocator.measure.refine.refine`.
+        """
+        problem = self.problem(**options)
+        rates = _rates(bpp) or (RATES if budget is None else ())
+        budgets = problem.budgets(rates, budget)
+        return refine_table(
+            self,
+            problem,
+            budgets,
+            steps=steps,
+            hours=hours,
+            neighbours=neighbours,
+            engine=Local(jobs) if jobs else None,
+            report=progress,
+        )
+
     def _bound(self, found: allocation.Allocation, problem: Problem) -> Allocation:
         values = {one.name: getattr(found, one.name) for one in fields(found)}
         return Allocation(**values, table=self, constraints=problem.constraints)
@@ -319,7 +365,7 @@ class Table(tables.Table):
         from allocator.plot import check_ending, plot_curves
 
         check_ending(Path(figure))
-        points, higher, others = read_curves(self, codecs, metrics, published, ms_ssim_db)
+        points, higher, others, _ = read_curves(self, codecs, metrics, published, ms_ssim_db)
         return plot_curves(Path(figure), points, higher, images, self._look(look, codecs), rule, others)
 
     def plot_bd(
@@ -350,7 +396,7 @@ class Table(tables.Table):
 
         check_ending(Path(figure))
         wanted = [*codecs, anchor] if codecs else ()
-        points, higher, _ = read_curves(self, wanted, metrics)
+        points, higher, *_ = read_curves(self, wanted, metrics)
         return plot_bd(Path(figure), points, anchor, higher, self._look(look, wanted), rule)
 
     def _look(self, look: "Look | None", codecs: Sequence[str]) -> "Look":
@@ -382,6 +428,7 @@ class Table(tables.Table):
         budget: int | str | None = None,
         *,
         edition: "Edition | str | None" = None,
+        refine: int | None = None,
         fill: bool = False,
         decoder: "Decoder | DecoderOptions | str | os.PathLike[str] | None" = None,
         data_only: bool = False,
@@ -394,6 +441,7 @@ class Table(tables.Table):
             bpp: rates in bits per pixel; by default all rates of the edition.
             budget: the budget in bytes, instead of rates.
             edition: a year's rules, by name or from a file: what counts, and how many bytes a rate allows.
+            refine: first refine the levels that the rates need, with so many steps, see :meth:`refine`.
             fill: see :meth:`Allocation.submit`.
             decoder: see :meth:`Allocation.submit`.
             data_only: see :meth:`Allocation.submit`.
@@ -403,14 +451,19 @@ class Table(tables.Table):
             SubmissionError: see :func:`submissions.entries.make_entries`.
             AllocatorError: see :meth:`allocate`.
         """
-        from submissions.entries import make_entries
+        from submissions.entries import capped_budgets, make_entries
 
+        problem, rules = self.problem(**options), _edition(edition)
+        if refine:
+            capped = capped_budgets(problem, rules, targets=_rates(bpp), size=budget)
+            refine_table(self, problem, [one.budget for one in capped], steps=refine)
+            problem = self.problem(**options)
         entries, _ = make_entries(
             self,
-            self.problem(**options),
+            problem,
             Path(folder),
-            edition=_edition(edition),
-            targets=bpp if isinstance(bpp, Sequence) and not isinstance(bpp, str) else [bpp],
+            edition=rules,
+            targets=_rates(bpp),
             size=budget,
             fill=fill,
             decoder=_decoder(decoder, data_only),
@@ -626,6 +679,10 @@ def needed_for(
         lambda table: find_objective(table, [metrics[0].name]),
         assume,
     )
+
+
+def _rates(bpp: Rate | Sequence[Rate]) -> Sequence[Rate]:
+    return bpp if isinstance(bpp, Sequence) and not isinstance(bpp, str) else [bpp]
 
 
 def _edition(edition: "Edition | str | None") -> "Edition | None":

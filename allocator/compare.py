@@ -12,6 +12,7 @@ from allocator.allocation import AllocationError, allocate, make_budget
 from allocator.errors import AllocatorError
 from allocator.grid import OTHER_RULE, Rule
 from allocator.objective import Objective
+from allocator.points import is_refined
 from allocator.published import Published
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def level_means(
 ) -> tuple[list[float], list[float]]:
     """The set's rate in bits per pixel, and the images' mean of a metric, at each level of a codec.
 
+    Refined points, which single images have, aren't levels of the set.
+
     Args:
         points: the points of all codecs, which determine the images of the set.
         codec: the codec.
@@ -118,7 +121,7 @@ def level_means(
     """
     images = points["image"].nunique()
     rates, values = [], []
-    for _, rows in points[points["codec"] == codec].groupby("level"):
+    for _, rows in points[(points["codec"] == codec) & ~is_refined(points)].groupby("level"):
         if len(rows) < images or rows[metric].isna().any():
             raise CompareError(f"{metric} isn't measured on all images at every level of {codec}.")
         pixels = rows["width"] * rows["height"]

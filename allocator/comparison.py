@@ -1,7 +1,7 @@
 """Compare the codecs of a table, as text and data: each fact has one definition."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +11,7 @@ from allocator.allocation import read_points
 from allocator.compare import against, against_by_image, at_targets, with_papers_rows
 from allocator.grid import OTHER_RULE, Rule
 from allocator.objective import Objective, find_metric
-from allocator.provenance import flatters, training_metrics
+from allocator.provenance import FOOTNOTE, REFINED_FOOTNOTE, flatters, training_metrics
 from allocator.published import Published, add_decibels, decibels, read_published
 from allocator.result_table import ResultTable, best_of
 from allocator.tables import Table
@@ -28,6 +28,8 @@ class Curves(NamedTuple):
     metrics: dict[str, bool]
     """The metrics to show, and whether higher is better."""
     published: list[Published]
+    refined_by: dict[str, list[str]]
+    """Of each refined codec the metrics it was refined for."""
 
 
 def read_curves(
@@ -57,7 +59,8 @@ def read_curves(
     if ms_ssim_db and "ms-ssim" in higher:
         points = points.assign(**{"ms-ssim-db": points["ms-ssim"].map(decibels)})
         higher = {"ms-ssim-db" if name == "ms-ssim" else name: better for name, better in higher.items()}
-    return Curves(points, higher, curves)
+    refined_by = {codec: sorted(names) for codec, names in table.refined_by().items()}
+    return Curves(points, higher, curves, refined_by)
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class Comparison:
     """The metrics to show, and whether higher is better."""
     training_metrics: Mapping[str, Sequence[str]]
     """The metrics in each measured codec's training loss, which flatter it."""
+    refined_by: Mapping[str, Sequence[str]]
+    """The metrics that each refined codec was refined for, which flatter it at the targets."""
     at_targets: "pd.DataFrame"
     """The columns of :func:`allocator.compare.at_targets`."""
     averages: "pd.DataFrame"
@@ -106,7 +111,7 @@ class Comparison:
         Raises:
             CompareError: the anchor is not measured, or its curve allows no average.
         """
-        points, metrics, published = curves
+        points, metrics, published, refined_by = curves
         reached = at_targets(points, targets, objective, list(metrics), rule)
         averages = against(points, anchor, metrics, rule=rule, published=published)
         measured = sorted(points["codec"].unique())
@@ -121,6 +126,7 @@ class Comparison:
             images=points["image"].nunique(),
             metrics=metrics,
             training_metrics={name: sorted(training_metrics(name)) for name in measured},
+            refined_by=refined_by,
             at_targets=reached,
             averages=averages,
             by_image=against_by_image(points, anchor, metrics) if per_image else None,
@@ -140,6 +146,7 @@ class Comparison:
             "rule": self.rule,
             "anchor": self.anchor,
             "training_metrics": self.training_metrics,
+            "refined_by": self.refined_by,
             "targets": [
                 {
                     "codec": row["codec"],
@@ -173,7 +180,8 @@ class Comparison:
                 f"Each codec allocated by {self.objective.label}, rule {self.rule}; means over {self.images} images; "
                 "blank: rate not reachable",
                 decimals={"target": max(len(f"{float(one):g}".partition(".")[2]) for one in self.targets)},
-                marked=_flattered(self.at_targets, list(self.metrics)),
+                marked=_flattered(self.at_targets, list(self.metrics), self.refined_by),
+                footnote=REFINED_FOOTNOTE if self.refined_by else FOOTNOTE,
                 best=best_of(self.at_targets, ["target"], dict(self.metrics)),
             ),
             ResultTable(
@@ -207,12 +215,14 @@ class Comparison:
         return tables
 
 
-def _flattered(frame: "pd.DataFrame", columns: Sequence[str]) -> frozenset[tuple[int, str]]:
-    """The cells with a metric of their codec's training loss: the row's ``metric``, or the metric of the column."""
+def _flattered(
+    frame: "pd.DataFrame", columns: Sequence[str], refined_by: Mapping[str, Collection[str]] | None = None
+) -> frozenset[tuple[int, str]]:
+    """The cells with a metric that flatters their codec: the row's ``metric``, or the metric of the column."""
     records = enumerate(frame.to_dict("records"))
     return frozenset(
         (row, column)
         for row, one in records
         for column in columns
-        if flatters(one.get("metric", column), one["codec"])
+        if flatters(one.get("metric", column), one["codec"], refined_by)
     )

@@ -173,7 +173,7 @@ def encode_again(colour: Colour, codec: Codec, row: Mapping[str, Any], stored: b
     """
     data = stored
     if data is None:
-        if codec.fingerprint(row["level"]) != row["fingerprint"]:
+        if row["level"] >= len(codec.levels) or codec.fingerprint(row["level"]) != row["fingerprint"]:
             raise AllocatorError(
                 f"{row['image']}: was measured with another version of {codec.name}, and the table keeps no "
                 "bitstreams; build it again."

@@ -61,12 +61,11 @@ class Grid:
         import pandas as pd
 
         codec, codecs = pd.factorize(self.points["codec"], sort=True)
-        level = self.points["level"].to_numpy()
-        levels = int(level.max()) + 1
-        kind = codec * levels + level
+        level, levels = pd.factorize(self.points["level"].to_numpy(), sort=True)
+        kind = codec * len(levels) + level
         for one in np.flatnonzero(np.bincount(kind) == len(self.pixels)):
             rows = np.flatnonzero(kind == one)
-            yield str(codecs[one // levels]), str(self.points["setting"].iloc[rows[0]]), rows
+            yield str(codecs[one // len(levels)]), str(self.points["setting"].iloc[rows[0]]), rows
 
     def weights(self, rule: Rule) -> Weights:
         """The weight of each option under a rule.

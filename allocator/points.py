@@ -1,7 +1,12 @@
 """The columns of operating points: a new column is a field of :class:`Point`, and everything else follows from it."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
 
 Bitstream: TypeAlias = bytes  # `bytes` names a column below
 
@@ -51,6 +56,28 @@ class Point:
 
 COLUMNS: dict[str, Column] = {one.name: one.metadata["column"] for one in fields(Point) if "column" in one.metadata}
 """The columns of a point by name, in the order of :class:`Point`'s fields."""
+
+REFINED = "~refined-"
+"""In the settings of refined points, between the level that they began with and what they were refined for."""
+
+
+class LevelKey(NamedTuple):
+    """By what a codec's level is known in a table."""
+
+    level: int
+    setting: str
+    fingerprint: str
+
+
+def is_refined(points: "pd.DataFrame") -> "NDArray[np.bool_]":
+    """Which of a table's points are refined, see :mod:`allocator.measure.refine`."""
+    import numpy as np
+    import pandas as pd
+
+    of_row, settings = pd.factorize(points["setting"])
+    refined: NDArray[np.bool_] = np.array([REFINED in setting for setting in settings], bool)[of_row]
+    return refined
+
 
 RESERVED = frozenset({"id", "image", "path", "sha256", "width", "height", "codec", "bpp", "target", *COLUMNS})
 """Columns of a table's data frame, which can't be names of metrics."""

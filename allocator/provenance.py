@@ -1,12 +1,13 @@
-"""The metrics of a codec's training loss: a figure by one of them flatters that codec."""
+"""The metrics of a codec's training or refinement: a figure by one of them flatters that codec."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from codec.base import CodecError
 from codec.registry import stored_codec
 
 MARK = "†"
 FOOTNOTE = f"{MARK} The metric was in this codec's training loss, and flatters it"
+REFINED_FOOTNOTE = f"{MARK} The metric was in this codec's training loss, or it was refined for it, which flatters it"
 
 
 def training_metrics(codec: str) -> frozenset[str]:
@@ -17,9 +18,15 @@ def training_metrics(codec: str) -> frozenset[str]:
         return frozenset()
 
 
-def flatters(metric: str, codec: str) -> bool:
-    """Whether a metric was in a codec's training loss, in decibels or not."""
-    return metric.removesuffix("-db") in training_metrics(codec)
+def flatters(metric: str, codec: str, refined_by: Mapping[str, Collection[str]] | None = None) -> bool:
+    """Whether a metric was in a codec's training loss, or its points were refined for it, in decibels or not.
+
+    Args:
+        metric: its name.
+        codec: its name.
+        refined_by: from :meth:`allocator.tables.Table.refined_by`.
+    """
+    return metric.removesuffix("-db") in training_metrics(codec).union((refined_by or {}).get(codec, ()))
 
 
 def marked(metric: str, codecs: Iterable[str]) -> str:
@@ -27,7 +34,9 @@ def marked(metric: str, codecs: Iterable[str]) -> str:
     return MARK if any(flatters(metric, codec) for codec in codecs) else ""
 
 
-def flattered(codecs: Sequence[str], metrics: Sequence[str]) -> dict[str, list[str]]:
-    """Of each codec the metrics that were in its training loss, if any."""
-    found = {codec: [metric for metric in metrics if flatters(metric, codec)] for codec in codecs}
+def flattered(
+    codecs: Sequence[str], metrics: Sequence[str], refined_by: Mapping[str, Collection[str]] | None = None
+) -> dict[str, list[str]]:
+    """Of each codec the metrics that flatter it, if any."""
+    found = {codec: [metric for metric in metrics if flatters(metric, codec, refined_by)] for codec in codecs}
     return {codec: names for codec, names in found.items() if names}

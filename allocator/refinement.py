@@ -1,19 +1,30 @@
-"""Refine one image's bitstream for the distortion that the codec's bank was trained for."""
+"""The losses that bitstreams are refined for."""
 
-from collections.abc import Callable
+import contextlib
+import math
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from torch import Tensor
-from torch.nn import functional
 
+from allocator.errors import AllocatorError
+from allocator.metrics import Metric
+from allocator.metrics.features import NetworkMetric
+from allocator.metrics.fidelity import PSNR
 from codec import Codec, RGBImage
 from codec.base import CodecError
 from codec.learned import LearnedCodec
-from codec.refinement import Distortion, mse, refine
+from codec.refinement import Distortion, mse, price_of_byte, refine
+from codec.tensors import to_tensor
 
-_MSE_WEIGHT = 150.0
+MSE_BESIDE = 150.0
 """The weight of MSE for a weight of 1 of LPIPS, as in the loss that trained `po-dkic`."""
-_LEAST_SIDE = 64
+DECIBEL_BESIDE = 0.075
+"""What a decibel of PSNR is worth in the search, for a weight of 1 of a network's distance."""
+
+
+class RefinementError(AllocatorError):
+    """An objective has no gradients."""
 
 
 def refined(
@@ -45,23 +56,79 @@ def refined(
     if distortion is None:
         by_lpips = any(name.startswith("lpips") for name in codec.training_metrics)
         distortion = "lpips" if by_lpips else "mse"
-    of = mse if distortion == "mse" else _with_lpips(codec)
+    of = mse
+    if distortion == "lpips":
+        from allocator.metrics.lpips import alex
+
+        distance = alex().differentiable(codec.device)
+
+        def of(decoded: Tensor, original: Tensor) -> Tensor:
+            return distance(decoded, original) + MSE_BESIDE * mse(decoded, original)
+
     return refine(codec, image, level, steps=steps, distortion=of, report=report)
 
 
-def _with_lpips(codec: LearnedCodec) -> Distortion:
-    from allocator.metrics.lpips import alex
+def refined_for(
+    codec: LearnedCodec,
+    image: RGBImage,
+    level: int,
+    terms: Sequence[tuple[Metric, float]],
+    price: float,
+    steps: int,
+    report: Callable[[int, int], None] = lambda done, steps: None,
+) -> bytes:
+    """Encode an image with latents that make a mixture of metrics and the price of the bytes small.
 
-    net = alex().model.to(codec.device)
+    A network's distance alone can be made small in ways that no other judge sees. So beside it PSNR is searched for,
+    :data:`DECIBEL_BESIDE`, and the price of a byte rises by the PSNR that bytes gain between the neighbouring levels.
+
+    Args:
+        codec: the codec of a bank.
+        image: uint8 (H, W, 3).
+        level: whose gain and weights are used.
+        terms: metrics with gradients, and the weight of each in the mixture: below 0 if higher is better.
+        price: of a byte, in units of the mixture.
+        steps: the number of search steps.
+        report: called with the number of finished steps and of all steps.
+
+    Raises:
+        RefinementError: a metric has no gradients.
+        CodecError: see :func:`codec.refinement.refine`.
+    """
+    # PSNR as a mean of squared errors, which adds up over tiles: by the slope of its logarithm at the plain image
+    plain = to_tensor(codec.decode(codec.encode(image, level)))
+    of_decibel = 10 / math.log(10) / max(float(mse(plain, to_tensor(image))), 1e-10)
+    parts: list[tuple[Distortion, float]] = []
+    beside = 0.0
+    for metric, weight in terms:
+        if isinstance(metric, PSNR):
+            parts.append((mse, -weight * of_decibel))
+            continue
+        of = metric.differentiable(codec.device)
+        if of is None:
+            raise RefinementError(f"{metric.name} has no gradients; nothing can be refined by it.")
+        parts.append((of, weight))
+        beside += DECIBEL_BESIDE * weight * of_decibel * isinstance(metric, NetworkMetric)
+    if beside:
+        with contextlib.suppress(CodecError):  # no levels that tell the price, on tiny images
+            price += beside * price_of_byte(codec, image, level)
+            parts.append((mse, beside))
 
     def distortion(decoded: Tensor, original: Tensor) -> Tensor:
-        pair = [_mirrored(2 * image - 1) for image in (decoded, original)]
-        return net(*pair).mean() + _MSE_WEIGHT * mse(decoded, original)  # type: ignore[no-any-return]
+        return sum((weight * of(decoded, original) for of, weight in parts), decoded.new_zeros(()))
 
-    return distortion
+    return refine(codec, image, level, steps=steps, distortion=distortion, price=price, report=report)
 
 
-def _mirrored(image: Tensor) -> Tensor:
-    """Extend to at least 64 pixels a side, which the network needs."""
-    height, width = (max(0, _LEAST_SIDE - length) for length in image.shape[2:])
-    return functional.pad(image, (0, width, 0, height), mode="replicate") if height or width else image
+def check_gradients(metrics: Sequence[Metric]) -> None:
+    """Check that bitstreams can be refined for metrics.
+
+    Raises:
+        RefinementError: a metric has no gradients.
+    """
+    for metric in metrics:
+        if type(metric).differentiable is Metric.differentiable:
+            raise RefinementError(
+                f"{metric.name} has no gradients, so bitstreams can't be refined for it; use an objective of lpips, "
+                "dists, ms-ssim and psnr."
+            )

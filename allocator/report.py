@@ -15,7 +15,8 @@ from allocator.errors import AllocatorError
 from allocator.metrics.features import FeatureMetric
 from allocator.page import read_part, read_plotly
 from allocator.pictures import as_webp, decode, draw_heat, find_mapped, read_original, shrunk
-from allocator.provenance import FOOTNOTE, MARK, flattered
+from allocator.points import is_refined
+from allocator.provenance import FOOTNOTE, MARK, REFINED_FOOTNOTE, flattered
 from allocator.summary import Summary
 from allocator.tables import Table
 from codec import RGBImage
@@ -73,8 +74,8 @@ def make_report(
         "frontier": _frontier(first),
         "codecs": sorted(points["codec"].unique()),
         "mark": MARK,
-        "footnote": FOOTNOTE,
-        "flattered": flattered(sorted(points["codec"].unique()), list(table.metrics())),
+        "footnote": REFINED_FOOTNOTE if table.refined_by() else FOOTNOTE,
+        "flattered": flattered(sorted(points["codec"].unique()), list(table.metrics()), table.refined_by()),
         "images": images,
         "pictures": min(pictures, len(names)),
     }
@@ -96,14 +97,8 @@ def _image(
         "name": name,
         "width": int(row["width"]),
         "height": int(row["height"]),
-        "curves": {
-            str(codec): {
-                "bpp": [round(float(x), 5) for x in curve["bpp"]],
-                "value": [round(float(x), 6) for x in curve["value"]],
-                "setting": [str(x) for x in curve["setting"]],
-            }
-            for codec, curve in points.groupby("codec", observed=True)
-        },
+        "curves": _curves(points[~is_refined(points)]),
+        "refined": _curves(points[is_refined(points)]),
         "chosen": [],
     }
     if metric:
@@ -129,6 +124,18 @@ def _image(
             entry["heat"] = _inline(as_webp(shrunk(draw_heat(metric.map(reference, decoded)), side // 4), 50))
         found["chosen"].append(entry)
     return found
+
+
+def _curves(points: pd.DataFrame) -> dict[str, dict[str, list[Any]]]:
+    """Of each codec."""
+    return {
+        str(codec): {
+            "bpp": [round(float(x), 5) for x in curve["bpp"]],
+            "value": [round(float(x), 6) for x in curve["value"]],
+            "setting": [str(x) for x in curve["setting"]],
+        }
+        for codec, curve in points.groupby("codec", observed=True)
+    }
 
 
 def _picture(image: RGBImage, side: int) -> str:

@@ -38,6 +38,8 @@ class ResultTable:
     """Cells with :data:`allocator.provenance.MARK` after their values."""
     best: frozenset[Cell] = frozenset()
     """Cells in bold, in Markdown and LaTeX."""
+    footnote: str = FOOTNOTE
+    """Explains the marks."""
 
     def csv(self) -> str:
         """CSV for programs: all digits, no marks."""
@@ -106,7 +108,7 @@ class ResultTable:
                     for row, (text, sign) in enumerate(zip(texts, signs, strict=True))
                 ]
             )
-        return Texts(heads, [list(row) for row in zip(*columns, strict=True)], FOOTNOTE if any_mark else "")
+        return Texts(heads, [list(row) for row in zip(*columns, strict=True)], self.footnote if any_mark else "")
 
 
 def best_of(

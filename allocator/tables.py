@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, get_args
 
 from allocator.errors import AllocatorError
 from allocator.metrics.base import Metric
-from allocator.points import COLUMNS, RESERVED, Point
+from allocator.points import COLUMNS, RESERVED, LevelKey, Point
 from codec.picture import Colour
 from codec.workers import cores
 
@@ -31,6 +31,8 @@ _CHECKED_BYTES = 1 << 28
 _STEPS, _STEPS_A_BYTE = 10**9, 100
 """Of SQLite's machine: no query on a sound table needs more, whatever its size."""
 _STEPS_A_LOOK = 10**6
+_REFINED = "refined: "
+"""Begins the names of properties that tell by which metrics a codec's points were refined."""
 _KEYS = ("id", "image", "codec")
 """Columns of a point in addition to :data:`allocator.points.COLUMNS`."""
 _FACTS = "file_bytes, format, alpha, profile"
@@ -244,13 +246,35 @@ class Table:
             TableError: its images were read by another rule.
         """
         if not len(self):
-            with self.transaction():
-                self._connection.execute("INSERT OR REPLACE INTO property VALUES ('colour', ?)", (colour,))
+            self.set_properties({"colour": colour})
         elif self.colour != colour:
             raise TableError(
                 f"{self.path}: was built with the colour rule {self.colour}; use that rule, or another table.",
                 hint={"colour": self.colour},
             )
+
+    def set_properties(self, values: Mapping[str, str]) -> None:
+        """Keep facts on the whole table, by name."""
+        with self.transaction():
+            self._connection.executemany("INSERT OR REPLACE INTO property VALUES (?, ?)", [*values.items()])
+
+    def properties(self, prefix: str) -> dict[str, str]:
+        """The facts whose names begin so."""
+        with self._errors():
+            rows = self._connection.execute("SELECT name, value FROM property")
+            return {name: value for name, value in rows if name.startswith(prefix)}
+
+    def note_refined(self, codec: str, metrics: Iterable[str]) -> None:
+        """Keep by which metrics points of a codec were refined."""
+        self.set_properties({f"{_REFINED}{codec} by {metric}": "" for metric in metrics})
+
+    def refined_by(self) -> dict[str, set[str]]:
+        """Codecs to the metrics by which points of theirs were refined, and which flatter them."""
+        found: dict[str, set[str]] = {}
+        for name in self.properties(_REFINED):
+            codec, _, metric = name.removeprefix(_REFINED).partition(" by ")
+            found.setdefault(codec, set()).add(metric)
+        return found
 
     def _check_objects(self, version: int) -> None:
         """Check that the file contains this program's tables, and nothing that could run."""
@@ -503,6 +527,16 @@ class Table:
                 known.setdefault(fingerprint, set()).update([metric] if metric else [])
             return known
 
+    def kept_keys(self, sha256: str, codec: str) -> list[LevelKey]:
+        """Of one image the points of a codec whose bitstreams are kept."""
+        with self._errors():
+            rows = self._connection.execute(
+                "SELECT level, setting, fingerprint FROM point JOIN image ON image.id = point.image "
+                "JOIN bitstream ON bitstream.point = point.id WHERE sha256 = ? AND codec = ? ORDER BY level",
+                (sha256, codec),
+            )
+            return [LevelKey(*row) for row in rows]
+
     def bitstream(self, sha256: str, fingerprint: str) -> bytes | None:
         """A stored bitstream, or None where the table was built without."""
         row = self._of_point(
@@ -565,6 +599,12 @@ class Table:
         if not all(isinstance(name, str) and higher in (0, 1) for name, higher in found.items()):
             raise TableError(f"{self.path}: is damaged (its metrics are invalid).")
         return {name: bool(higher) for name, higher in found.items()}
+
+    def metric_fingerprints(self) -> dict[str, str]:
+        """Name of each metric that was measured somewhere to the fingerprint that counts, which is the latest."""
+        with self._errors():
+            known = dict(self._connection.execute("SELECT id, fingerprint FROM metric"))
+        return {name: known[metric] for name, metric in self._latest_metrics()}
 
     def frame(self) -> "pd.DataFrame":
         """All operating points, one a row, sorted by image, codec and level.
@@ -708,6 +748,8 @@ class Table:
             columns = ", ".join(other._selected(COLUMNS))
             for statement in _MERGE_SHARED if shared else _MERGE_APART:
                 self._connection.execute(statement.format(facts=facts, columns=columns), last)
+            for codec, metrics in other.refined_by().items():
+                self.note_refined(codec, metrics)
 
     @contextlib.contextmanager
     def _attached(self, other: "Table") -> Iterator[None]:

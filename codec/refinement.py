@@ -90,12 +90,14 @@ def refine(
     refined = codec.encode_latents(search.latents, search.hyper_latents, level, width, height)
 
     def cost(data: bytes) -> float:
-        return _distortion_of(codec, image, data, distortion) + price * len(data)
+        return _distortion_of(codec, image, data, distortion, tile) + price * len(data)
 
     return min(plain, refined, key=cost)
 
 
-def price_of_byte(codec: LearnedCodec, image: RGBImage, level: int, distortion: Distortion = mse) -> float:
+def price_of_byte(
+    codec: LearnedCodec, image: RGBImage, level: int, distortion: Distortion = mse, tile: int = TILE
+) -> float:
     """What a byte is worth at a level of an image, in units of ``distortion``: the slope between its neighbours.
 
     Where these don't trade bytes for distortion, as on tiny images, the next levels beyond are taken.
@@ -106,16 +108,21 @@ def price_of_byte(codec: LearnedCodec, image: RGBImage, level: int, distortion: 
     encode, last = codec.encoder(image), len(codec.levels) - 1
     for reach in range(1, last + 1):
         ends = [encode(max(0, level - reach)), encode(min(last, level + reach))]
-        low, high = (_distortion_of(codec, image, data, distortion) for data in ends)
+        low, high = (_distortion_of(codec, image, data, distortion, tile) for data in ends)
         if len(ends[0]) < len(ends[1]) and high < low:
             return (low - high) / (len(ends[1]) - len(ends[0]))
     raise CodecError(f"{codec.name} has no levels that tell the price of a byte for this image; give one.")
 
 
-def _distortion_of(codec: LearnedCodec, image: RGBImage, data: bytes, distortion: Distortion) -> float:
-    """Of a bitstream's decoded pixels."""
-    with torch.no_grad():
-        return float(distortion(*(to_tensor(one).to(codec.device) for one in (codec.decode(data), image))))
+def _distortion_of(codec: LearnedCodec, image: RGBImage, data: bytes, distortion: Distortion, tile: int) -> float:
+    """Of a bitstream's decoded pixels: the mean over the tiles by their areas."""
+    decoded, total = codec.decode(data), 0.0
+    height, width = image.shape[:2]
+    for window in _windows(height, width, tile):
+        pair = (to_tensor(one[window.slices(1)]).to(codec.device) for one in (decoded, image))
+        with torch.no_grad():
+            total += window.pixels * float(distortion(*pair))
+    return total / (height * width)
 
 
 class _Search:
@@ -187,6 +194,10 @@ class _Region:
     left: int
     bottom: int
     right: int
+
+    @property
+    def pixels(self) -> int:
+        return (self.bottom - self.top) * (self.right - self.left)
 
     def grown(self, height: int, width: int) -> "_Region":
         """With what its latents change around it, within the image."""

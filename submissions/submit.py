@@ -164,7 +164,7 @@ def _value(allocation: Allocation, entries: Sequence[Entry]) -> float:
 
 
 def _encode_again(codec: Codec, row: dict[str, Any]) -> bytes:
-    if codec.fingerprint(row["level"]) != row["fingerprint"]:
+    if row["level"] >= len(codec.levels) or codec.fingerprint(row["level"]) != row["fingerprint"]:
         raise SubmissionError(
             f"{row['image']}: was measured with another version of {codec.name}, and the table keeps no "
             "bitstreams; build it again."

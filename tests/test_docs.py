@@ -67,6 +67,8 @@ NOT_RUN = {
     "--platform manylinux_2_28_x86_64 --dest wheels/ constriction lpips pytorch-msssim platformdirs "
     "psutil": "needs a network",
     "pip wheel --no-deps --wheel-dir wheels/ .": "needs a network",
+    "allocator refine run.db --target 0.15": "takes minutes; test_refine.py does",
+    "allocator tables build photos/ --codec po-dkic --codec dkic --metric lpips --out run.db": "takes a minute",
     "pip install --no-index --no-deps wheels/*.whl": "needs those wheels",
     "python -m allocator train dkic-compact-gpu --photos photos/ --out run/ --hours 0.2": "wants a GPU",
     "torchrun --standalone --nproc-per-node 4 -m allocator train po-dkic --photos photos/ --out run/": "wants 4 GPUs",
@@ -120,6 +122,7 @@ GIVEN = {
     "docs/explanation/perception.md": "kodak.db",
     "docs/reference/command-line.md": "run.db",
     "docs/explanation/allocation.md": "run.db",
+    "docs/how-to/refinement.md": "run.db",
 }
 """Tables that a page takes as given."""
 

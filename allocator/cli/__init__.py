@@ -14,6 +14,7 @@ from allocator.cli import (  # noqa: F401  (they register their commands)
     exploring,
     images,
     plotting,
+    refining,
     reporting,
     solving,
     submitting,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 JOBS = {
     "Start here": ("demo",),
-    "Measure": ("tables", "complexity"),
+    "Measure": ("tables", "refine", "complexity"),
     "Allocate": ("solve", "frontier"),
     "Look": ("explore", "compare", "report", "plot"),
     "Ship": ("optimize", "export", "submit", "verify"),

@@ -20,6 +20,7 @@ from allocator.cli.app import (
     note,
     use_weights,
 )
+from allocator.cli.refining import refine_with_progress
 from allocator.cli.solving import SolveOptions, takes_problem
 
 if TYPE_CHECKING:
@@ -56,6 +57,14 @@ def submit(
             "says."
         ),
     ] = None,
+    refine: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="STEPS",
+            help="First refine what the rates need, as `allocator refine` does.",
+        ),
+    ] = None,
     fill: Annotated[
         bool, typer.Option("--fill", help="Spend the rest of the budget on finer settings between levels.")
     ] = False,
@@ -88,8 +97,8 @@ def submit(
     from allocator.summary import Summary
     from allocator.tables import Table
     from submissions.decoder import DECODER, read_decoder
-    from submissions.edition import CUSTOM, find_edition
-    from submissions.entries import DecoderOptions, Entry, make_entries
+    from submissions.edition import CUSTOM, Count, find_edition
+    from submissions.entries import DecoderOptions, Entry, capped_budgets, make_entries
     from submissions.manifest import ARCHIVE
 
     use_weights(metric_weights)
@@ -105,13 +114,18 @@ def submit(
     rules = find_edition(edition) if edition else None
     packing = DecoderOptions(python, wheelhouse, machine)
     problem = options.read()
+    counted: Count | None = count.value if count else None
     with Table(options.table) as opened:
+        if refine:
+            capped = capped_budgets(problem, rules, counted, options.target or (), options.budget)
+            refine_with_progress(opened, problem, [one.budget for one in capped], steps=refine)
+            problem = options.read()
         entries, packed = make_entries(
             opened,
             problem,
             out,
             edition=rules,
-            count=count.value if count else None,
+            count=counted,
             targets=options.target or (),
             size=options.budget,
             fill=fill,

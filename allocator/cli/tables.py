@@ -220,6 +220,7 @@ def _duration(seconds: float) -> str:
 @tables.command("show", epilog="Example: `allocator tables show run.db`")
 def tables_show(table: TableFile, as_json: Json = False) -> None:
     """Print the rates, times and mean metrics of each level."""
+    from allocator.points import REFINED
     from allocator.result_table import with_decimals
     from allocator.tables import Table
 
@@ -245,7 +246,10 @@ def tables_show(table: TableFile, as_json: Json = False) -> None:
     values = [*zip(*columns, strict=True)] or [()] * len(levels)
     lines = [
         [
-            *(str(one[name]) for name in ("codec", "level", "setting", *counted)),
+            one["codec"],
+            "" if REFINED in one["setting"] else str(one["level"]),
+            one["setting"],
+            *(str(one[name]) for name in counted),
             f"{one['bpp']:.4f}",
             f"{one['encode_seconds']:.3f}",
             f"{one['decode_seconds']:.3f}",

@@ -86,16 +86,32 @@ def showing_progress() -> "Iterator[Callable[[Progress], None]]":
 
 
 @contextlib.contextmanager
-def waiting(phase: str, unit: str = "images") -> Iterator[Callable[[int, int], None]]:
-    """Progress of work on images (or steps): yields the function to call with the finished and total numbers."""
+def waiting(phase: str, unit: str = "images") -> Iterator[Callable[..., None]]:
+    """Progress of work on images (or steps).
+
+    Yields the function to call with the finished and total numbers, and optionally with what was finished last.
+    """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from codec.base import shown
 
     out = console(stderr=True)
     if not out.is_terminal:
         lines = Lines(unit)
-        yield lambda done, total: lines.show(phase, done / total, f"{done}/{total}")
+
+        def say(done: int, total: int, current: str = "") -> None:
+            lines.show(phase, done / total, f"{done}/{total}", current)
+
+        yield say
         return
-    columns = TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), TimeRemainingColumn()
-    with Progress(*columns, console=out, transient=True) as bars:
-        task = bars.add_task(phase)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
+    texts = (TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[current]"))
+    description, last = texts
+    with Progress(
+        description, BarColumn(bar_width=20), TimeRemainingColumn(), last, console=out, transient=True
+    ) as bars:
+        task = bars.add_task(phase, current="")
+
+        def show(done: int, total: int, current: str = "") -> None:
+            bars.update(task, completed=done, total=total, current=shown(current))
+
+        yield show

@@ -148,11 +148,12 @@ class Explorer:
 
     async def _flattered(self, asked: Mapping[str, Any]) -> Response:
         """Apart from the rest, for it takes the codecs' networks."""
-        from allocator.provenance import FOOTNOTE, MARK, flattered
+        from allocator.provenance import FOOTNOTE, MARK, REFINED_FOOTNOTE, flattered
 
         codecs, metrics = self.session.codecs(), list(self.session.metrics)
-        found = await self._in(self._networks, flattered, codecs, metrics)
-        return _json({"flattered": found, "mark": MARK, "footnote": FOOTNOTE})
+        refined_by = await self._in(self._own, self.session.table.refined_by)
+        found = await self._in(self._networks, flattered, codecs, metrics, refined_by)
+        return _json({"flattered": found, "mark": MARK, "footnote": REFINED_FOOTNOTE if refined_by else FOOTNOTE})
 
     async def _column(self, request: Request) -> Response:
         data = await self._in(self._own, self.session.column, request.path_params["name"])

@@ -30,6 +30,7 @@ from allocator.allocation import AllocationError, Budget, read_points
 from allocator.constraints import Constraints, Floor
 from allocator.measure.build import Wanted, fits
 from allocator.objective import Objective
+from allocator.points import is_refined
 from allocator.solver.knapsack import Infeasible, Solution, solve
 from allocator.tables import Table
 from codec import Codec
@@ -113,7 +114,7 @@ class Needed:
             }
             return first_points(able, levels, self.assumption)
         points = read_points(table)
-        points = points[points["codec"].isin(list(levels))]
+        points = points[points["codec"].isin(list(levels)) & ~is_refined(points)]
         found = plan(
             points,
             levels,

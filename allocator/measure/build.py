@@ -14,6 +14,8 @@ from allocator.measure.engines import Engine, Local, WorkerLost
 from allocator.measure.engines.base import Workers
 from allocator.measure.worker import Task, WantedLevel
 from allocator.metrics import Metric
+from allocator.points import LevelKey
+from allocator.refined import stored_refinements
 from allocator.tables import Measured, Member, Table
 from codec import Codec, CodecError
 from codec.original import ORIGINAL
@@ -152,7 +154,7 @@ class _Build:
     result: BuildReport = field(default_factory=BuildReport)
 
     def __post_init__(self) -> None:
-        self.fingerprints = [level_fingerprints(codec) for codec in self.codecs]
+        self.keys = [level_keys(codec) for codec in self.codecs]
         self.names: set[str] = set()  # the images that were read
         self.failed: set[tuple[str, int]] = set()  # images, and the codecs that failed on them
         self.outdated: set[tuple[str, int]] = (
@@ -218,16 +220,18 @@ class _Build:
             for index, codec in enumerate(self.codecs):
                 if (member.sha256, index) in self.failed or not fits(codec, member, self.colour):
                     continue
-                fingerprints = self.fingerprints[index]
                 known = self.table.measured(member.sha256, codec.name)
-                levels = missing_levels(known, fingerprints, self.metrics)
+                levels = missing_levels(known, self.keys[index], self.metrics)
                 self.known += len(codec.levels) - len(levels)
                 if wanted is not None:
                     levels = [one for one in levels if one.level in wanted.get((member.name, codec.name), ())]
-                if known.keys() - set(fingerprints):
-                    self.outdated.add((member.sha256, index))
-                    if not levels:
-                        self._prune(member.sha256, index)
+                if others := known.keys() - {key.fingerprint for key in self.keys[index]}:
+                    refined = stored_refinements(self.table, member.sha256, codec)
+                    levels += missing_levels(known, refined, self.metrics)
+                    if others - {key.fingerprint for key in refined}:
+                        self.outdated.add((member.sha256, index))
+                        if not levels:
+                            self._prune(member.sha256, index)
                 if levels:
                     tasks.append(Task(member, index, tuple(levels), self.colour))
         return tasks
@@ -293,14 +297,15 @@ class _Build:
 
     def _with_bitstreams(self, task: Task) -> Task:
         """Read stored bitstreams only when the task starts: those of all tasks may exceed memory."""
-        levels = with_bitstreams(self.table, task.member.sha256, task.levels, self.fingerprints[task.codec])
-        return replace(task, levels=levels)
+        return replace(task, levels=with_bitstreams(self.table, task.member.sha256, task.levels))
 
     def _prune(self, sha256: str, index: int) -> None:
         """Delete the points of an image from other versions of a codec."""
         if (sha256, index) in self.outdated:
             self.outdated.discard((sha256, index))
-            self.table.prune(sha256, self.codecs[index].name, self.fingerprints[index])
+            codec = self.codecs[index]
+            kept = [*self.keys[index], *stored_refinements(self.table, sha256, codec)]
+            self.table.prune(sha256, codec.name, [key.fingerprint for key in kept])
 
     def _store(self, found: Sequence[Measured]) -> None:
         self.table.store(found, bitstreams=self.keep_bitstreams)
@@ -318,39 +323,36 @@ def _named(names: Sequence[str]) -> str:
     return f"{len(names)} image{'s'[: len(names) > 1]} ({first})"
 
 
-def level_fingerprints(codec: Codec) -> list[str]:
-    """The fingerprints of a codec's levels."""
-    return [codec.fingerprint(level) for level in range(len(codec.levels))]
+def level_keys(codec: Codec) -> list[LevelKey]:
+    """The keys of a codec's levels."""
+    return [LevelKey(level, setting, codec.fingerprint(level)) for level, setting in enumerate(codec.levels)]
 
 
 def missing_levels(
-    known: Mapping[str, Collection[str]], fingerprints: Sequence[str], metrics: Sequence[Metric]
+    known: Mapping[str, Collection[str]], keys: Sequence[LevelKey], metrics: Sequence[Metric]
 ) -> list[WantedLevel]:
     """The levels of an image to measure, and the metrics of each.
 
     Args:
         known: the measured fingerprints, from :meth:`allocator.tables.Table.measured`.
-        fingerprints: the current fingerprints of the codec's levels.
+        keys: the current keys of the codec's levels.
         metrics: the metrics to measure.
     """
     levels = []
-    for level, fingerprint in enumerate(fingerprints):
-        values = known.get(fingerprint, ())
+    for key in keys:
+        values = known.get(key.fingerprint, ())
         lacking = tuple(i for i, metric in enumerate(metrics) if metric.fingerprint not in values)
-        if fingerprint not in known or lacking:
-            levels.append(WantedLevel(level, lacking))
+        if key.fingerprint not in known or lacking:
+            levels.append(WantedLevel(*key, lacking))
     return levels
 
 
-def with_bitstreams(
-    table: Table, sha256: str, levels: Iterable[WantedLevel], fingerprints: Sequence[str]
-) -> tuple[WantedLevel, ...]:
+def with_bitstreams(table: Table, sha256: str, levels: Iterable[WantedLevel]) -> tuple[WantedLevel, ...]:
     """Add the bitstreams in a table to the levels of an image, which are then only decoded.
 
     Args:
         table: the table, which may contain some of the bitstreams.
         sha256: the image's SHA-256.
         levels: levels of one codec.
-        fingerprints: the current fingerprints of the codec's levels.
     """
-    return tuple(replace(one, bitstream=table.bitstream(sha256, fingerprints[one.level])) for one in levels)
+    return tuple(replace(one, bitstream=table.bitstream(sha256, one.fingerprint)) for one in levels)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from allocator.errors import AllocatorError
 from allocator.images import ImageFile, find_images
 from allocator.measure import worker
-from allocator.measure.build import fits, level_fingerprints, missing_levels, with_bitstreams
+from allocator.measure.build import fits, level_keys, missing_levels, with_bitstreams
 from allocator.measure.engines import Local
 from allocator.measure.worker import Task, WantedLevel
 from allocator.metrics import Metric
@@ -95,7 +95,7 @@ def estimate(
     with Table(table) if Path(table).exists() else contextlib.nullcontext() as known:
         work = list(_missing(known, files, codecs, metrics))
         chosen = random.Random(0).sample(work, min(len(work), _SAMPLES_A_JOB * local.processes))
-        chosen = [_with_bitstreams(known, one, codecs) for one in chosen]
+        chosen = [_with_bitstreams(known, one) for one in chosen]
         samples, failures = _timed(local, codecs, metrics, chosen, colour)
     if samples:
         with Table(table, create=True) as opened:
@@ -135,28 +135,21 @@ def _missing(
     table: Table | None, files: Sequence[ImageFile], codecs: Sequence[Codec], metrics: Sequence[Metric]
 ) -> Iterator[_Work]:
     """The images with missing points."""
-    fingerprints = [level_fingerprints(codec) for codec in codecs]
+    keys = [level_keys(codec) for codec in codecs]
     sha256 = {member.path: member.sha256 for member in table.members()} if table else {}
     for file in files:
         image = sha256.get(worker.absolute(file.path))
         known = [table.measured(image, codec.name) if table and image else {} for codec in codecs]
-        levels = (
-            tuple(missing_levels(points, wanted, metrics)) for points, wanted in zip(known, fingerprints, strict=True)
-        )
+        levels = (tuple(missing_levels(points, wanted, metrics)) for points, wanted in zip(known, keys, strict=True))
         if any(found := tuple(levels)):
             yield _Work(file, image, found)
 
 
-def _with_bitstreams(table: Table | None, work: _Work, codecs: Sequence[Codec]) -> _Work:
+def _with_bitstreams(table: Table | None, work: _Work) -> _Work:
     """Bitstreams in the table are only decoded."""
     if table is None or work.sha256 is None:
         return work
-    return work._replace(
-        levels=tuple(
-            with_bitstreams(table, work.sha256, levels, level_fingerprints(codec))
-            for codec, levels in zip(codecs, work.levels, strict=True)
-        )
-    )
+    return work._replace(levels=tuple(with_bitstreams(table, work.sha256, levels) for levels in work.levels))
 
 
 def _timed(

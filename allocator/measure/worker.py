@@ -13,7 +13,7 @@ from typing import Any
 
 from allocator.images import ImageFile
 from allocator.metrics import Metric
-from allocator.points import Point
+from allocator.points import LevelKey, Point
 from allocator.tables import Member
 from codec import Codec, CodecError, ImageError, RGBImage, pixels_sha256
 from codec.base import foreign_errors
@@ -26,6 +26,8 @@ class WantedLevel:
     """A level to measure."""
 
     level: int
+    setting: str
+    fingerprint: str
     metrics: tuple[int, ...]
     """Indices of the metrics to measure."""
     bitstream: bytes | None = None
@@ -51,6 +53,29 @@ class Task:
     def work(self) -> int:
         """A number that is approximately proportional to the time."""
         return self.pixels * len(self.levels)
+
+
+@dataclass(frozen=True)
+class RefineTask:
+    """One image whose latents are searched for, beginning at a level of a bank."""
+
+    member: Member
+    codec: int
+    """Its index."""
+    level: int
+    key: LevelKey
+    """Of the point that it becomes."""
+    terms: tuple[tuple[int, float], ...]
+    """Of the objective: the index of a metric, and its signed weight."""
+    price: float
+    """Of a byte, in units of the objective."""
+    steps: int
+    colour: Colour = "raw"
+
+    @property
+    def pixels(self) -> int:
+        """Of the image."""
+        return self.member.width * self.member.height
 
 
 _bank: tuple[Sequence[Codec], Sequence[Metric]] = ((), ())
@@ -116,36 +141,85 @@ def _points(task: Task) -> list[Point]:
             encode = codec.picture_encoder(picture)
     shared = time.perf_counter() - start
     for wanted in task.levels:
-        setting = codec.levels[wanted.level]
         start = time.perf_counter()
         data = wanted.bitstream
         if data is None:
             assert encode is not None
-            with foreign_errors(f"{codec.name} can't encode it at {setting}"):
+            with foreign_errors(f"{codec.name} can't encode it at {wanted.setting}"):
                 data = bytes(encode(wanted.level))
-        encoded = time.perf_counter()
-        with foreign_errors(f"{codec.name} can't decode it at {setting}"):
-            decoded = codec.decode_picture(data)
-            finished = time.perf_counter()
-            height, width = decoded.pixels.shape[:2]
-            if (height, width) != picture.pixels.shape[:2]:
-                raise CodecError(f"{codec.name} decoded it to another size at {setting}, {width}x{height}.")
-            seen = [decoded.over(background) for background in picture.backgrounds]
-        at = f"at level {setting} of {codec.name}"
-        points.append(
-            Point(
-                level=wanted.level,
-                setting=setting,
-                fingerprint=codec.fingerprint(wanted.level),
-                bytes=len(data),
-                encode_seconds=shared + encoded - start,
-                decode_seconds=finished - encoded,
-                decoded_sha256=pixels_sha256(decoded.pixels),
-                bitstream=data,
-                values=_values([(metrics[i], partial(references, i)) for i in wanted.metrics], seen, at),
-            )
-        )
+        seconds = shared + time.perf_counter() - start
+        of_metrics = [(metrics[i], partial(references, i)) for i in wanted.metrics]
+        points.append(_point(codec, picture, wanted, data, seconds, of_metrics))
     return points
+
+
+def refine(task: RefineTask) -> Point | None:
+    """A refined point with all metrics, or None if nothing better than the level's own bitstream is found.
+
+    Raises:
+        AllocatorError: a metric has no gradients.
+        CodecError: see :func:`measure` and :func:`codec.refinement.refine`.
+    """
+    from allocator.refinement import refined_for
+    from codec.learned import LearnedCodec
+
+    codecs, metrics = _bank
+    codec = codecs[task.codec]
+    assert isinstance(codec, LearnedCodec)
+    picture, references = _original(task.member.path, task.member.sha256, task.colour)
+    terms = [(metrics[i], weight) for i, weight in task.terms]
+    try:
+        start = time.perf_counter()
+        with foreign_errors(f"{codec.name} can't be refined at {codec.levels[task.level]}"):
+            data = refined_for(codec, picture.pixels, task.level, terms, task.price, task.steps)
+        seconds = time.perf_counter() - start
+        if data == codec.encode(picture.pixels, task.level):
+            return None
+        every = tuple(range(len(metrics)))
+        wanted = WantedLevel(*task.key, every)
+        return _point(codec, picture, wanted, data, seconds, [(metrics[i], partial(references, i)) for i in every])
+    except MemoryError as error:
+        raise CodecError(f"{codec.name} needs more memory for it than there is.") from error
+
+
+def _point(
+    codec: Codec,
+    picture: Picture,
+    wanted: WantedLevel,
+    data: bytes,
+    seconds: float,
+    metrics: Sequence[tuple[Metric, Callable[[], Sequence[Any]]]],
+) -> Point:
+    """What a bitstream is, by decoding it.
+
+    Args:
+        codec: that made it.
+        picture: the original.
+        wanted: what it is of.
+        data: the bitstream.
+        seconds: that encoding took.
+        metrics: each with what makes its references, one for each background.
+    """
+    setting = wanted.setting
+    start = time.perf_counter()
+    with foreign_errors(f"{codec.name} can't decode it at {setting}"):
+        decoded = codec.decode_picture(data)
+        finished = time.perf_counter()
+        height, width = decoded.pixels.shape[:2]
+        if (height, width) != picture.pixels.shape[:2]:
+            raise CodecError(f"{codec.name} decoded it to another size at {setting}, {width}x{height}.")
+        seen = [decoded.over(background) for background in picture.backgrounds]
+    return Point(
+        level=wanted.level,
+        setting=setting,
+        fingerprint=wanted.fingerprint,
+        bytes=len(data),
+        encode_seconds=seconds,
+        decode_seconds=finished - start,
+        decoded_sha256=pixels_sha256(decoded.pixels),
+        bitstream=data,
+        values=_values(metrics, seen, f"at level {setting} of {codec.name}"),
+    )
 
 
 def _values(

@@ -3,12 +3,18 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from allocator.errors import AllocatorError
 from codec import RGBImage
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from codec.refinement import Distortion
 
 
 class MetricError(AllocatorError):
@@ -32,6 +38,17 @@ class Metric(ABC):
     def compare(self, reference: Any, decoded: RGBImage) -> float:
         """The finite value for ``decoded``, an image of the original's size."""
 
+    def differentiable(self, device: "torch.device") -> "Distortion | None":
+        """The value with gradients, by which bitstreams can be refined; None where there is none, as by default.
+
+        Args:
+            device: that the images are on.
+
+        Returns:
+            A function of a decoded and an original image, (1, 3, H, W) each, 0 to 1.
+        """
+        return None
+
     @property
     def fingerprint(self) -> str:
         """32 hex digits that change whenever values may change."""
@@ -47,3 +64,9 @@ def mirror_to(image: RGBImage, side: int) -> RGBImage:
     if min(height, width) >= side:
         return image
     return np.pad(image, ((0, max(0, side - height)), (0, max(0, side - width)), (0, 0)), mode="symmetric")
+
+
+def mirror_tensor_to(image: "Tensor", side: int) -> "Tensor":
+    """As :func:`mirror_to`, of an image (1, 3, H, W), with gradients."""
+    rows, columns = (np.pad(np.arange(n), (0, max(0, side - n)), mode="symmetric") for n in image.shape[2:])
+    return image if min(image.shape[2:]) >= side else image[:, :, rows][..., columns]

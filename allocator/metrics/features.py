@@ -1,5 +1,6 @@
 """Metrics that compare the features of a network, in bounded memory."""
 
+import copy
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from allocator.metrics.base import Metric, mirror_to
+from allocator.metrics.base import Metric, mirror_tensor_to, mirror_to
 from codec import RGBImage
+from codec.refinement import Distortion
 
 _LEAST_SIDE = 64
 _GRID = 16  # the largest stride: tiles start on multiples of it, so their features match those of the whole image
@@ -66,6 +68,15 @@ class NetworkMetric(Metric):
         image = self.mirrored(image)
         tiles = list(self.tiles(image))
         return Reference(image, self._features(image, tiles[0]) if len(tiles) == 1 else None)
+
+    def differentiable(self, device: torch.device) -> Distortion:
+        net = self.model if device.type == "cpu" else copy.deepcopy(self.model).to(device)
+
+        def distance(decoded: Tensor, original: Tensor) -> Tensor:
+            pair = (2 * mirror_tensor_to(image, _LEAST_SIDE) - 1 for image in (decoded, original))
+            return net(*pair).mean()  # type: ignore[no-any-return]
+
+        return distance
 
     def __getstate__(self) -> dict[str, object]:
         return {key: value for key, value in self.__dict__.items() if key != "model"}

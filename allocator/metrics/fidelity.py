@@ -1,11 +1,20 @@
 """PSNR and MS-SSIM."""
 
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allocator.metrics.base import Metric, mirror_to
+from allocator.metrics.base import Metric, mirror_tensor_to, mirror_to
 from codec import RGBImage
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from codec.refinement import Distortion
+
+_LEAST_SIDE = 176  # of MS-SSIM's five scales
 
 
 class PSNR(Metric):
@@ -19,6 +28,9 @@ class PSNR(Metric):
         error = np.subtract(reference, decoded, dtype=np.int16).astype(np.float32)
         mse = float(np.mean(np.square(error, out=error), dtype=np.float64))
         return min(100.0, 10 * np.log10(255**2 / mse)) if mse else 100.0
+
+    def differentiable(self, device: "torch.device") -> "Distortion":
+        return lambda decoded, original: -10 * (decoded - original).square().mean().clamp_min(1e-10).log10()
 
 
 class MSSSIM(Metric):
@@ -35,7 +47,7 @@ class MSSSIM(Metric):
         import torch
         from pytorch_msssim import ms_ssim
 
-        pair = [mirror_to(image, 176) for image in (reference, decoded)]
+        pair = [mirror_to(image, _LEAST_SIDE) for image in (reference, decoded)]
 
         def channel(image: RGBImage, index: int) -> torch.Tensor:
             return torch.from_numpy(image[..., index].astype(np.float32))[None, None]
@@ -44,3 +56,12 @@ class MSSSIM(Metric):
         with torch.inference_mode():
             values = [ms_ssim(*(channel(image, i) for image in pair), data_range=255).item() for i in range(3)]
         return float(np.mean(values))
+
+    def differentiable(self, device: "torch.device") -> "Distortion":
+        from pytorch_msssim import ms_ssim
+
+        def similarity(decoded: "Tensor", original: "Tensor") -> "Tensor":
+            pair = (mirror_tensor_to(image, _LEAST_SIDE) for image in (decoded, original))
+            return ms_ssim(*pair, data_range=1.0)  # type: ignore[no-any-return]
+
+        return similarity

@@ -538,10 +538,10 @@ function drawImage() {
   }
   drawChoices(image, rows);
   if (plotly()) {
-    const curves = set.codecs.map((codec, at) => {
-      const own = rows.filter(one => codecOf(one) === codec).sort((a, b) => columns.bytes[a] - columns.bytes[b]);
-      return { at, name: codec, bpp: own.map(one => bppOf(image, one)), value: own.map(valueOf), text: own.map(settingOf), rows: own };
-    }).filter(one => one.rows.length);
+    const curves = set.codecs.flatMap((codec, at) => [false, true].map(refined => {
+      const own = rows.filter(one => codecOf(one) === codec && settingOf(one).includes("~refined-") === refined).sort((a, b) => columns.bytes[a] - columns.bytes[b]);
+      return { at, name: refined ? `${codec}, refined` : codec, refined, bpp: own.map(one => bppOf(image, one)), value: own.map(valueOf), text: own.map(settingOf), rows: own };
+    })).filter(one => one.rows.length);
     drawLevels("levels", curves, { bpp: bppOf(image, chosen(image)), value: valueOf(chosen(image)) }, valueLabel() + direction(curve.terms.length === 1 ? imageHigher() : false), "chosen");
     byId("levels").removeAllListeners?.("plotly_click");
     byId("levels").on("plotly_click", ({ points: [point] }) => { const found = curves[point.curveNumber]?.rows[point.pointIndex]; if (found !== undefined) look(found); });

@@ -30,11 +30,13 @@ function draw(id, traces, title, x, y, more) {
   }, { responsive: true, displaylogo: false, displayModeBar: false });
 }
 
-// An image's levels by codec, and the one it got. curves: [{ at: the codec's number, name, bpp, value, text }]
+// An image's levels by codec, and the one it got. curves: [{ at: the codec's number, name, bpp, value, text, refined }]
 function drawLevels(id, curves, chosen, metric, marked) {
   const traces = curves.map(one => {
     const { color, symbol, dash } = style(one.at);
-    return { x: one.bpp, y: one.value, text: one.text, name: one.name, mode: "lines+markers", line: { color, dash }, marker: { color, symbol, size: 6 } };
+    const how = one.refined ? { mode: "markers", marker: { color, symbol: `${symbol}-open`, size: 9 } } :
+      { mode: "lines+markers", line: { color, dash }, marker: { color, symbol, size: 6 } };
+    return { x: one.bpp, y: one.value, text: one.text, name: one.name, ...how };
   });
   traces.push({ x: [chosen.bpp], y: [chosen.value], name: marked, mode: "markers", marker: { size: 16, symbol: "circle-open", color: colours[1], line: { width: 3 } } });
   return draw(id, traces, "Its levels, and the chosen one", RATE, metric, {});

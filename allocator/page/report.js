@@ -34,7 +34,8 @@ function drawImage() {
   byId("name").textContent = image.name;
   byId("numbers").textContent = `${chosen.codec} ${chosen.setting}, ${count(chosen.bytes)} bytes, ${chosen.bpp.toFixed(4)} bpp, ` +
     Object.entries(chosen.metrics).map(([key, value]) => `${key} ${value}${(data.flattered[chosen.codec] || []).includes(key) ? data.mark : ""}`).join(", ");
-  const curves = Object.entries(image.curves).map(([name, { bpp, value, setting }]) => ({ at: data.codecs.indexOf(name), name, bpp, value, text: setting }));
+  const curves = [image.curves, image.refined].flatMap((levels, refined) => Object.entries(levels).map(([name, { bpp, value, setting }]) =>
+    ({ at: data.codecs.indexOf(name), name: refined ? `${name}, refined` : name, bpp, value, text: setting, refined })));
   drawLevels("curve", curves, chosen, metric, "chosen");
   const has = Boolean(image.original);
   byId("pictures").hidden = !has;

@@ -87,7 +87,7 @@ def test_an_object_that_changes_during_a_build_is_detected(store: Any, photos: P
     worker.prepare([get_codec("jpeg")], [])
     member = worker.identify("raw", ImageFile("photo", "s3://bucket/changing/photo.png"))
     store.upload_file(str(photos / "coffee.png"), "bucket", "changing/photo.png")
-    task = worker.Task(member, 0, (worker.WantedLevel(3, ()),))
+    task = worker.Task(member, 0, (worker.WantedLevel(3, "q23", "", ()),))
     with pytest.raises(ImageError, match=r"s3://bucket/changing/photo\.png: has changed during the build"):
         worker.measure(task)
 
