@@ -63,7 +63,7 @@ class Baseline(NamedTuple):
     """A simpler strategy at the same budget."""
 
     value: float
-    """Of the objective."""
+    """The value of the objective."""
     bytes: int
     bpp: float
     """Under the budget's rule."""
@@ -82,7 +82,7 @@ class Allocation:
     objective: Objective
     budget: Budget
     value: float
-    """Of the objective."""
+    """The value of the objective."""
     bytes: int
     pooled_bpp: float
     """Achieved rate over all pixels together."""
@@ -275,7 +275,7 @@ class Program:
 
     @functools.cached_property
     def shares(self) -> NDArray[np.float64]:
-        """How much each image counts, shape (items,)."""
+        """The weight of each image, shape (items,)."""
         return self.objective.shares(self.grid.points["image"].iloc[self.grid.row[:, 0]].tolist(), self.grid.pixels)
 
     @functools.cached_property

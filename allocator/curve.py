@@ -44,7 +44,7 @@ class Near(NamedTuple):
     pooled_bpp: float
     mean_bpp: float
     value: float
-    """Of the objective."""
+    """The value of the objective."""
     bound: float
     """The best value any allocation within the budget could reach."""
     price: float
@@ -75,14 +75,14 @@ class Curve:
         self.frontier = sweep(self.costs, weights, available=self.grid.available)
         images, pixels = len(self.grid.pixels), int(self.grid.pixels.sum())
         self.bytes = self._totals(self.grid.bytes)
-        """Of each allocation, shape (steps + 1,)."""
+        """The bytes of each allocation, shape (steps + 1,)."""
         self.pooled_bpp = 8 * self.bytes / pixels
         """Rate of each allocation over all pixels together."""
         self.mean_bpp = self._totals(8 * self.grid.bytes / self.grid.pixels[:, None]) / images
         """Mean of the images' rates in each allocation."""
         unit = pixels if rule == "pooled" else images
         self._bpp_of_weight = 8 / (float(self._scale) * unit)
-        # of the mean objective, for each byte more in the set
+        # the gain in the mean objective for one more byte in the set
         self.price = self.frontier.price * float(self._scale) * unit / (pixels * images)
 
     @property

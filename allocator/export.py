@@ -154,7 +154,7 @@ def _refuse_in_the_way(path: Path, data: bytes, earlier: set[str] | None) -> Non
 
 
 def _bitstream(table: Table, codec: Codec, row: Mapping[str, Any]) -> bytes:
-    """As it was measured."""
+    """Check that an original is unchanged since it was measured."""
     return encode_again(table.colour, codec, row, table.bitstream(row["sha256"], row["fingerprint"]))
 
 

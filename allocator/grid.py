@@ -40,7 +40,7 @@ class Grid:
 
         points = _sorted(points)
         self.labels: NDArray[np.int64] = points.index.to_numpy()
-        """What the index of the points that were given calls each row of :attr:`points`."""
+        """The index of each row of :attr:`points` in the given points."""
         self.points = points = points.reset_index(drop=True)
         item, names = pd.factorize(points["image"])
         counts = np.bincount(item)

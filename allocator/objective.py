@@ -178,7 +178,7 @@ class Objective:
         return total
 
     def shares(self, images: Sequence[str], pixels: ArrayLike) -> Floats:
-        """How much each image counts in the mean.
+        """The weight of each image in the mean.
 
         Args:
             images: their names.

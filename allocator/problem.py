@@ -89,16 +89,16 @@ class Problem:
     def of(
         cls, table: Table, points: "pd.DataFrame", originals: int | None, **options: Unpack[ProblemOptions]
     ) -> "Problem":
-        """As :meth:`read`, of points that were read before; the option ``codecs`` is theirs already.
+        """:meth:`read` for existing points, to which the option ``codecs`` has already been applied.
 
         Args:
-            table: that they were read from.
+            table: the table of the points.
             points: operating points.
-            originals: bytes of all original files, where they are known.
+            originals: bytes of all original files, if known.
             **options: see :class:`ProblemOptions`.
 
         Raises:
-            AllocatorError: an option makes no sense for the table.
+            AllocatorError: an option is invalid for the table.
         """
         return cls(
             points=points,

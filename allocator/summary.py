@@ -184,11 +184,11 @@ class CurveSummary:
 
     @functools.cached_property
     def near(self) -> list[Near | None]:
-        """The curve at the targets; None at those out of reach."""
+        """The curve at the targets; None for unreachable ones."""
         return [self.curve.near(target) for target in self.targets]
 
     def record(self) -> dict[str, Any]:
-        """What JSON holds beside the curve's frame."""
+        """The JSON fields in addition to the curve's frame."""
         unreached = dict.fromkeys(Near._fields)
         return {
             "objective": self.curve.objective.label,

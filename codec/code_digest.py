@@ -29,7 +29,7 @@ CODEC_MODULES = (
     "codec.pillow",
     "codec.tuned",
 )
-"""Those of this package that :attr:`codec.base.Codec.modules` names."""
+"""The modules of this package that :attr:`codec.base.Codec.modules` names."""
 _IDLE_FIELDS = {"annotation", "ctx", "kind", "returns", "type_comment", "type_params"}
 _UNNAMED = ""
 """Statements that define nothing, such as calls; they count wherever a definition of their module does."""
@@ -101,7 +101,7 @@ class _Source:
                     self.imports |= {alias.asname or alias.name: _Place(source, alias.name) for alias in node.names}
 
     def find_used(self, node: ast.AST) -> Iterator[_Place]:
-        """What a definition reaches in its package."""
+        """The definitions that a definition uses in its package."""
         modules: set[ast.AST] = set()
         for one in ast.walk(node):
             if isinstance(one, ast.Attribute) and isinstance(one.value, ast.Name):

@@ -23,7 +23,7 @@ SUFFIXES = frozenset(".avif .bmp .gif .heic .heif .jpeg .jpg .jxl .pgm .png .pnm
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JXL", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's names of the formats that are read; some others (PDF, PostScript) would start programs."""
 _EIGHT_BIT_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr"}
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 _BLACK_IS_ZERO = 1
 _PNG_DEPTH = 24  # byte of the file
 _ANIMATED = {"AVIF", "GIF", "JXL", "PNG", "WEBP"}

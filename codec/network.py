@@ -26,7 +26,7 @@ from codec.layers.blocks import down, up
 from codec.tensors import edge_pad
 
 if TYPE_CHECKING:
-    from typing import Self  # of Python 3.11, and decoders run under 3.10
+    from typing import Self  # needs Python 3.11, but decoders support 3.10
 
 STRIDE = 16
 """Pixels of the image per position of the latents, along each side."""
@@ -253,7 +253,7 @@ class Priors(nn.Module):
             The decoded latents (B, M, h, w), in the network's own units.
         """
         gain = self.gains(level).flatten(2)
-        shift = self.gains.logarithms(level)[:, :, None] / SCALE_STEP  # of fractional scale indices
+        shift = self.gains.logarithms(level)[:, :, None] / SCALE_STEP  # in fractional scale indices
 
         def visit_scaled(channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
             by: Tensor = gain[:, channels]

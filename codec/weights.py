@@ -94,7 +94,7 @@ def parse_tensors(data: bytes, path: str | os.PathLike[str]) -> tuple[dict[str, 
         if any(start < stop_before for (_, stop_before), (start, _) in itertools.pairwise(places)):
             raise ValueError("tensors that overlap")
         return {name: _tensor(entry, body) for name, entry in header.items()}, notes
-    except Exception as error:  # whatever damaged JSON leads to
+    except Exception as error:  # any error that damaged JSON causes
         raise WeightsError(f"{path}: is not a safetensors file, or is damaged.") from error
 
 

@@ -7,7 +7,7 @@ from codec.base import RGBImage
 
 BITS = {"yuv444p": 8, "yuv444p10le": 10}
 """Bits of each sample, by ffmpeg's names of the formats; more than 8 lie in two bytes, little end first."""
-_RED, _BLUE = 0.2126, 0.0722  # of BT.709's luma
+_RED, _BLUE = 0.2126, 0.0722  # weights of BT.709's luma
 
 
 def to_yuv(image: RGBImage, format: str) -> bytes:

@@ -108,7 +108,7 @@ class _Walk:
         return place
 
     def name(self, module: str, place: Path) -> str:
-        """Of a module's file below a folder of modules."""
+        """The path of a module's file in the folder of modules."""
         parts = module.split(".")
         return "/".join([*parts, "__init__.py"] if place.is_dir() else [*parts[:-1], place.name])
 
@@ -168,7 +168,7 @@ class _Walk:
         return _PutOff(nodes, table)
 
     def names(self, source: str, node: ast.ImportFrom) -> Iterator[tuple[str, _Provider]]:
-        """What an import binds."""
+        """The names that an import binds, and their origins."""
         for alias in node.names:
             if alias.name == "*":
                 for name in self.exports(source):

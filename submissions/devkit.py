@@ -332,7 +332,7 @@ def _read_errors(stream: IO[bytes], kept: bytearray) -> None:
 
 
 def _lines(errors: bytes) -> list[str]:
-    """What a person is shown of a decoder's stderr: its first lines and the last, without control characters."""
+    """The shown part of a decoder's stderr: its first lines and the last, without control characters."""
     lines = errors.decode(errors="backslashreplace").strip().splitlines()
     if len(lines) > _MOST_LINES:
         lines = [*lines[: _MOST_LINES - 1], f"({len(lines) - _MOST_LINES:,} more lines)", lines[-1]]
@@ -340,7 +340,7 @@ def _lines(errors: bytes) -> list[str]:
 
 
 def _bytes_in(folder: Path) -> int:
-    """What a folder takes of the disk, a block for each name at least."""
+    """The disk space of a folder, with at least one block for each name."""
     total, left = 0, [str(folder)]
     while left:
         with contextlib.suppress(OSError), os.scandir(left.pop()) as entries:

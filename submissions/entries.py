@@ -98,13 +98,13 @@ def capped_budgets(
         return [CappedBudget(one, int(one.limit) if one.rule == "pooled" else None) for one in budgets]
     if problem.rule != "pooled":
         raise SubmissionError("Counting an archive's bytes needs the rule `pooled`.")
-    beside = data_overhead(problem.points, rules)
+    overhead = data_overhead(problem.points, rules)
     for one in budgets:
-        if one.limit <= beside:
+        if one.limit <= overhead:
             raise SubmissionError(
-                f"The archive's overhead of {beside:,} bytes exceeds the budget of {int(one.limit):,}."
+                f"The archive's overhead of {overhead:,} bytes exceeds the budget of {int(one.limit):,}."
             )
-    return [CappedBudget(one._replace(limit=one.limit - beside), int(one.limit)) for one in budgets]
+    return [CappedBudget(one._replace(limit=one.limit - overhead), int(one.limit)) for one in budgets]
 
 
 class EntryOptions(TypedDict, total=False):

@@ -11,7 +11,7 @@ from allocator.cli.waiting import waiting
 
 Distortion = Literal["mse", "lpips"]
 _MOST_BYTES = 1 << 32
-"""Of a bitstream."""
+"""The most bytes of a bitstream."""
 
 
 @app.command("codecs", epilog="Example: `allocator codecs --json`")

@@ -21,21 +21,21 @@ app.add_typer(tables, name="tables")
 
 
 class EngineName(StrEnum):
-    """What does the work of a build."""
+    """The engine of a build."""
 
     local = "local"
     ray = "ray"
 
 
 class AssumptionName(StrEnum):
-    """What is assumed about curves that aren't measured whole."""
+    """The assumption about curves that are not measured in full."""
 
     monotone = "monotone"
     convex = "convex"
 
 
 class ColourName(StrEnum):
-    """What becomes of colour profiles."""
+    """The treatment of colour profiles."""
 
     raw = "raw"
     srgb = "srgb"

@@ -182,7 +182,7 @@ def _slope(a: tuple[int, float], b: tuple[int, float]) -> float:
 
 
 def _meeting(a: tuple[int, float], steep: float, b: tuple[int, float], flat: float) -> tuple[int, float]:
-    """Where the line through ``a`` meets the flatter one through ``b``, rounded to the safe side."""
+    """The intersection of the line through ``a`` and the flatter one through ``b``, rounded to the safe side."""
     if steep == -math.inf:
         x = float(a[0])
     elif steep >= flat:

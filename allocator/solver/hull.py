@@ -93,19 +93,19 @@ class Staircase:
     weight: Ints
     """Total weight of each allocation, rising, shape (S + 1,)."""
     worst: Floats
-    """Cost of the dearest item of each allocation, falling, shape (S + 1,)."""
+    """Cost of the most expensive item of each allocation, decreasing, shape (S + 1,)."""
 
 
 def sweep_worst(cost: ArrayLike, weight: ArrayLike, *, available: ArrayLike | None = None) -> Staircase:
-    """As :func:`sweep`, where the dearest item alone counts: at every step it takes its next option.
+    """:func:`sweep` for the most expensive item: at every step, that item takes its next option.
 
     Args:
         cost: shape (items, options), finite floats.
-        weight: shape (items, options), integers from 0.
-        available: shape (items, options), False for options that don't exist.
+        weight: shape (items, options), integers of at least 0.
+        available: shape (items, options), False for options that do not exist.
 
     Raises:
-        SolveError: as :func:`allocator.solver.knapsack.solve`.
+        SolveError: see :func:`allocator.solver.knapsack.solve`.
     """
     order, costs, weights = drop_dominated(*check_problem(cost, weight, 0, available))
     item, column = np.nonzero(np.isfinite(costs))

@@ -18,7 +18,7 @@ from codec.base import CodecError, ImageError, RGBImage
 from codec.formats import available, register_formats
 from codec.image import FORMATS, SUFFIXES, read_image
 
-_ORIENTATION = 274  # of EXIF
+_ORIENTATION = 274  # tag of EXIF
 _SIDEWAYS = range(5, 9)
 _DRAWS = 1000
 """Crops in a row that may fail before training stops."""

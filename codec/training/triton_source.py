@@ -24,7 +24,7 @@ def _corner(features, x, y, at_x: tl.constexpr, at_y: tl.constexpr, height, widt
 
 @triton.jit
 def _position(offsets, modulation, at_offset, at_weight, o_c, m_c, valid, k, column, row, SIDE: tl.constexpr):
-    """Where position ``k`` of the kernel falls, and its weight."""
+    """The location and the weight of position ``k`` of the kernel."""
     x = column + (k % SIDE - SIDE // 2) + tl.load(offsets + 2 * k * o_c + at_offset, mask=valid, other=0.0)
     y = row + (k // SIDE - SIDE // 2) + tl.load(offsets + (2 * k + 1) * o_c + at_offset, mask=valid, other=0.0)
     return x, y, tl.load(modulation + k * m_c + at_weight, mask=valid, other=0.0)
@@ -32,7 +32,7 @@ def _position(offsets, modulation, at_offset, at_weight, o_c, m_c, valid, k, col
 
 @triton.jit
 def _program(height, width, f_b, f_c, f_p, GROUPS: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr):
-    """What this program takes: its image and group, its positions, and where their features lie from ``start``."""
+    """The work of this program: image and group, positions, and the offsets of their features from ``start``."""
     batch, group = tl.program_id(1) // GROUPS, tl.program_id(1) % GROUPS
     position = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     channel_offsets = tl.arange(0, CHANNELS) * f_c
