@@ -1,6 +1,6 @@
 """A set before and after it was refined, at equal budgets, by the objective and by judges of which it knew nothing.
 
-    ALLOCATOR_METRIC_WEIGHTS=... python benchmarks/refined_sets.py FOLDER [FOLDER ...] --table FILE
+    ALLOCATOR_METRIC_WEIGHTS=... python -m benchmarks.refined_sets FOLDER [FOLDER ...] --table FILE
         [--codec po-dkic] [--every 4] [--crop 256] [--steps 60] [--neighbours 0] [--objective lpips-alex] [--jobs N]
 
 Measures the centre crops of every n-th image, refines what the rates 0.075, 0.15 and 0.3 need, allocates each budget
@@ -20,17 +20,12 @@ import allocator as al
 from allocator.images import find_images
 from allocator.metrics import Metric
 from allocator.points import is_refined
-from codec import RGBImage, get_codec, read_image
+from benchmarks.refinement import centre
+from codec import get_codec, read_image
 
 TARGETS = ("0.075", "0.15", "0.3")
 JUDGES = ("lpips-alex", "lpips-squeeze", "lpips-vgg", "dists", "ssimulacra2", "ms-ssim", "psnr")
 DECIMALS = {"psnr": 2, "ssimulacra2": 2}
-
-
-def centre(path: Path, side: int) -> RGBImage:
-    image = read_image(path)
-    top, left = (max(0, length - side) // 2 for length in image.shape[:2])
-    return np.ascontiguousarray(image[top : top + side, left : left + side])
 
 
 def judged(table: al.Table, chosen: pd.DataFrame, metric: Metric) -> float:
