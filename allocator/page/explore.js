@@ -482,8 +482,8 @@ function addTile(at) {
   img.onerror = () => { img.alt = "its file can't be read"; };
   button.append(img);
   const words = document.createElement("span");
-  make("span", set.images[image], words).title = set.images[image];
-  make("span", `${levelOf(row)} · ${shortly(valueOf(row))}${notes(image) && ` · ${notes(image)}`}`, words);
+  make("span", `${set.images[image]}${notes(image) && `, ${notes(image)}`}`, words).title = set.images[image];
+  make("span", `${levelOf(row)} · ${shortly(valueOf(row))}`, words);
   button.append(words);
   button.tabIndex = at === tile.focus ? 0 : -1;
   button.addEventListener("focus", () => focusTile(at, false));
@@ -516,7 +516,7 @@ byId("seek").addEventListener("input", () => { tile.focus = 0; if (answer) drawG
 // One image
 
 const shown = { image: 0, row: -1, free: false, drawn: "" }; // free: another level than the chosen one is looked at
-const viewer = new Viewer(byId("pictures"), "the metric");
+const viewer = new Viewer(byId("pictures"), "the metric", 62);
 let choices = null;
 function drawImage() {
   const name = get1("image"), image = set.number.get(name) ?? (name ? -1 : 0);

@@ -26,7 +26,7 @@ function draw(id, traces, title, x, y, more) {
     title: { text: title, font: { size: 15 }, x: 0, xanchor: "left" }, margin: { l: 55, r: 10, t: 40, b: 45 },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: css.getPropertyValue("--text") },
     xaxis: { title: { text: x }, range: xrange, ...axis }, yaxis: { title: { text: y }, range: yrange, ...axis },
-    legend: { orientation: "h", y: -0.25 }, ...layout,
+    legend: { orientation: "h", y: place.clientHeight < 340 ? -0.4 : -0.25 }, ...layout,
   }, { responsive: true, displaylogo: false, displayModeBar: false });
 }
 
@@ -44,7 +44,7 @@ function drawLevels(id, curves, chosen, metric, marked) {
 
 // The original and what became of it, one over the other: divider, zoom, flicker, and where they differ.
 class Viewer {
-  constructor(place, map) {
+  constructor(place, map, tallest = 80) { // per cent of the window's height
     place.innerHTML = `
       <div class="viewer" id="viewer" role="group" tabindex="0" aria-label="Original on the left, decoded on the right">
         <div class="layer"><img id="original" alt="original"></div>
@@ -56,10 +56,10 @@ class Viewer {
         <label>zoom <input type="range" id="zoom" min="1" max="8" step="0.25" value="1"></label>
         <button type="button" id="whole">whole picture</button>
         <label><input type="checkbox" id="flicker"> flicker</label>
-        <label><input type="checkbox" id="warm"> where they differ (<span id="map"></span>)</label>
+        <label><input type="checkbox" id="warm"> <span>where they differ (<span id="map"></span>)</span></label>
         <span class="faint">Drag to move, wheel to zoom; arrow keys move the picture while it has the focus.</span>
       </div>`;
-    this.place = place; this.box = byId("viewer"); this.zoom = 1; this.x = this.y = 0; this.timer = null;
+    this.tallest = tallest; this.box = byId("viewer"); this.zoom = 1; this.x = this.y = 0; this.timer = null;
     byId("map").textContent = map;
     byId("slide").addEventListener("input", () => this.slide());
     byId("zoom").addEventListener("input", e => { const box = this.box.getBoundingClientRect(); this.zoomTo(+e.target.value, box.width / 2, box.height / 2); });
@@ -78,7 +78,7 @@ class Viewer {
   }
   size(width, height) {
     this.box.style.aspectRatio = `${width} / ${height}`;
-    this.box.style.maxWidth = `min(100%, ${80 * width / height}vh)`;
+    this.box.style.maxWidth = `min(100%, ${this.tallest * width / height}vh)`;
   }
   // addresses; empty where there is none yet
   show(original, decoded, heat, alt) {

@@ -13,7 +13,7 @@ from tests.allocator.explore.conftest import Served
 from tests.helpers import run
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page, Route
 
 Visit = Callable[[str], "Page"]
 
@@ -94,6 +94,29 @@ def test_dragging_solves_on_the_way_and_is_one_step_to_undo(visit: Visit, served
     page.keyboard.press("Control+z")
     page.locator("#command", has_text="--target 1.2").wait_for()
     assert page.get_by_role("button", name="Undo").is_disabled()
+
+
+def test_a_proof_that_takes_longer_comes_after_the_gap(browser: "Browser", served: Served) -> None:
+    page = browser.new_page()
+    asked = []
+
+    def slowly(route: "Route") -> None:
+        """As if the bounds had left something over."""
+        sent = route.request.post_data_json
+        asked.append(bool(sent.get("prove")))
+        if sent.get("prove"):
+            page.wait_for_timeout(300)
+            route.continue_()
+        else:
+            answer = route.fetch()
+            route.fulfill(response=answer, json={**answer.json(), "gap": 0.001, "provable": True})
+
+    page.route("**/solve", slowly)
+    page.goto(served.address)
+    page.locator("#proof", has_text="gap 0.0010, the proof is under way").wait_for()
+    page.locator("#proof", has_text="proven optimal, gap 0").wait_for()
+    assert asked == [False, True]
+    page.close()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from allocator.allocation import make_budget
 from allocator.errors import AllocatorError
 from allocator.explore.session import Session
 from allocator.explore.state import State
+from allocator.solver import knapsack
 from tests.helpers import run
 
 
@@ -72,6 +73,25 @@ def test_no_step_of_the_curve_beats_the_exact_allocation_there(session: Session,
         solution, _ = prepared.program.solve(budget)
         exact = prepared.program.value(solution.choices)
         assert sign * exact == pytest.approx(sign * steps.value[at], abs=1e-9)
+
+
+def test_what_the_bounds_leave_over_is_shown_with_its_gap_and_then_proven(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(knapsack, "_STATES", (1, 1))  # as if the set were a hard one
+    for budget in range(9000, 16000, 50):
+        state = State.parse(f"budget={budget}")
+        quick = session.solve(state)
+        if quick["provable"]:
+            break
+    else:
+        pytest.fail("the bounds settled every budget")
+    assert quick["bound"] > quick["value"]  # of PSNR
+    assert quick["gap"] == quick["bound"] - quick["value"]
+    assert "an integer program" in quick["reason"]
+    proven = session.solve(state, session.prepare(state).program)
+    assert (proven["gap"], proven["provable"], proven["reason"]) == (0, False, "")
+    assert quick["value"] <= proven["value"] <= quick["bound"]
 
 
 def test_an_image_gets_its_next_level_after_the_bytes_that_are_told(session: Session) -> None:
