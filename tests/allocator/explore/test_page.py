@@ -102,7 +102,7 @@ def test_a_proof_that_takes_longer_comes_after_the_gap(browser: "Browser", serve
 
     def slowly(route: "Route") -> None:
         """As if the bounds had left something over."""
-        sent = route.request.post_data_json
+        sent = route.request.post_data_json or {}
         asked.append(bool(sent.get("prove")))
         if sent.get("prove"):
             page.wait_for_timeout(300)
