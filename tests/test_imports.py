@@ -17,6 +17,8 @@ NOT_IN_DECODERS = (
     "allocator",
     "codec.training",
     "codec.registry",
+    "codec.entry_points",
+    "codec.code_digest",
     "codec.bank_builder",
     "codec.command",
     "codec.remote",
