@@ -1,4 +1,4 @@
-"""What a build costs beside the bare encodes, decodes and metrics that it consists of.
+"""The cost of a build compared with its encodes, decodes and metrics alone.
 
     ALLOCATOR_METRIC_WEIGHTS=... python benchmarks/build_overhead.py FOLDER [--codec hevc] [--metric lpips] [--jobs 2]
 

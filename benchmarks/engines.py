@@ -1,4 +1,4 @@
-"""What engines cost: the same builds by processes of this machine and by Ray, in one run.
+"""The cost of engines: the same builds by local processes and by Ray, in one run.
 
     python benchmarks/engines.py FOLDER [--codec webp] [--metric ms-ssim] [--points 100000]
 

@@ -1,4 +1,4 @@
-"""Entries at the challenge's rates with three kinds of codecs, and what their decoders hold.
+"""Entries at the challenge's rates with three kinds of codecs, and the contents of their decoders.
 
     python benchmarks/entrant.py kodak/kodim0[1-5].png --codec po-dkic --codec own-model --codec own-class
 

@@ -1,4 +1,4 @@
-"""How long the page of `allocator explore` takes: from the command to the page, and from a drag to the allocation.
+"""Times of the page of `allocator explore`: from the command to the page, and from a drag to the allocation.
 
     python benchmarks/explore.py [--table run.db] [--images 10000] [--levels 16] [--budgets 60] [--page]
 

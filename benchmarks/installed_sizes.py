@@ -1,4 +1,4 @@
-"""What an installation takes on disk: the package's requirements, and what each extra adds to them.
+"""The disk space of an installation: the package's requirements, and the additions of each extra.
 
 ``python benchmarks/installed_sizes.py [--git REVISION] [EXTRA ...]``
 

@@ -1,4 +1,4 @@
-"""Codecs at the challenge's rates by several metrics, each marked where it was in the loss that trained the codec.
+"""Codecs at the challenge's rates by several metrics, which are marked if they were in a codec's training loss.
 
     python benchmarks/judges.py FOLDER --table FILE [--codec NAME ...] [--judge NAME ...] [--every N] [--each]
 

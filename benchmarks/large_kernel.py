@@ -1,4 +1,4 @@
-"""LLIC's large depth-wise kernels against the naive way, on the CPU.
+"""LLIC's large depth-wise kernels compared with the naive method, on the CPU.
 
     python benchmarks/large_kernel.py [--rounds 5] [--threads 2]
 

@@ -1,4 +1,4 @@
-"""Learned codecs beside each other: parameters, seconds to encode and decode, peak memory; and what exactness costs.
+"""Learned codecs compared: parameters, encoding and decoding seconds, peak memory, and the cost of exactness.
 
     python benchmarks/learned.py $DATA/kodak [--images 4] [--threads 2] [--slow-images 1] [--large IMAGE]
 

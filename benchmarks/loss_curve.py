@@ -1,4 +1,4 @@
-"""How a training run goes on: its log as a picture, and what a doubling of its steps brings.
+"""The progress of a training run: its log as a picture, and the gain of doubling its steps.
 
     python benchmarks/loss_curve.py LOG.csv [LOG.csv ...] [--plot FILE.svg] [--last 0.5]
 

@@ -1,4 +1,4 @@
-"""How much the cached reference saves: one image's LPIPS column against one ``lpips`` call a level.
+"""The saving of the cached reference: one image's LPIPS column compared with one ``lpips`` call per level.
 
     ALLOCATOR_METRIC_WEIGHTS=... python benchmarks/lpips_cache.py IMAGE [--codec hevc] [--rounds 5]
 

@@ -1,4 +1,4 @@
-"""A learned bank beside classical codecs at the challenge's rates, by LPIPS and MS-SSIM of the allocation.
+"""A learned bank compared with classical codecs at the challenge's rates, by LPIPS and MS-SSIM of the allocation.
 
     ALLOCATOR_METRIC_WEIGHTS=... python benchmarks/perceptual.py FOLDER [--bank NAME] [--table FILE] [--pictures DIR]
 

@@ -1,4 +1,4 @@
-"""What refinement saves at equal PSNR, by actual bytes: a bank's bitstreams with searched latents, and without.
+"""The saving of refinement at equal PSNR, in actual bytes: a bank's bitstreams with and without searched latents.
 
     python benchmarks/refinement.py FOLDER [--codec dkic] [--images 3] [--crop 256] [--levels 3,6,9] [--steps 60]
 

@@ -1,4 +1,4 @@
-"""What large tables take: joining shards, and solving what they hold.
+"""The cost of large tables: merging shards, and solving the result.
 
     python benchmarks/scale.py FOLDER [--shards 16] [--images 62500] [--levels 16]
 

@@ -1,4 +1,4 @@
-"""The solver beside PuLP's CBC and HiGHS on the whole integer program, and how its time grows.
+"""The solver compared with PuLP's CBC and HiGHS on the whole integer program, and the growth of its time.
 
     python benchmarks/solver.py [--limit 120] [--plot docs/solver-growth.svg] [--largest]
 

@@ -1,4 +1,4 @@
-"""Recipes beside each other: loss on the validation photos over the processor seconds that each has trained.
+"""Recipes compared: loss on the validation photos over the CPU seconds of training.
 
     python benchmarks/training_recipes.py PHOTOS OUT RECIPE RECIPE ... [--seconds 3600] [--evaluations 6]
 

@@ -1,4 +1,4 @@
-"""An allocation over shards that no machine holds together: how near it comes to the optimum of the whole.
+"""An allocation over shards that no machine holds together: its distance from the optimum of the whole.
 
     python benchmarks/two_passes.py [--images 1000000] [--levels 16] [--shards 16] [--bins-an-octave 64]
 

@@ -1,4 +1,4 @@
-"""Files for a web site under one budget: ``allocator optimize`` beside two short scripts that people write.
+"""Files for a web site within one budget: ``allocator optimize`` compared with two short scripts.
 
 ``python benchmarks/web.py FOLDER --out OUT [--images 300] [--side 256] [--budget 2000000] [--way WAY]``
 

@@ -1,4 +1,4 @@
-"""What many tests share: the command line as a person runs it, and where real photos are."""
+"""Shared functions of many tests: the command line as a user runs it, and the location of real photos."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Colour profiles made by the tests, as small as ICC.1:2010 allows, and photos that are stored with them."""
+"""Colour profiles made by the tests, as small as ICC.1:2010 allows, and photos with them."""
 
 import struct
 

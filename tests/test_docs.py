@@ -1,4 +1,4 @@
-"""The documentation does what it says: every block of code runs, every link leads somewhere, the site builds."""
+"""The documentation is correct: every block of code runs, every link works, the site builds."""
 
 import contextlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""What released versions wrote is read for ever: streams bit for bit, tables, banks and submissions as they were."""
+"""Files of released versions remain readable: identical bitstreams, and tables, banks and submissions."""
 
 import dataclasses
 import hashlib

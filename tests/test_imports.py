@@ -1,4 +1,4 @@
-"""Imports run one way: ``submissions`` to ``allocator`` to ``codec``; what decoders run reaches what it needs."""
+"""Imports go in one direction: ``submissions`` to ``allocator`` to ``codec``; decoders import what they need."""
 
 import ast
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The journeys of CONTRIBUTING.md, followed in a copy of the packages: the files that it names are enough."""
+"""The instructions of CONTRIBUTING.md, followed in a copy of the packages: the files that it names are enough."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The main job where POSIX ends: without its modules, its signals, and leave to make links, as on Windows."""
+"""The main workflow without POSIX: without its modules, its signals, and permission for links, as on Windows."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The whole chain against figures measured elsewhere with the same tools."""
+"""The whole chain, checked against figures that were measured elsewhere with the same tools."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Solvers of PuLP's kind that fail, each in its own way."""
+"""Solvers with PuLP's interface that fail, each in a different way."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""What a script says to the project: one import, and nothing deeper."""
+"""The public API of the project: one import is enough."""
 
 import subprocess
 import sys

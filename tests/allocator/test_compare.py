@@ -1,4 +1,4 @@
-"""Comparisons, against published numbers and by hand."""
+"""Comparisons, checked against published numbers and by hand."""
 
 import csv
 import io

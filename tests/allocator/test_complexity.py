@@ -1,4 +1,4 @@
-"""Costs of codecs, measured in processes of their own."""
+"""Costs of codecs, measured in separate processes."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Files to deploy: what is written, what is left alone, and what a browser shows of them."""
+"""Files to deploy: which are written, which are kept, and how a browser shows them."""
 
 import base64
 import csv

@@ -1,4 +1,4 @@
-"""Tables from strangers: nothing in them runs, and whatever they hold ends in one sentence."""
+"""Untrusted tables: nothing in them runs, and every error is one sentence."""
 
 import shutil
 import sqlite3

@@ -1,4 +1,4 @@
-"""Figures, by what is in the files."""
+"""Figures, checked by the contents of their files."""
 
 import re
 import xml.etree.ElementTree as ET

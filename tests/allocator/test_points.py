@@ -1,4 +1,4 @@
-"""A new measured column is one field: tables of before are migrated, and those that may not be written are read."""
+"""A new measured column is one field: older tables are migrated, and read-only ones are read."""
 
 import sqlite3
 import subprocess

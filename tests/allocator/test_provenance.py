@@ -1,4 +1,4 @@
-"""A figure by a metric that was in a codec's training loss is marked wherever it is printed or drawn."""
+"""A value by a metric in a codec's training loss is marked wherever it is printed or drawn."""
 
 import json
 import shutil

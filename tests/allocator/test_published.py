@@ -1,4 +1,4 @@
-"""Curves that others have measured."""
+"""Published curves."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The page, as people use it: in a real browser where there is one."""
+"""The report, used in a real browser if there is one."""
 
 import json
 import re

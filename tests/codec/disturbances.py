@@ -1,4 +1,4 @@
-"""What must not disturb decoders: other threads, batches, and sums that end otherwise in their last digits."""
+"""Conditions that must not affect decoders: threads, batches, and sums that differ in their last digits."""
 
 import contextlib
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""A small model in CompressAI's conventions, as another package would have it."""
+"""A small model with CompressAI's interface, as in another package."""
 
 import zlib
 from typing import Any

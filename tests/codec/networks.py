@@ -1,4 +1,4 @@
-"""Small networks, at random or quickly fitted."""
+"""Small networks, random or quickly trained."""
 
 from pathlib import Path
 

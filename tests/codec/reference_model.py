@@ -1,4 +1,4 @@
-"""Stands in for VTM's and HM's programs: their options, raw video and configuration files; a coding of its own."""
+"""A stand-in for VTM and HM: their options, raw video and configuration files, with another coding."""
 
 import argparse
 import struct

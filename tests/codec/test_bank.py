@@ -1,4 +1,4 @@
-"""Banks: folders that people make, copy, damage and point to."""
+"""Banks: folders that users create, copy, damage and name."""
 
 import json
 import resource

@@ -1,4 +1,4 @@
-"""Fingerprints follow from code: codecs that were edited are measured again, and texts may change."""
+"""Fingerprints depend on code: edited codecs are measured again, while texts may change."""
 
 import importlib.metadata
 import textwrap

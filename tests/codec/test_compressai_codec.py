@@ -1,4 +1,4 @@
-"""Other people's models: a class of any package, and CompressAI's own where that is installed."""
+"""Models of others: a class of any package, and CompressAI's own models if it is installed."""
 
 import pickle
 import socket

@@ -1,4 +1,4 @@
-"""DKIC under CompressAI's own training and evaluation."""
+"""DKIC in CompressAI's own training and evaluation."""
 
 import itertools
 import json

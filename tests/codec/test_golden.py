@@ -1,4 +1,4 @@
-"""Bitstreams of released banks decode for ever: the same latents bit for bit, pixels within a step."""
+"""Bitstreams of released banks remain decodable: identical latents, and pixels within one step."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Learned bitstreams: real bytes, any size, the same latents under every circumstance."""
+"""Learned bitstreams: actual bytes, any size, the same latents under all conditions."""
 
 import contextlib
 import os

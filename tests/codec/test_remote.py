@@ -1,4 +1,4 @@
-"""Images in an object store and on a web server, real ones on loopback."""
+"""Images in an object store and on a web server, which run locally."""
 
 import functools
 import http.server

@@ -1,4 +1,4 @@
-"""Attack every parser for so many CPU seconds each, and count: ``python -m tests.fuzz SECONDS [PARSER ...]``.
+"""Attack every parser for some CPU seconds, and count: ``python -m tests.fuzz SECONDS [PARSER ...]``.
 
 Inputs that make a parser fail are kept in ``corpus/``, and from then on every run of the tests tries them.
 """

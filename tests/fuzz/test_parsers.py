@@ -1,4 +1,4 @@
-"""Every parser of what strangers send, given damaged, altered and made-up input: a result, or its own kind of error.
+"""Every parser of untrusted data, with damaged, altered and invented input: a result, or its own kind of error.
 
 `pytest -m slow tests/fuzz` is the long run; ``ALLOCATOR_FUZZ`` says how many examples each parser gets. What once
 fell lies in ``corpus/``, a folder for each parser, and is tried by every run of the tests: a new failure goes there.

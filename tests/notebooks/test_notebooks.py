@@ -1,4 +1,4 @@
-"""The notebooks run from a clean kernel, and what is stored of them is small and of no one machine."""
+"""The notebooks run in a clean kernel, and their stored outputs are small and independent of the machine."""
 
 import re
 import sys

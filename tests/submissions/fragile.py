@@ -1,4 +1,4 @@
-"""A codec whose bitstreams say what decoding them does to its process."""
+"""A codec whose bitstreams determine what decoding does to its process."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Archives from anyone: what they hold, what they cost, and what they must not do."""
+"""Untrusted archives: their contents, their cost, and what they must not do."""
 
 import io
 import stat

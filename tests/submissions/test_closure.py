@@ -1,4 +1,4 @@
-"""What decoders bring: no module more than they need."""
+"""The contents of decoders: only the modules that they need."""
 
 import subprocess
 import sys

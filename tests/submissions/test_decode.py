@@ -1,4 +1,4 @@
-"""Decoding as it runs on a server: side by side, with images that fail and processes that die."""
+"""Decoding as on a server: in parallel, with images that fail and processes that die."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""The decoder archive, run as the server runs it."""
+"""The decoder archive, run as on the server."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""An entrant's own codecs, from her checkpoints to a verified entry."""
+"""An entrant's own codecs, from checkpoints to a verified entry."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Editions and caps without a command line: what may be allocated, and what is written."""
+"""Editions and caps without the command line: budgets and written entries."""
 
 import math
 from collections.abc import Iterator

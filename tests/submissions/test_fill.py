@@ -1,4 +1,4 @@
-"""What is left of a budget, spent on steps between levels."""
+"""Filling: the rest of a budget is spent on steps between levels."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The page of formats says what the code does."""
+"""The page of formats matches the code."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Decoders from strangers, as hostile as they come: what they reach, what they cost, and that they end."""
+"""Hostile decoders: what they can reach and consume, and that they end."""
 
 import contextlib
 import hashlib

@@ -1,4 +1,4 @@
-"""Submissions from the command line's side: written, verified, damaged."""
+"""Submissions on the command line: written, verified, damaged."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Submissions that were tampered with: none of them passes, and what can't be known is said."""
+"""Submissions that were tampered with: none passes, and missing checks are listed."""
 
 import hashlib
 import json

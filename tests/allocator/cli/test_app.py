@@ -1,4 +1,4 @@
-"""What is printed fits, means something without colour, and ends with the status that the documentation names."""
+"""Output fits the terminal, is clear without colour, and ends with the documented status."""
 
 import io
 import subprocess

@@ -1,4 +1,4 @@
-"""Completion, by the protocol that the shells' scripts speak."""
+"""Completion, by the protocol of the shells' scripts."""
 
 import os
 import subprocess

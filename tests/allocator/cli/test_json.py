@@ -1,4 +1,4 @@
-"""`--json`: one document, and in it what Python gives."""
+"""`--json`: one document with the same results as in Python."""
 
 import json
 from collections.abc import Callable

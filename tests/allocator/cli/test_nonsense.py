@@ -1,4 +1,4 @@
-"""Nonsense and odd names reach people as sentences, and terminals as plain text."""
+"""Invalid input gives clear sentences, and unusual names are printed safely."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What tests of builds share."""
+"""Shared functions of the tests of builds."""
 
 import sqlite3
 import time

@@ -1,4 +1,4 @@
-"""Tables of only what a budget needs, beside full ones."""
+"""Tables of only what a budget needs, compared with full ones."""
 
 from fractions import Fraction
 from pathlib import Path

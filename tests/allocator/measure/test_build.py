@@ -1,4 +1,4 @@
-"""Builds as a person meets them: resumed, killed, interrupted, on a full disk, with bad files."""
+"""Builds in practice: resumed, killed, interrupted, on a full disk, with invalid files."""
 
 import os
 import re

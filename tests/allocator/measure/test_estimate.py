@@ -1,4 +1,4 @@
-"""What a build says beforehand, and what it then does."""
+"""The estimate of a build, compared with the build."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The paper's integer program, whole, against the exact method."""
+"""The paper's whole integer program, compared with the exact method."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The dynamic kernel against equation 4, written out sample by sample in float64."""
+"""The dynamic kernel compared with equation 4, computed sample by sample in float64."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Crops of training photos: the same for the same seed, from any tree of folders, in bounded memory."""
+"""Crops of training photos: equal for equal seeds, from any tree of folders, in bounded memory."""
 
 import contextlib
 import shutil

@@ -1,4 +1,4 @@
-"""Training as a person meets it: killed, gone on with, run away, and turned into a bank."""
+"""Training in practice: killed, resumed, diverged, and converted to a bank."""
 
 import contextlib
 import csv

@@ -1,4 +1,4 @@
-"""Builds by Ray, with what happens to clusters: workers and nodes that die, a driver that is killed."""
+"""Builds with Ray, with failures of clusters: dead workers and nodes, and a killed driver."""
 
 import contextlib
 import os
