@@ -27,7 +27,7 @@ def explore(
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Explore allocations on a page that solves while its controls move.
+    """Explore allocations on a page that solves as you change it.
 
     The page is served to this machine only, until the command is interrupted. The options set its initial state.
     """
