@@ -1,13 +1,13 @@
-"""Encoding by search: descent on one image's latents, for a decoder that stays as it is.
+"""Encoding by search: descent on one image's latents, for an unchanged decoder.
 
-The analysis network guesses latents in one pass. Descent on the latents and hyper-latents themselves, for the loss
-that an encoder really has (this image's distortion and the price of its bytes), finds better ones ("Content Adaptive
-Optimization for Neural Image Compression", Campos et al. 2019). Synthesis and contexts see rounded latents, with the
-gradient passed straight through; the rate sees latents that aren't rounded.
+The analysis network computes latents in one pass. Descent on the latents and hyper-latents themselves, for the actual
+loss of the encoder (this image's distortion and the price of its bytes), finds better ones ("Content Adaptive
+Optimization for Neural Image Compression", Campos et al. 2019). Synthesis and contexts use rounded latents, with
+straight-through gradients; the rate uses latents that are not rounded.
 
-Each step moves a random share of the latents along the gradient and is taken back unless the loss, after rounding,
-falls. A move changes predicted means, by which latents elsewhere are rounded to others, mostly for the worse: plain
-gradient descent and Adam gain for ten steps, and lose from then on.
+Each step moves a random share of the latents along the gradient, and is undone unless the loss after rounding
+falls. A step changes predicted means, so latents elsewhere are rounded to other values, mostly for the worse: plain
+gradient descent and Adam gain for ten steps, and lose afterwards.
 """
 
 import math
@@ -24,20 +24,20 @@ from codec.network import STRIDE, CompressionNetwork, Likelihoods
 from codec.tensors import to_tensor
 
 Distortion = Callable[[Tensor, Tensor], Tensor]
-"""Of a decoded and an original image, (1, 3, H, W) each, 0 to 1: one number, 0 or more, with gradients."""
+"""Maps a decoded and an original image, (1, 3, H, W) each, 0 to 1, to one number, 0 or more, with gradients."""
 
 SHARE = 0.1
-"""Of the latents that a step moves."""
+"""The share of the latents that a step moves."""
 PACE, SLOWEST_PACE = 4e-3, 3e-4
-"""How far a gradient of one bit a quantisation step moves a latent, in quantisation steps: at first, and at least."""
+"""The move of a latent per gradient of one bit per quantisation step, in quantisation steps: initial and minimum."""
 FASTER, SLOWER = 1.3, 0.85
-"""What the pace is multiplied by after a step that is kept, and after one that is taken back."""
+"""The factors of the step size after an accepted and after a rejected step."""
 TILE = 512
-"""Side of the tiles, in pixels, in which larger images are searched, one after the other: bounds the memory."""
+"""Side of the tiles, in pixels, in which larger images are searched one after the other, in bounded memory."""
 
 
 def mse(decoded: Tensor, original: Tensor) -> Tensor:
-    """The mean squared error, of samples from 0 to 1."""
+    """The mean squared error of samples from 0 to 1."""
     return (decoded - original).square().mean()
 
 
@@ -52,24 +52,24 @@ def refine(
     tile: int = TILE,
     report: Callable[[int, int], None] = lambda done, steps: None,
 ) -> bytes:
-    """Encode an image at a level with latents that make ``distortion + price x bytes`` small.
+    """Encode an image at a level with latents that minimise ``distortion + price x bytes``.
 
     Args:
-        codec: of a bank.
+        codec: the codec of a bank.
         image: uint8 (H, W, 3).
-        level: whose gain and weights are used.
-        steps: of the descent.
-        distortion: what counts beside bytes. It should be a mean over the image: tiles count by their areas.
-        price: of a byte, in units of ``distortion``; by default :func:`price_of_byte`.
+        level: the level whose gain and weights are used.
+        steps: the number of steps.
+        distortion: the distortion. It should be a mean over the image, because tiles count by their areas.
+        price: the price of a byte, in units of ``distortion``; by default :func:`price_of_byte`.
         tile: side of the tiles, in pixels, a multiple of 64.
-        report: called with the steps done and their number.
+        report: called with the number of finished steps and of all steps.
 
     Returns:
-        A bitstream that :meth:`LearnedCodec.decode` decodes. It is that of :meth:`LearnedCodec.encode` unless the
-        refined one is better by its real bytes and by the distortion of its decoded 8-bit pixels.
+        A bitstream for :meth:`LearnedCodec.decode`. It is that of :meth:`LearnedCodec.encode` unless the refined one
+        is better by its actual bytes and by the distortion of its decoded 8-bit pixels.
 
     Raises:
-        CodecError: the codec can't encode the image, steps, price or tile are out of range, the distortion isn't
+        CodecError: the codec can't encode the image, steps, price or tile are out of range, the distortion is not
             finite, or there is no price.
     """
     if steps < 1:
@@ -98,9 +98,9 @@ def refine(
 def price_of_byte(
     codec: LearnedCodec, image: RGBImage, level: int, distortion: Distortion = mse, tile: int = TILE
 ) -> float:
-    """What a byte is worth at a level of an image, in units of ``distortion``: the slope between its neighbours.
+    """The price of a byte at a level of an image, in units of ``distortion``: the slope between its neighbours.
 
-    Where these don't trade bytes for distortion, as on tiny images, the next levels beyond are taken.
+    If these do not trade bytes for distortion, as on tiny images, the next levels beyond are used.
 
     Raises:
         CodecError: no two levels around this one trade bytes for distortion.
@@ -115,7 +115,7 @@ def price_of_byte(
 
 
 def _distortion_of(codec: LearnedCodec, image: RGBImage, data: bytes, distortion: Distortion, tile: int) -> float:
-    """Of a bitstream's decoded pixels: the mean over the tiles by their areas."""
+    """The distortion of a bitstream's decoded pixels: the mean over the tiles by their areas."""
     decoded, total = codec.decode(data), 0.0
     height, width = image.shape[:2]
     for window in _windows(height, width, tile):
@@ -132,16 +132,18 @@ class _Search:
         self, codec: LearnedCodec, image: RGBImage, level: int, distortion: Distortion, price: float
     ) -> None:
         setting = codec.bank.levels[level]
-        self.network: CompressionNetwork = codec.bank.network(setting.weights).to(codec.device)  # float32 priors, too
+        self.network: CompressionNetwork = codec.bank.network(setting.weights).to(
+            codec.device
+        )  # also priors in float32
         self.image, self.distortion, self.price = to_tensor(image).to(codec.device), distortion, price
         self.gain = torch.tensor([setting.gain], device=codec.device)
         with torch.no_grad():
             self.latents, self.hyper_latents = self.network.latents(self.image)
 
     def improve(self, window: "_Region", steps: int) -> Iterator[int]:
-        """Search the latents of one window, with the image around it in sight; keep the best that were seen.
+        """Search the latents of one window, including its surroundings in the image; keep the best ones.
 
-        Yields the number of each step that is done.
+        Yields the number of each finished step.
         """
         height, width = self.image.shape[2:]
         seen = window.grown(height, width)
@@ -152,7 +154,7 @@ class _Search:
             (self.hyper_latents, self.network.priors.hyper_gains, CELL),
         )
         views = [part[(..., *seen.slices(stride))] for part, _, stride in parts]
-        units = []  # of moves: a quantisation step, and 0 outside of the window
+        units = []  # units of moves: a quantisation step, and 0 outside of the window
         for view, (_, gains, stride) in zip(views, parts, strict=True):
             inside = torch.zeros_like(view)
             inside[(..., *window.slices(stride, seen))] = 1
@@ -177,7 +179,7 @@ class _Search:
             moved = []
             for view, unit, gradient in zip(views, units, gradients, strict=True):
                 chosen = (torch.rand(view.shape, generator=generator) < SHARE).to(view.device)
-                moved.append(view - pace * chosen * unit.square() * gradient)  # once for the gradient's own unit
+                moved.append(view - pace * chosen * unit.square() * gradient)  # once for the unit of the gradient
             if step:
                 yield step
 
@@ -200,7 +202,7 @@ class _Region:
         return (self.bottom - self.top) * (self.right - self.left)
 
     def grown(self, height: int, width: int) -> "_Region":
-        """With what its latents change around it, within the image."""
+        """The rectangle with the surroundings that its latents affect, within the image."""
         bottom, right = min(self.bottom + CELL, height), min(self.right + CELL, width)
         return _Region(max(self.top - CELL, 0), max(self.left - CELL, 0), bottom, right)
 
