@@ -1,4 +1,4 @@
-"""The command that refines a table, and what others that refine share."""
+"""The command that refines a table, and options of other commands that refine."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,9 +40,9 @@ def refine(
 ) -> None:
     """Search for better bitstreams of the levels that are chosen.
 
-    The searches begin with the levels that an allocation chooses at the rates (default: 0.075, 0.15 and 0.3) and
-    their neighbours, in banks alone. What is better becomes a level of its own in the table; decoders stay as they
-    are.
+    The searches start from the levels of banks that an allocation chooses at the rates (default: 0.075, 0.15 and
+    0.3), and from their neighbours. A better bitstream becomes another level of its image in the table. Decoders do
+    not change.
     """
     from allocator.api import RATES
     from allocator.errors import AllocatorError
