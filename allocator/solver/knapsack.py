@@ -35,7 +35,7 @@ Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
 
 _STATES = (
-    10_000,
+    2_000,
     100_000,
 )  # in the dynamic program's first pass, and in the second, over the options that the first leaves
 LARGEST = 2**24  # largest weight given to a solver (floats); at 2**31 HiGHS sometimes fails
