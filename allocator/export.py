@@ -159,16 +159,16 @@ def _bitstream(table: Table, codec: Codec, row: Mapping[str, Any]) -> bytes:
 
 
 def encode_again(colour: Colour, codec: Codec, row: Mapping[str, Any], stored: bytes | None) -> bytes:
-    """The bitstream of an operating point: the one that its table keeps, or else made once more.
+    """Return the bitstream of an operating point: the stored one, or a new encoding.
 
     Args:
         colour: the table's rule for colour profiles.
-        codec: of the point.
-        row: the point, columns as :meth:`allocator.tables.Table.points`.
-        stored: what the table keeps of it.
+        codec: the point's codec.
+        row: the point, with columns as in :meth:`allocator.tables.Table.points`.
+        stored: the bitstream in the table, if any.
 
     Raises:
-        AllocatorError: the codec or the image has changed, or the bytes aren't those that were measured.
+        AllocatorError: the codec or the image has changed, or the size differs from the measured one.
         CodecError: the image can't be read or encoded.
     """
     data = stored

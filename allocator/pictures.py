@@ -33,7 +33,7 @@ def read_original(point: Mapping[str, Any], colour: Colour) -> Original:
         colour: the table's rule for colour profiles.
 
     Raises:
-        CodecError: it can't be read, or has changed since it was measured.
+        CodecError: the file can't be read, or has changed since it was measured.
     """
     picture = read_stored_picture(point["path"], colour)
     if picture.sha256 != point["sha256"]:
@@ -88,7 +88,7 @@ def shrunk(image: Image.Image, side: int) -> Image.Image:
 
 
 def as_webp(image: Image.Image, quality: int) -> bytes:
-    """An image for a browser."""
+    """Encode an image as WebP."""
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=quality, alpha_quality=quality, method=4)
     return buffer.getvalue()

@@ -171,7 +171,7 @@ class Problem:
         return self.prepare().allocate(budget)
 
     def prepare(self) -> Program:
-        """The program, to be solved for many budgets.
+        """Prepare the program, which can be solved for many budgets.
 
         Raises:
             AllocatorError: see :func:`allocator.allocation.allocate`, but for budgets.

@@ -1,1 +1,1 @@
-"""A page that solves an allocation again as its controls move, served to this machine's browser alone."""
+"""A page to explore allocations, which solves while its controls move; served to this machine only."""

@@ -1,4 +1,4 @@
-"""Who may ask the server anything: the page that it served itself, which alone knows the token in the address."""
+"""Access control: only the server's own page may send requests, because only it knows the token in the address."""
 
 import hmac
 
@@ -26,16 +26,16 @@ _HEADERS = {
     "x-content-type-options": "nosniff",
 }
 MOST_BODY = 1 << 22
-"""Bytes of a request's body: locks of a hundred thousand images."""
+"""Maximum size of a request's body in bytes, sufficient for locks of a hundred thousand images."""
 
 
 class Guard:
-    """Lets requests through whose host, origin and token are this server's own.
+    """ASGI middleware that accepts only requests with this server's host, origin and token.
 
     Args:
-        app: that answers them, below ``/TOKEN``.
-        token: the first part of every path.
-        port: that the server listens on.
+        app: the application, with its routes below ``/TOKEN``.
+        token: the first part of each path.
+        port: the server's port.
     """
 
     def __init__(self, app: ASGIApp, token: str, port: int) -> None:

@@ -1,4 +1,4 @@
-"""What the page has written: one thing at a time, in the background."""
+"""Exports of the page, which run in the background, one at a time."""
 
 import threading
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from allocator.errors import AllocatorError
 from codec.base import UserError
 
 Report = Callable[[int, int], None]
-"""Takes what is done, and of how much."""
+"""Called with the finished steps and the number of all steps."""
 
 
 @dataclass
 class Job:
-    """Something that is being written, or was."""
+    """An export that is running or has ended."""
 
     what: str
     done: int = 0
@@ -23,15 +23,15 @@ class Job:
     ended: bool = False
     failed: bool = False
     sentence: str = ""
-    """What came of it."""
+    """The result, or the error."""
 
     def record(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the fields for JSON."""
         return dict(vars(self))
 
 
 class Jobs:
-    """Runs one job after the other; a new one is refused while one runs."""
+    """Runs one job at a time, and refuses another one meanwhile."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1)
@@ -39,14 +39,14 @@ class Jobs:
         self.last: Job | None = None
 
     def start(self, what: str, work: Callable[[Report], str]) -> None:
-        """Begin a job.
+        """Start a job.
 
         Args:
-            what: a few words on it.
-            work: does it, and gives a sentence on what was written.
+            what: a short description.
+            work: writes the export, and returns a sentence about it.
 
         Raises:
-            AllocatorError: another one hasn't ended.
+            AllocatorError: another job is running.
         """
         with self._lock:
             if self.last and not self.last.ended:
@@ -62,7 +62,7 @@ class Jobs:
             job.sentence = work(report)
         except (UserError, OSError, MemoryError) as error:
             job.failed, job.sentence = True, str(error) or "Not enough memory."
-        except Exception as error:  # the page has to hear of it, whatever it is
+        except Exception as error:  # the page must show every error
             job.failed, job.sentence = True, f"An error of this program: {error!r}. Please report it."
         finally:
             job.ended = True

@@ -32,7 +32,7 @@ from codec.base import UserError
 
 T = TypeVar("T")
 Submit: TypeAlias = Callable[[Table, Allocation, Problem, Path, bool], str]
-"""Writes a submission to a folder, with its decoder or without, and says so in a sentence."""
+"""Writes a submission to a folder, without its decoder if the flag is set, and returns a sentence about it."""
 
 _KINDS = {".css": "text/css", ".js": "text/javascript", ".html": "text/html"}
 _SIDE, _THUMBNAIL = 4096, 256  # pixels of a picture's longer side
@@ -41,15 +41,15 @@ _THUMBNAILS = 4096  # kept in memory, of some 10 kB each
 
 
 class Explorer:
-    """Answers the page. SQLite and the session belong to one thread, which is never busy for long.
+    """The server's application. The session and SQLite belong to one thread, whose work is short.
 
     Args:
-        open_session: makes the session, in that thread.
-        start: where the page starts; by default where :meth:`Session.with_budget` says.
+        open_session: creates the session; called in that thread.
+        start: the page's first state; without a budget, :meth:`Session.with_budget` adds one.
         submit: writes submissions.
 
     Raises:
-        AllocatorError: the table can't be read, the state makes no sense for it, or Plotly isn't installed.
+        AllocatorError: the table can't be read, the state is invalid for it, or Plotly is not installed.
     """
 
     def __init__(self, open_session: Callable[[], Session], start: State, submit: Submit) -> None:
@@ -75,7 +75,7 @@ class Explorer:
         return start
 
     def app(self, token: str, port: int) -> Guard:
-        """The application, for a token and a port."""
+        """Return the ASGI application for a token and a port."""
         page = Mount(
             f"/{token}",
             routes=[
@@ -98,11 +98,11 @@ class Explorer:
         return Guard(Starlette(routes=[page]), token, port)
 
     def close(self) -> None:
-        """Begin nothing more; what is being written is finished."""
+        """Start no more work. A running export is completed."""
         for pool in (self._own, self._proofs, self._pictures, self._networks):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    # how requests become calls
+    # routes
 
     def _page(self, name: str) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
@@ -140,14 +140,14 @@ class Explorer:
     async def _in(self, pool: ThreadPoolExecutor, act: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, act, *arguments)
 
-    # what the page asks
+    # answers
 
     async def _set(self, asked: Mapping[str, Any]) -> Response:
         found = await self._in(self._own, self.session.describe)
         return _json(found | {"start": self.start.query()})
 
     async def _flattered(self, asked: Mapping[str, Any]) -> Response:
-        """Apart from the rest, for it takes the codecs' networks."""
+        """Separate from the description of the table, because it imports the codecs' networks."""
         from allocator.provenance import FOOTNOTE, MARK, REFINED_FOOTNOTE, flattered
 
         codecs, metrics = self.session.codecs(), list(self.session.metrics)
@@ -179,7 +179,7 @@ class Explorer:
         return _json(await self._in(self._proofs, prove) | more)
 
     def _solved(self, state: State, known: str | None) -> dict[str, Any]:
-        """The allocation, and with a problem that the page doesn't know its curve; of what can't be, a sentence."""
+        """The allocation or a sentence, and the curve if the page does not have it yet."""
         key = f"{self.session.version}?{state.without_budget().query()}"
         found: dict[str, Any] = {"key": key}
         if key != known:
@@ -308,12 +308,12 @@ class Explorer:
 
 
 def serve(explorer: Explorer, port: int, announce: Callable[[str], None]) -> None:
-    """Answer this machine's browsers until an interrupt.
+    """Serve the page on 127.0.0.1 until an interrupt.
 
     Args:
-        explorer: what answers.
-        port: to listen on; 0 for any free one.
-        announce: called with the address of the page, once it's answered.
+        explorer: the application.
+        port: the port; 0 for any free one.
+        announce: called with the page's address when the server is ready.
 
     Raises:
         AllocatorError: the port can't be used.
@@ -362,7 +362,7 @@ def _json(content: Mapping[str, Any]) -> Response:
 
 
 async def _told(answer: Awaitable[Response]) -> Response:
-    """The answer; what a person did wrong as a sentence."""
+    """Return the answer, or the error as a sentence."""
     try:
         return await answer
     except (UserError, OSError) as error:

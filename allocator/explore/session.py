@@ -1,4 +1,4 @@
-"""A table's operating points in memory, and the best allocation for any state of the page's controls."""
+"""The operating points of a table in memory, and the best allocation for each state of the page's controls."""
 
 import contextlib
 import json
@@ -30,50 +30,50 @@ _TYPICAL = 0.15  # bits per pixel, where the page starts if nobody says otherwis
 
 
 class Steps(NamedTuple):
-    """The set's whole curve: from the lightest allocation on, one image takes its next level at each step."""
+    """The curve of the set: it starts with the lightest allocation, and in each step one image gets a level."""
 
     item: NDArray[np.int64]
     row: NDArray[np.int64]
-    """Of the table's points, which the step takes."""
+    """Row of the chosen operating point in the table's points, shape (steps,)."""
     weight: NDArray[np.int64]
-    """Of each allocation, in units of the program's weights, shape (steps + 1,)."""
+    """Weight of each allocation in the program's units, shape (steps + 1,)."""
     value: NDArray[np.float64]
-    """The objective of each allocation."""
+    """Objective of each allocation, shape (steps + 1,)."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that doesn't depend on the budget."""
+    """Everything that does not depend on the budget."""
 
     problem: Problem
     program: Program
     quick: Program
-    """The same, with nothing left to PuLP: at once, but not always proven."""
+    """The same program without PuLP: fast, but not always proven."""
     rows: NDArray[np.int64]
-    """Row of the table's points of each option, images by options."""
+    """Row of each option in the table's points, images by options."""
     steps: Steps
     scale: Fraction
-    """Units of weight for a byte (``mean``: byte per pixel)."""
+    """Units of weight per byte (under ``mean``: per byte per pixel)."""
 
     def bytes_of(self, weight: float) -> float:
-        """Bytes of the whole set; under ``mean`` as if all images had the average size."""
+        """Convert a weight to bytes; under ``mean``, as if all images had the average size."""
         return weight / float(self.scale) * self.program.byte_pixels(self.problem.rule)
 
     def bpp_of(self, weight: float) -> float:
-        """The set's rate, in bits per pixel under the rule."""
+        """Convert a weight to the rate of the set under the rule, in bits per pixel."""
         grid = self.program.grid
         pooled = self.problem.rule == "pooled"
         return 8 * weight / float(self.scale) / (int(grid.pixels.sum()) if pooled else len(grid.pixels))
 
 
 class Session:
-    """One table, read once. To be used by one thread.
+    """A table that is read once, and solved for many states. A session belongs to one thread.
 
     Args:
         table: the file.
-        weights: of images, see :func:`allocator.objective.read_weights`.
-        solver: of what the bounds leave over.
-        time_limit: seconds for it.
+        weights: file with weights of images, see :func:`allocator.objective.read_weights`.
+        solver: PuLP's solver, for the options that the bounds leave.
+        time_limit: seconds for the solver.
 
     Raises:
         AllocatorError: the table can't be read, or lacks measurements.
@@ -87,7 +87,7 @@ class Session:
         self.read()
 
     def read(self) -> None:
-        """Read the table anew; what was read before stays if that fails.
+        """Read the table again. If this fails, the session keeps the points that it had.
 
         Raises:
             AllocatorError: it can't be read, or lacks measurements.
@@ -117,7 +117,7 @@ class Session:
         self.table.__exit__(None, None, None)
 
     def changed(self) -> str:
-        """A sentence if the table isn't what was read any more, else nothing."""
+        """Return a sentence if the table has changed since it was read, and otherwise an empty text."""
         if _identity(self.path) is None:
             return f"{self.path.name} is gone; the page shows what was read before."
         try:
@@ -130,7 +130,7 @@ class Session:
         return ""
 
     def describe(self) -> dict[str, Any]:
-        """What the page needs to know of the table: names, sizes, levels, metrics."""
+        """Describe the table for the page: names, sizes, levels, metrics."""
         points, sizes = self.points, self.sizes
         return {
             "version": self.version,
@@ -146,14 +146,14 @@ class Session:
         }
 
     def codecs(self) -> list[str]:
-        """Of the table, in the order of their numbers."""
+        """The table's codecs, in the order of their numbers in :meth:`column`."""
         return [str(codec) for codec in self.points["codec"].cat.categories]
 
     def column(self, name: str) -> bytes:
-        """A column of the table's points as little-endian float64; ``codec`` and ``setting`` as their numbers.
+        """Return a column of the table's points as little-endian float64; ``codec`` and ``setting`` as numbers.
 
         Raises:
-            AllocatorError: there is none.
+            AllocatorError: the table has no such column.
         """
         if name not in ("bytes", "codec", "setting", "level", *self.metrics):
             raise AllocatorError(f"{self.path.name} has no column {name!r}.")
@@ -164,7 +164,7 @@ class Session:
         return data
 
     def with_budget(self, state: State) -> State:
-        """A state with the budget at which the page starts: 0.15 bits per pixel, or halfway along the curve.
+        """Add a budget to a state: 0.15 bits per pixel if the curve contains it, and otherwise its middle.
 
         Raises:
             AllocatorError: see :meth:`prepare`.
@@ -175,7 +175,7 @@ class Session:
         return replace(state, target=(f"{rate:.4g}",))
 
     def problem(self, state: State) -> Problem:
-        """What a state asks for.
+        """Return the problem of a state.
 
         Raises:
             AllocatorError: an option makes no sense for the table.
@@ -206,16 +206,16 @@ class Session:
         )
 
     def budget(self, state: State, problem: Problem) -> Budget:
-        """The budget of a state.
+        """Return the budget of a state.
 
         Raises:
-            AllocatorError: it has none, two, or one that makes no sense.
+            AllocatorError: the state has no budget, several, or an invalid one.
         """
         sizes = replace(problem, points=self.sizes)  # which is all that a budget looks at
         return sizes.budget(state.one("target"), state.one("budget"))
 
     def prepare(self, state: State) -> Prepared:
-        """All that doesn't depend on the state's budget; kept for the next.
+        """Prepare everything that does not depend on the budget. The results of recent states are kept.
 
         Raises:
             AllocatorError: an option makes no sense, or the constraints leave an image without a level.
@@ -247,7 +247,7 @@ class Session:
         return found
 
     def curve(self, state: State) -> dict[str, Any]:
-        """What the page draws of a problem, and where its slider ends.
+        """Return the curve of a problem for the page, and the ends of its slider.
 
         Raises:
             AllocatorError: see :meth:`prepare`.
@@ -276,14 +276,14 @@ class Session:
         }
 
     def solve(self, state: State, program: Program | None = None) -> dict[str, Any]:
-        """The best allocation of a state, with its certificate, and which level each image gets next.
+        """Return the best allocation of a state, with its certificate and the next level of each image.
 
         Args:
-            state: of the controls.
-            program: that proves it; by default nothing is left to PuLP, so that it's there at once.
+            state: the state of the controls.
+            program: the program to solve; by default the one without PuLP, which is fast.
 
         Raises:
-            AllocatorError: nothing keeps to the budget, or an option makes no sense.
+            AllocatorError: no allocation is within the budget, or an option is invalid.
         """
         begun = time.perf_counter()
         prepared = self.prepare(state)
@@ -291,13 +291,13 @@ class Session:
         return solve(prepared, budget, program, begun) | {"command": self.command(state), "version": self.version}
 
     def command(self, state: State) -> str:
-        """The command line that solves the same."""
+        """Return the command line that finds the same allocation."""
         more = ["--weights", str(self.weights)] if self.weights else []
         more += ["--solver", self.solver] if self.solver != "cbc" else []
         return state.command(self.path, more)
 
     def allocate(self, state: State) -> tuple[Allocation, Problem]:
-        """The allocation that ``solve`` finds, for what is to be written of it.
+        """Return the allocation that ``solve`` finds, for exports, and its problem.
 
         Raises:
             AllocatorError: see :meth:`solve`.
@@ -306,10 +306,10 @@ class Session:
         return prepared.program.allocate(self.budget(state, prepared.problem)), prepared.problem
 
     def point(self, row: int) -> Mapping[str, Any]:
-        """An operating point; columns as :meth:`allocator.tables.Table.points`.
+        """Return an operating point, with columns as in :meth:`allocator.tables.Table.points`.
 
         Raises:
-            AllocatorError: there is none.
+            AllocatorError: there is no such point.
         """
         if not 0 <= row < len(self.points):
             raise AllocatorError("There is no such operating point any more; load the page again.")
@@ -317,7 +317,7 @@ class Session:
         return found
 
     def image(self, image: int) -> Mapping[str, Any]:
-        """The first operating point of an image, with what is known of that.
+        """Return the first operating point of an image, which includes the image's facts.
 
         Raises:
             AllocatorError: there is no such image.
@@ -326,7 +326,7 @@ class Session:
 
 
 def solve(prepared: Prepared, budget: Budget, program: Program | None, begun: float) -> dict[str, Any]:
-    """See :meth:`Session.solve`; needs no table, and so may run in any thread."""
+    """Solve like :meth:`Session.solve`, but without the table, so in any thread."""
     quick, program = program is None, program or prepared.quick
     objective, grid = program.objective, program.grid
     found, _ = program.solve(budget)
@@ -363,11 +363,11 @@ def solve(prepared: Prepared, budget: Budget, program: Program | None, begun: fl
 
 
 def _next(prepared: Prepared, limit: int, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of each image the level that it gets first as the budget grows (its row, or -1), and after how many bytes."""
+    """The next level of each image as the budget grows (a row, or -1), and the bytes until then."""
     steps = prepared.steps
     at = max(0, int(np.searchsorted(steps.weight, limit, side="right")) - 1)
     first = np.full(len(rows), -1)
-    first[steps.item[at:][::-1]] = np.arange(len(steps.item) - 1, at - 1, -1)  # of several the last written stays
+    first[steps.item[at:][::-1]] = np.arange(len(steps.item) - 1, at - 1, -1)  # the last assignment counts
     taken = np.where(first < 0, -1, steps.row[first] if len(steps.row) else -1)
     first[taken == rows] = -1
     more = np.zeros(len(rows), np.int64)
@@ -386,7 +386,7 @@ def _reported(objective: Objective, total: ArrayLike, shares: float) -> NDArray[
 
 
 def _terms(objective: Objective) -> list[tuple[str, float]]:
-    """What makes an image's value of metrics: the metric itself, or a mixture as a cost."""
+    """The metrics and factors of an image's value: the metric itself, or a mixture as a cost."""
     if len(objective.terms) == 1:
         return [(objective.terms[0].metric, 1.0)]
     return [(term.metric, term.sign * term.weight) for term in objective.terms]
@@ -397,7 +397,7 @@ def _rate(prepared: Prepared, weight: int) -> dict[str, float]:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file a path names; None where there is none."""
+    """Identify the file at a path; None if there is none."""
     try:
         found = path.stat()
     except OSError:
@@ -406,5 +406,5 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def dumps(content: Mapping[str, Any] | Sequence[Any]) -> bytes:
-    """As JSON."""
+    """Encode as JSON."""
     return json.dumps(content, allow_nan=False, ensure_ascii=False).encode()

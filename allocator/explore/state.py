@@ -1,4 +1,4 @@
-"""What the controls of the page say: options of ``solve``, so that what was clicked can be run again."""
+"""The state of the page's controls, as options of ``solve``, which finds the same allocation."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ _NUMBERS = {"least_bpp": float, "most_bpp": float, "decode_seconds": float, "max
 
 @dataclass(frozen=True)
 class State:
-    """Options of ``solve`` by name, as a person writes them there."""
+    """Options of ``solve`` by name, as users write them."""
 
     target: tuple[str, ...] = ()
     budget: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class State:
 
     @classmethod
     def of(cls, options: Mapping[str, Sequence[str]]) -> Self:
-        """The state that options say; those that are by default as given are left out.
+        """Create a state from options; options with their default values are left out.
 
         Raises:
             AllocatorError: there is no such option.
@@ -47,7 +47,7 @@ class State:
 
     @classmethod
     def parse(cls, query: str) -> Self:
-        """As :meth:`query` writes it.
+        """Parse the text of :meth:`query`.
 
         Raises:
             AllocatorError: there is no such option.
@@ -62,30 +62,30 @@ class State:
         return urlencode(self._pairs())
 
     def arguments(self) -> list[str]:
-        """Of ``solve``, after the table."""
+        """The arguments of ``solve`` after the table."""
         return [word for name, value in self._pairs() for word in (f"--{name.replace('_', '-')}", value)]
 
     def command(self, table: Path, more: Sequence[str] = ()) -> str:
-        """The command line that solves the same.
+        """Return the command line that finds the same allocation.
 
         Args:
-            table: of the images.
+            table: the table's file.
             more: further options.
         """
         return shlex.join(["allocator", "solve", str(table), *self.arguments(), *more])
 
     def without_budget(self) -> Self:
-        """What stays the same while the budget changes."""
+        """The state without its budget."""
         return replace(self, target=(), budget=())
 
     def _pairs(self) -> list[tuple[str, str]]:
         return [(one.name, value) for one in fields(self) for value in getattr(self, one.name)]
 
     def one(self, name: str) -> str | None:
-        """The only value of an option that isn't repeatable, None where it isn't given.
+        """Return the value of an option that is not repeatable, or its default.
 
         Raises:
-            AllocatorError: it is given twice.
+            AllocatorError: the option has several values.
         """
         values: tuple[str, ...] = getattr(self, name) or _DEFAULTS.get(name, ())
         if len(values) > 1:
@@ -93,10 +93,10 @@ class State:
         return values[0] if values else None
 
     def number(self, name: str) -> float | None:
-        """As :meth:`one`, as a number.
+        """Return the value of an option as a number.
 
         Raises:
-            AllocatorError: it isn't one.
+            AllocatorError: the value is not a number.
         """
         text = self.one(name)
         try:

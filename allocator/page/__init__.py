@@ -1,4 +1,4 @@
-"""The pages' parts: HTML, CSS and scripts that the report holds inside itself and the explorer serves."""
+"""HTML, CSS and scripts of the pages: the report contains them, and the explorer serves them."""
 
 from importlib.resources import files
 
@@ -8,15 +8,15 @@ PARTS = ("parts.css", "parts.js", "report.html", "report.js", "explore.html", "e
 
 
 def read_part(name: str) -> str:
-    """The text of one of :data:`PARTS`."""
+    """Return the text of one of :data:`PARTS`."""
     return files(__name__).joinpath(name).read_text(encoding="utf-8")
 
 
 def read_plotly() -> str:
-    """Plotly's script.
+    """Return Plotly's script.
 
     Raises:
-        AllocatorError: it isn't installed.
+        AllocatorError: Plotly is not installed.
     """
     try:
         from plotly.offline import get_plotlyjs

@@ -71,7 +71,6 @@ async function load() {
   if (![...query.keys()].some(name => !PAGE.includes(name))) query = new URLSearchParams(set.start);
   history.replaceState({ at: moment.at }, "", `#${query}`);
   show();
-  flatter().catch(failed);
 }
 // a metric in a codec's training loss flatters it
 async function flatter() {
@@ -185,6 +184,7 @@ async function take(found) {
   byId("certificate").classList.toggle("faint", Boolean(found.error));
   if (found.error) { alertOf(found.error); if (!answer) drawBudget(); return; }
   alertOf("");
+  if (!answer) setTimeout(() => flatter().catch(failed), 300); // which keeps the server busy for a while
   answer = found;
   if (fresh) drawCurve();
   drawAnswer();
@@ -309,7 +309,7 @@ function drawControls() {
     byId("kept").append(item);
     makeButton(`${words} ✕`, item, () => change(next => without(next, name, one => one === text))).setAttribute("aria-label", `remove ${words}`);
   }
-  if (!byId("kept").children.length) make("li", "nothing yet", byId("kept")).className = "faint";
+  if (!byId("kept").children.length) make("li", "none yet", byId("kept")).className = "faint";
   byId("bytes").disabled = rule === "mean";
   byId("undo").disabled = moment.at === 0;
   byId("redo").disabled = moment.at >= moment.last;
@@ -335,7 +335,7 @@ function drawAnswer() {
   for (const row of answer.rows) counts.set(codecOf(row), (counts.get(codecOf(row)) || 0) + 1);
   byId("facts").replaceChildren();
   fact("bytes", answer.budget_bytes === null ? count(answer.bytes) : `${count(answer.bytes)} of ${count(answer.budget_bytes)}`);
-  fact("left over", `${count(Math.round(answer.slack))} bytes`);
+  fact("unused", `${count(Math.round(answer.slack))} bytes`);
   fact("pooled rate", `${answer.pooled_bpp.toFixed(6)} bpp`);
   fact("mean rate", `${answer.mean_bpp.toFixed(6)} bpp`);
   if (answer.price !== null) fact("the next kilobyte", `${curve.higher ? "+" : "−"}${(1000 * answer.price).toPrecision(3)} ${curve.label}`);
@@ -415,7 +415,7 @@ function drawTable() {
       { name: valueLabel(), of: i => valueOf(chosen(i)), cell: (td, value, i) => { number(td, value); if (curve.terms.length === 1) td.append(marked(chosen(i), curve.terms[0][0])); } },
       { name: "next level", of: i => answer.next_row[i] < 0 ? null : levelOf(answer.next_row[i]) },
       { name: "after bytes", of: after, cell: (td, value) => { td.textContent = value === null ? "" : `+${count(value)}`; } },
-      { name: "set", of: i => notes(i) },
+      { name: "settings", of: i => notes(i) },
     ], { sort: sort || valueLabel(), down: table ? table.down : !imageHigher(), key: i => set.images[i], current: () => get1("image"), more: () => limit });
     table.label = valueLabel();
   }
@@ -691,6 +691,7 @@ async function reload() {
   try { await ask("reload"); alertOf(""); await load(); note("The table was read again."); } catch (error) { failed(error); }
 }
 document.addEventListener("visibilitychange", () => { if (!document.hidden && set) pulse(); });
+byId("plotly").addEventListener("load", () => { if (answer) { drawCurve(); drawView(); } }); // it is large, and nothing waits for it
 dark.addEventListener("change", () => { if (answer) { drawCurve(); drawView(); } });
 if (matchMedia("(max-width: 50rem)").matches) byId("fold").open = false;
 load().then(pulse, failed);

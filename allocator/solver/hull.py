@@ -85,7 +85,7 @@ def sweep(cost: ArrayLike, weight: ArrayLike, *, available: ArrayLike | None = N
 
 @dataclass(frozen=True)
 class Staircase:
-    """Allocations from the lightest on, each of the least worst cost for its weight; steps as :class:`Frontier`'s."""
+    """Allocations of rising weight, each with the lowest worst cost for its weight; steps as in :class:`Frontier`."""
 
     first: Ints
     item: Ints
@@ -115,7 +115,7 @@ def sweep_worst(cost: ArrayLike, weight: ArrayLike, *, available: ArrayLike | No
     extra = np.diff(weights[item, column])[same]
     steps = np.flatnonzero(same)[dearest] + 1
     rows = np.arange(len(costs))
-    least = costs.min(axis=1).max()  # some item costs no less
+    least = costs.min(axis=1).max()  # the worst item can't cost less
     return Staircase(
         first=order[rows, 0].astype(np.int64),
         item=item[steps],

@@ -164,13 +164,13 @@ def test_a_level_is_locked_by_click_and_by_key(visit: Visit, served: Served) -> 
     is_as_by_command(page)
     assert "locked" in page.locator("#numbers").inner_text()
     page.get_by_role("button", name="unlock webp q52").click()
-    page.locator("#kept", has_text="nothing yet").wait_for()
+    page.locator("#kept", has_text="none yet").wait_for()
     page.get_by_role("button", name="look at jpeg q31").click()
     page.locator("#name").focus()
     page.keyboard.press("l")
     command_holds(page, "--force coffee=jpeg:q31")
     page.keyboard.press("u")
-    page.locator("#kept", has_text="nothing yet").wait_for()
+    page.locator("#kept", has_text="none yet").wait_for()
     page.get_by_role("button", name="remove").wait_for(state="detached")
 
 
