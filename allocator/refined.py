@@ -1,8 +1,8 @@
-"""Refined points in tables: what they are called, and by what they are known.
+"""Refined points in tables: their settings, levels and fingerprints.
 
-A refined point is a level of its own. Its setting names the level that it began with, the steps, and what it was
-refined for: ``g4~refined-60-5f3a9``. Its level follows from these, so that tables that were refined apart can be
-merged; its fingerprint is, as any other, of codec, level, setting and version.
+A refined point is a separate level. Its setting contains the level where the search began, the number of steps, and a
+digest of the aim: ``g4~refined-60-5f3a9``. The level's number follows from the setting, so tables that were refined
+separately can be merged. The fingerprint depends on codec, level, setting and version, as for other levels.
 """
 
 import hashlib
@@ -19,43 +19,45 @@ from codec import Codec
 from codec.bitstream import MAX_LEVELS
 
 _SEARCH = 1
-"""Counts the changes of the search that change what it finds."""
+"""The version of the search: increased by changes that change its results."""
 _HEX_DIGITS = 5
 _SETTING = re.compile(rf"(?P<base>.+){re.escape(REFINED)}\d+-(?P<aim>[0-9a-f]{{{_HEX_DIGITS}}})")
 
 
 @dataclass(frozen=True)
 class Aim:
-    """What latents are refined for: the objective's terms, each a metric's fingerprint, and the price of a byte."""
+    """The loss of a search, and its number of steps."""
 
     terms: tuple[tuple[str, float], ...]
-    """Fingerprint of a metric, and its signed weight."""
+    """The fingerprints of the objective's metrics, and their signed weights."""
     price: float
-    """Of a byte, in units of the image's mixture."""
+    """The price of a byte, in units of the image's mixture."""
+    steps: int
 
     @classmethod
-    def of(cls, terms: tuple[Term, ...], metrics: Mapping[str, Metric], price: float) -> "Aim":
+    def of(cls, terms: tuple[Term, ...], metrics: Mapping[str, Metric], price: float, steps: int) -> "Aim":
         """The aim of an objective.
 
         Args:
-            terms: of the objective.
-            metrics: by name.
-            price: of a byte; kept to two digits, so that a set which changes a little keeps what was refined.
+            terms: the terms of the objective.
+            metrics: the metrics by name.
+            price: the price of a byte. It is rounded to two digits, so that small changes of the set do not repeat
+                searches.
+            steps: the number of steps.
         """
         weighed = tuple((metrics[term.metric].fingerprint, term.sign * term.weight) for term in terms)
-        return cls(weighed, float(f"{price:.1e}"))
+        return cls(weighed, float(f"{price:.1e}"), steps)
 
     @property
     def digest(self) -> str:
-        """A few hex digits that tell it from others."""
-        text = json.dumps([_SEARCH, self.terms, self.price])
+        """A few hex digits that distinguish it from other aims."""
+        text = json.dumps([_SEARCH, self.terms, self.price, self.steps])
         return hashlib.sha256(text.encode()).hexdigest()[:_HEX_DIGITS]
 
 
-def refined_key(codec: Codec, level: int, steps: int, aim: Aim) -> LevelKey:
-    """What a point is known by that is refined at a level of a bank."""
-    setting = f"{codec.levels[level]}{REFINED}{steps}-{aim.digest}"
-    return _key(codec, level, setting, aim.digest)
+def refined_key(codec: Codec, level: int, aim: Aim) -> LevelKey:
+    """The key of a point that is refined from a level of a bank."""
+    return _key(codec, level, f"{codec.levels[level]}{REFINED}{aim.steps}-{aim.digest}", aim.digest)
 
 
 def _key(codec: Codec, level: int, setting: str, digest: str) -> LevelKey:
@@ -63,7 +65,7 @@ def _key(codec: Codec, level: int, setting: str, digest: str) -> LevelKey:
 
 
 def stored_refinements(table: Table, sha256: str, codec: Codec) -> list[LevelKey]:
-    """An image's refined points, with their bitstreams, of the version of a codec that there is now."""
+    """The keys of an image's refined points whose bitstreams are kept, by the current version of a codec."""
     levels = {setting: level for level, setting in enumerate(codec.levels)}
     found = []
     for key in table.kept_keys(sha256, codec.name):

@@ -18,9 +18,7 @@ from codec.refinement import Distortion, mse, price_of_byte, refine
 from codec.tensors import to_tensor
 
 MSE_BESIDE = 150.0
-"""The weight of MSE for a weight of 1 of LPIPS, as in the loss that trained `po-dkic`."""
-DECIBEL_BESIDE = 0.075
-"""What a decibel of PSNR is worth in the search, for a weight of 1 of a network's distance."""
+"""The weight of MSE for a weight of 1 of a network's distance, as in the loss that trained `po-dkic`."""
 
 
 class RefinementError(AllocatorError):
@@ -79,8 +77,8 @@ def refined_for(
 ) -> bytes:
     """Encode an image with latents that make a mixture of metrics and the price of the bytes small.
 
-    A network's distance alone can be made small in ways that no other judge sees. So beside it PSNR is searched for,
-    :data:`DECIBEL_BESIDE`, and the price of a byte rises by the PSNR that bytes gain between the neighbouring levels.
+    A network's distance alone can be made small in ways that no other judge values. So the search minimises MSE, too,
+    :data:`MSE_BESIDE`, and the price of a byte rises by the MSE that bytes save between the neighbouring levels.
 
     Args:
         codec: the codec of a bank.
@@ -95,20 +93,19 @@ def refined_for(
         RefinementError: a metric has no gradients.
         CodecError: see :func:`codec.refinement.refine`.
     """
-    # PSNR as a mean of squared errors, which adds up over tiles: by the slope of its logarithm at the plain image
-    plain = to_tensor(codec.decode(codec.encode(image, level)))
-    of_decibel = 10 / math.log(10) / max(float(mse(plain, to_tensor(image))), 1e-10)
     parts: list[tuple[Distortion, float]] = []
     beside = 0.0
     for metric, weight in terms:
         if isinstance(metric, PSNR):
-            parts.append((mse, -weight * of_decibel))
+            # as a mean of squared errors, which adds up over tiles: the slope of the logarithm at the plain image
+            error = float(mse(to_tensor(codec.decode(codec.encode(image, level))), to_tensor(image)))
+            parts.append((mse, -weight * 10 / math.log(10) / max(error, 1e-10)))
             continue
         of = metric.differentiable(codec.device)
         if of is None:
             raise RefinementError(f"{metric.name} has no gradients; nothing can be refined by it.")
         parts.append((of, weight))
-        beside += DECIBEL_BESIDE * weight * of_decibel * isinstance(metric, NetworkMetric)
+        beside += MSE_BESIDE * weight * isinstance(metric, NetworkMetric)
     if beside:
         with contextlib.suppress(CodecError):  # no levels that tell the price, on tiny images
             price += beside * price_of_byte(codec, image, level)

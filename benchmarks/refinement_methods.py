@@ -187,7 +187,7 @@ def main() -> None:
         axis.plot(grid, mean, label=name)
     size = f"{arguments.crop}x{arguments.crop} pixels"
     axis.set(xlabel=f"processor seconds, {size}, one thread", ylabel="lower loss, % of the bits")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="lower right")
     if arguments.plot:
         figure.savefig(arguments.plot)
 

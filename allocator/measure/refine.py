@@ -1,10 +1,10 @@
-"""Refining a table: the points that allocations choose, and their neighbours, with better latents for their bytes.
+"""Refine a table: search for better bitstreams of the levels that allocations choose, and of their neighbours.
 
-Only decoding is limited in the challenge; an encoder may search for hours (:mod:`codec.refinement`). A search needs
-to know what a byte is worth. In a set that is the price of the allocation's dual: what bytes gain elsewhere. So each
-image is refined along the trade-off of the whole set, by the table's own objective. What is found is one more
-operating point, measured on its bytes as any other, and kept only if no mixture of the image's other points is as
-good. All that reads tables uses it; decoders see an ordinary bitstream.
+Only decoding time is limited in the challenge; an encoder may search for hours (:mod:`codec.refinement`). A search
+needs the price of a byte. In a set this is the price of the allocation's dual: the gain that bytes bring elsewhere.
+So each image is refined along the trade-off of the whole set, for the table's own objective. A result is one more
+operating point, measured on its bytes like any other, and kept only if no mixture of the image's other points is as
+good. Decoders read an ordinary bitstream.
 """
 
 import itertools
@@ -35,45 +35,47 @@ from codec import Codec, CodecError
 from codec.registry import stored_codec
 
 STEPS = 60
-"""Of each search, unless somebody says otherwise."""
+"""The default number of steps of each search."""
 
 
 @dataclass(frozen=True)
 class RefineProgress:
-    """How far a refinement has come."""
+    """The progress of a refinement."""
 
     done: int
+    """Finished searches."""
     points: int
-    """To be searched for."""
+    """All searches."""
     current: str = ""
-    """What was finished last, and what became of it."""
+    """The search that was finished last, and its result."""
 
 
 class Gain(NamedTuple):
-    """What refined points bring at a budget."""
+    """The gain of refined points at a budget."""
 
     target_bpp: float
     before: float
-    """The objective's value, before there was any refined point."""
+    """The objective's value without refined points."""
     after: float
+    """The objective's value with them."""
 
 
 @dataclass
 class RefineReport:
-    """What a refinement did."""
+    """The results of a refinement."""
 
     refined: int = 0
-    """Points that were added to the table."""
+    """The number of points added to the table."""
     no_better: int = 0
-    """Searches that found nothing better than the points before."""
+    """The number of searches that found nothing better than the earlier points."""
     known: int = 0
-    """Searches that were done before."""
+    """The number of searches of earlier calls."""
     left: int = 0
-    """Searches that time didn't suffice for."""
+    """The number of searches that were not started in time."""
     failures: list[str] = field(default_factory=list)
-    """One sentence for each point that could not be refined."""
+    """One sentence for each search that failed."""
     gains: list[Gain] = field(default_factory=list)
-    """At each budget."""
+    """The gain at each budget."""
 
 
 def refine(
@@ -87,26 +89,25 @@ def refine(
     engine: Engine | None = None,
     report: Callable[[RefineProgress], None] = lambda progress: None,
 ) -> RefineReport:
-    """Add refined points to a table: of the levels that allocations choose, and of their neighbours.
+    """Add refined points to a table, for the levels that allocations choose and for their neighbours.
 
-    Only the points of banks are refined. What was found is written as it is found, so the same call continues a
-    refinement that was interrupted. The levels and the price of a byte follow from the points that aren't refined, so
-    they stay the same from call to call.
+    Only levels of banks are refined. Each result is written at once, so the same call resumes an interrupted
+    refinement. The levels and the price of a byte are derived from the plain points, so each call has the same ones.
 
     Args:
-        table: that the problem was read from.
-        problem: whose objective's metrics have gradients.
-        budgets: at which images are to gain.
-        steps: of each search.
-        hours: begin no further search after so long; those of chosen levels come first.
-        neighbours: so many levels below and above each chosen one are refined, too.
-        engine: that does the work; by default processes of this machine, one for each core, or one on a GPU.
-        report: called as the work goes on.
+        table: the table that the problem was read from.
+        problem: a problem with an objective of metrics that have gradients.
+        budgets: the budgets whose allocations are refined.
+        steps: the number of steps of each search.
+        hours: start no search after this time. Searches from chosen levels come first.
+        neighbours: the number of levels to refine on either side of each chosen level.
+        engine: where the work runs; by default in processes of this machine, one per core, or one on a GPU.
+        report: called with the progress.
 
     Raises:
-        AllocatorError: the objective has no gradients or gives no price, no chosen level is a bank's, a budget can't
-            be met, or the table can't be written.
-        CodecError: an image has changed, or a codec or metric isn't known here.
+        AllocatorError: the objective has no gradients or gives no price, no chosen level belongs to a bank, a budget
+            can't be met, or the table can't be written.
+        CodecError: a codec or metric is unavailable.
     """
     if steps < 1 or neighbours < 0 or (hours is not None and not hours > 0):
         raise AllocatorError("A refinement takes at least one step, no fewer than 0 neighbours, and hours above 0.")
@@ -133,18 +134,18 @@ def refine(
 
 
 def _metrics(table: Table) -> dict[str, Metric]:
-    """A table's metrics by name, as they were measured.
+    """A table's metrics by name.
 
     Raises:
-        AllocatorError: one was measured with other weights or by another version than there is now.
-        CodecError: one isn't known here.
+        AllocatorError: a metric was measured with other weights, or by another version.
+        CodecError: a metric is unavailable.
     """
     metrics = {name: stored_metric(name) for name in table.metrics()}
     for name, fingerprint in table.metric_fingerprints().items():
         if metrics[name].fingerprint != fingerprint:
             raise AllocatorError(
-                f"{table.path}: its {name} was measured by another version or with other weights than there are now; "
-                "build the table again."
+                f"{table.path}: its {name} was measured by another version, or with other weights; build the table "
+                "again."
             )
     return metrics
 
@@ -156,15 +157,14 @@ def _on_gpu(codecs: Sequence[Codec]) -> bool:
 
 
 class _Planned(NamedTuple):
-    """A search that is to be in the table."""
+    """A search."""
 
     member: Member
     codec: int
     level: int
     aim: Aim
-    steps: int
     worth: tuple[bool, float]
-    """Whether the level is a chosen one, and what its bytes are worth: the greater come first."""
+    """Whether the level is a chosen one, and the price of its bytes. The greatest come first."""
 
 
 def _planned(
@@ -175,10 +175,10 @@ def _planned(
     steps: int,
     neighbours: int,
 ) -> list[_Planned]:
-    """What there is to be refined, the most valuable first.
+    """All searches, the most valuable first.
 
     Raises:
-        AllocatorError: the objective or a budget gives bytes no price, or no chosen level is a bank's.
+        AllocatorError: the objective or a budget gives bytes no price, or no chosen level belongs to a bank.
     """
     from codec.learned import LearnedCodec
 
@@ -190,10 +190,10 @@ def _planned(
             if row["codec"] not in index or not math.isfinite(price):
                 continue
             member, number, chosen = members[row["image"]], index[row["codec"]], int(row["level"])
-            aim = Aim.of(allocation.objective.terms, metrics, price)
+            aim = Aim.of(allocation.objective.terms, metrics, price, steps)
             reached = range(max(0, chosen - neighbours), min(len(codecs[number].levels), chosen + neighbours + 1))
             for level in reached:
-                one = _Planned(member, number, level, aim, steps, (level == chosen, price * int(row["bytes"])))
+                one = _Planned(member, number, level, aim, (level == chosen, price * int(row["bytes"])))
                 key = member.sha256, number, level, aim
                 found[key] = max(one, found.get(key, one), key=lambda planned: planned.worth)
     if not found:
@@ -206,18 +206,17 @@ def _planned(
 
 
 def prices(allocation: Allocation) -> Floats:
-    """What a byte more in each chosen image is worth, in units of that image's own cost; infinite where nothing is.
+    """The price of a byte in each chosen image, in units of that image's cost; infinite for images that do not count.
 
     Raises:
-        AllocatorError: the objective isn't a mean or a p-norm, or more bytes gain nothing.
+        AllocatorError: the objective is not a mean or a p-norm, or more bytes gain nothing.
     """
     objective, chosen = allocation.objective, allocation.chosen
     if objective.aggregate.is_worst:
-        raise AllocatorError("The worst image's objective gives a byte no price to refine at; use a large p instead.")
+        raise AllocatorError("The aggregate worst gives a byte no price; use a large p instead.")
     if not allocation.price > 0:
         raise AllocatorError(
-            f"At {allocation.budget.label} more bytes gain nothing, so they have no price to refine at; name a lower "
-            "rate."
+            f"At {allocation.budget.label} more bytes gain nothing, so a byte has no price; use a lower rate."
         )
     pixels = (chosen["width"] * chosen["height"]).to_numpy(np.float64)
     shares = objective.shares(chosen["image"].tolist(), pixels)
@@ -244,26 +243,28 @@ class _Refinement:
     _curves: dict[str, "_Curve"] = field(default_factory=dict)
 
     def missing(self, planned: Sequence[_Planned]) -> list[RefineTask]:
-        """Those that the table doesn't know yet."""
+        """The searches that are neither in the table nor known to fail."""
         index = {metric.fingerprint: i for i, metric in enumerate(self.metrics)}
         tried = self.table.properties(_TRIED).keys()
         colour = self.table.colour
         tasks = []
         for one in planned:
             codec = self.codecs[one.codec]
-            key = refined_key(codec, one.level, one.steps, one.aim)
+            key = refined_key(codec, one.level, one.aim)
             if _tried(one.member, key) in tried or key.fingerprint in self.table.measured(
                 one.member.sha256, codec.name
             ):
                 self.result.known += 1
                 continue
             terms = tuple((index[metric], weight) for metric, weight in one.aim.terms)
-            tasks.append(RefineTask(one.member, one.codec, one.level, key, terms, one.aim.price, one.steps, colour))
+            tasks.append(
+                RefineTask(one.member, one.codec, one.level, key, terms, one.aim.price, one.aim.steps, colour)
+            )
         self.total = len(tasks)
         return tasks
 
     def keep(self, batch: Iterable[tuple[RefineTask, "Future[Point | None]"]]) -> None:
-        """Store what is better than the points before; of the rest, that it was tried."""
+        """Store the results that are better than the earlier points, and remember the other searches."""
         for task, future in batch:
             self.done += 1
             try:
@@ -282,7 +283,7 @@ class _Refinement:
             self.report(RefineProgress(self.done, self.total, current))
 
     def _store(self, task: RefineTask, point: Point) -> bool:
-        """Whether a point beats what the image has, mixtures included; then it is kept."""
+        """Store a point if it beats the image's points and their mixtures; return whether it does."""
         codec = self.codecs[task.codec].name
         named = {metric.name: point.values[metric.fingerprint] for metric in self.metrics}
         curve = self._curve(task.member.sha256)
@@ -297,7 +298,7 @@ class _Refinement:
         return True
 
     def _curve(self, sha256: str) -> "_Curve":
-        """What an image has, as far as the problem allows it."""
+        """The points of an image."""
         if sha256 not in self._curves:
             points = self.problem.points
             points = points[points["sha256"] == sha256].drop_duplicates("fingerprint")
@@ -305,7 +306,7 @@ class _Refinement:
         return self._curves[sha256]
 
     def _costs(self, points: pd.DataFrame) -> Floats:
-        """Of single points, whatever the other images' are."""
+        """The costs of single points, independent of other images."""
         return replace(self.problem.objective, aggregate=MEAN).costs(points)
 
 
@@ -317,7 +318,7 @@ class _Curve(NamedTuple):
 
 
 _TRIED = "refined in vain: "
-"""Begins the names of a table's properties that tell what needn't be searched for again."""
+"""The beginning of the names of table properties that record searches without success."""
 
 
 def _tried(member: Member, key: LevelKey) -> str:

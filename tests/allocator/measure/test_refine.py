@@ -119,6 +119,13 @@ def test_the_same_call_again_finds_nothing_to_do(mine: Path) -> None:
     assert again.gains[0].after > again.gains[0].before
 
 
+def test_more_steps_leave_the_earlier_points(mine: Path) -> None:
+    before = refined(mine)
+    assert refined_by(mine, steps=STEPS + 2, neighbours=0).known == 0
+    after = refined(mine)
+    assert set(before["fingerprint"]) <= set(after["fingerprint"])
+
+
 def test_no_search_begins_after_the_time(plain: Path, tmp_path: Path) -> None:
     path = Path(shutil.copy(plain, tmp_path))
     found = refined_by(path, hours=1e-9)
@@ -252,7 +259,7 @@ def test_prices_are_those_at_which_each_image_alone_chooses_the_same(table: Path
 def test_mistakes_are_one_sentence(table: Path, plain: Path) -> None:
     for path, options, sentence in (
         (table, ("-t", "1.2"), "only the codecs of banks can, such as dkic and po-dkic, and chosen are "),
-        (plain, ("-t", "0.4", "--aggregate", "worst"), "gives a byte no price"),
+        (plain, ("-t", "0.4", "--aggregate", "worst"), "The aggregate worst gives a byte no price"),
         (plain, ("-t", "100"), "At 100 bpp more bytes gain nothing"),
         (plain, ("-t", "0.0001"), "can't be reached"),
     ):
