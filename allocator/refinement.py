@@ -75,17 +75,17 @@ def refined_for(
     steps: int,
     report: Callable[[int, int], None] = lambda done, steps: None,
 ) -> bytes:
-    """Encode an image with latents that make a mixture of metrics and the price of the bytes small.
+    """Encode an image with latents that minimise a mixture of metrics plus the price of the bytes.
 
-    A network's distance alone can be made small in ways that no other judge values. So the search minimises MSE, too,
+    Some changes reduce only one network's distance. The search therefore also minimises MSE,
     :data:`MSE_BESIDE`, and the price of a byte rises by the MSE that bytes save between the neighbouring levels.
 
     Args:
         codec: the codec of a bank.
         image: uint8 (H, W, 3).
-        level: whose gain and weights are used.
+        level: the level whose gain and weights are used.
         terms: metrics with gradients, and the weight of each in the mixture: below 0 if higher is better.
-        price: of a byte, in units of the mixture.
+        price: the price of a byte, in units of the mixture.
         steps: the number of search steps.
         report: called with the number of finished steps and of all steps.
 
@@ -107,7 +107,7 @@ def refined_for(
         parts.append((of, weight))
         beside += MSE_BESIDE * weight * isinstance(metric, NetworkMetric)
     if beside:
-        with contextlib.suppress(CodecError):  # no levels that tell the price, on tiny images
+        with contextlib.suppress(CodecError):  # no levels determine the price, on tiny images
             price += beside * price_of_byte(codec, image, level)
             parts.append((mse, beside))
 
