@@ -180,7 +180,7 @@ class Comparison:
                 f"Each codec allocated by {self.objective.label}, rule {self.rule}; means over {self.images} images; "
                 "blank: rate not reachable",
                 decimals={"target": max(len(f"{float(one):g}".partition(".")[2]) for one in self.targets)},
-                marked=_flattered(self.at_targets, list(self.metrics), self.refined_by),
+                marked=_find_flattered(self.at_targets, list(self.metrics), self.refined_by),
                 footnote=REFINED_FOOTNOTE if self.refined_by else FOOTNOTE,
                 best=best_of(self.at_targets, ["target"], dict(self.metrics)),
             ),
@@ -189,7 +189,7 @@ class Comparison:
                 f"Bjøntegaard averages against {self.anchor}, rule {self.rule}: rate in percent, metric in its own "
                 "units",
                 decimals={**dict.fromkeys(rates, 2), **dict.fromkeys(gains, 4)},
-                marked=_flattered(self.averages, [*rates, *gains]),
+                marked=_find_flattered(self.averages, [*rates, *gains]),
                 best=best_of(
                     self.averages,
                     ["metric"],
@@ -209,13 +209,13 @@ class Comparison:
                     f"BD-rates against {self.anchor} of each image's own curves (PCHIP), percent",
                     keys=3,
                     decimals={"BD-rate": 2},
-                    marked=_flattered(together, ["BD-rate"]),
+                    marked=_find_flattered(together, ["BD-rate"]),
                 )
             )
         return tables
 
 
-def _flattered(
+def _find_flattered(
     frame: "pd.DataFrame", columns: Sequence[str], refined_by: Mapping[str, Collection[str]] | None = None
 ) -> frozenset[tuple[int, str]]:
     """The cells with a metric that flatters their codec: the row's ``metric``, or the metric of the column."""

@@ -70,7 +70,7 @@ def export(
     _refuse_ignored_profiles(table, [members[row["image"]] for row in rows])
     files = {row["image"]: _file_name(members[row["image"]], codecs[row["codec"]]) for row in rows}
     _refuse_same_names(files.values())
-    earlier = _listed(folder / MANIFEST) | _listed(folder / _JOURNAL)
+    earlier = _read_list(folder / MANIFEST) | _read_list(folder / _JOURNAL)
     metrics = [name for name in table.metrics() if name in allocation.chosen]
     done = Exported()
     lines: list[list[Any]] = []
@@ -190,7 +190,7 @@ def encode_again(colour: Colour, codec: Codec, row: Mapping[str, Any], stored: b
     return data
 
 
-def _listed(manifest: Path) -> dict[str, set[str]]:
+def _read_list(manifest: Path) -> dict[str, set[str]]:
     """The files of an earlier export, or the ones it was about to write, with their SHA-256.
 
     Raises:

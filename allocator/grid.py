@@ -38,7 +38,7 @@ class Grid:
     def __init__(self, points: "pd.DataFrame") -> None:
         import pandas as pd
 
-        points = _sorted(points)
+        points = _sort(points)
         self.labels: NDArray[np.int64] = points.index.to_numpy()
         """The index of each row of :attr:`points` in the given points."""
         self.points = points = points.reset_index(drop=True)
@@ -117,7 +117,7 @@ class Grid:
         return grid
 
 
-def _sorted(points: "pd.DataFrame") -> "pd.DataFrame":
+def _sort(points: "pd.DataFrame") -> "pd.DataFrame":
     """Sort by image, codec and level; rows from a table are sorted already."""
     import pandas as pd
 

@@ -60,20 +60,16 @@ class ResultTable:
 
     def latex(self) -> str:
         """LaTeX for the package booktabs, with the title as a comment."""
-        heads, rows, footnote = self.texts(write=lambda text: _escaped(text) or "--", bold="\\textbf{{{}}}".format)
+        heads, rows, footnote = self.texts(write=lambda text: _escape(text) or "--", bold="\\textbf{{{}}}".format)
         lines = [
             f"% {self.title}; needs \\usepackage{{booktabs}}",
             f"\\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
             "\\toprule",
-            " & ".join(map(_escaped, heads)) + " \\\\",
+            " & ".join(map(_escape, heads)) + " \\\\",
             "\\midrule",
             *(" & ".join(row) + " \\\\" for row in rows),
             "\\bottomrule",
-            *(
-                [f"\\multicolumn{{{len(heads)}}}{{l}}{{\\footnotesize {_escaped(footnote)}}} \\\\"]
-                if footnote
-                else []
-            ),
+            *([f"\\multicolumn{{{len(heads)}}}{{l}}{{\\footnotesize {_escape(footnote)}}} \\\\"] if footnote else []),
             "\\end{tabular}\n",
         ]
         return "\n".join(lines)
@@ -142,7 +138,7 @@ def with_decimals(values: Sequence[object], decimals: int | None = None) -> list
     ]
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     for character in "\\&%$#_{}":
         text = text.replace(character, "\\" + character if character != "\\" else "")
     return text.replace(MARK, "$^{\\dagger}$")

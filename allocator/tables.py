@@ -290,7 +290,7 @@ class Table:
         if unknown:
             raise TableError(f"{self.path}: lacks the table {min(unknown)[1]}.")
 
-    def _selected(self, columns: Iterable[str]) -> list[str]:
+    def _select(self, columns: Iterable[str]) -> list[str]:
         """Columns of points as SQL, with a constant for those that an old read-only file lacks."""
         lacking = {name for name, one in COLUMNS.items() if self._old and one.since > self._found}
         return [f"{COLUMNS[name].default} AS {name}" if name in lacking else name for name in columns]
@@ -560,7 +560,7 @@ class Table:
     def find_point(self, sha256: str, fingerprint: str) -> tuple[str, Point] | None:
         """The codec and operating point of a fingerprint, if it was measured on an image; values by metric name."""
         row = self._of_point(
-            f"SELECT point.id, codec, {', '.join(self._selected(COLUMNS))} FROM point",
+            f"SELECT point.id, codec, {', '.join(self._select(COLUMNS))} FROM point",
             sha256,
             fingerprint,
         )
@@ -636,8 +636,7 @@ class Table:
             raise TableError(f"{self.path}: is damaged (an image exceeds the size limit).")
         needed = [name for name, one in COLUMNS.items() if one.needed]
         found = self._read_in_parts(
-            f"SELECT {', '.join((*_KEYS, *self._selected((*needed, *more))))} FROM point "
-            "WHERE id BETWEEN {} AND {}"
+            f"SELECT {', '.join((*_KEYS, *self._select((*needed, *more))))} FROM point WHERE id BETWEEN {{}} AND {{}}"
         )
         codec = found["codec"].reorder_categories(sorted(found["codec"].categories))
         image, level = found["image"], found["level"]
@@ -729,7 +728,7 @@ class Table:
         """
         if len(other):
             self.use_colour(other.colour)
-        with self._attached(other), self.transaction():
+        with self._attach(other), self.transaction():
             clash = self._connection.execute(
                 "SELECT name FROM other.member AS theirs JOIN main.member AS mine USING (name) WHERE "
                 "(SELECT sha256 FROM other.image WHERE id = theirs.image) <> "
@@ -745,14 +744,14 @@ class Table:
                 "point": self._scalar("SELECT coalesce(max(id), 0) FROM main.point"),
             }
             facts = "NULL, '', 0, ''" if other._old else _FACTS
-            columns = ", ".join(other._selected(COLUMNS))
+            columns = ", ".join(other._select(COLUMNS))
             for statement in _MERGE_SHARED if shared else _MERGE_APART:
                 self._connection.execute(statement.format(facts=facts, columns=columns), last)
             for codec, metrics in other.refined_by().items():
                 self.note_refined(codec, metrics)
 
     @contextlib.contextmanager
-    def _attached(self, other: "Table") -> Iterator[None]:
+    def _attach(self, other: "Table") -> Iterator[None]:
         self._attached_bytes = other._size()
         with self._errors():
             self._connection.execute("ATTACH ? AS other", (other.path.resolve().as_uri() + "?mode=ro",))

@@ -79,7 +79,7 @@ RuleOption = Annotated[
 ]
 
 
-def _trusted(value: bool) -> bool:
+def _trust(value: bool) -> bool:
     from codec.trust import trust_files
 
     trust_files(value)
@@ -90,7 +90,7 @@ Trust = Annotated[
     bool,
     typer.Option(
         "--trust",
-        callback=_trusted,
+        callback=_trust,
         help="Trust the author of the file: import the modules and open the addresses that the file names.",
     ),
 ]

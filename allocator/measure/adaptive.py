@@ -244,7 +244,7 @@ def plan(
         if missing := set(range(levels[codec])) - set(curves[image, codec].levels):
             wanted[image, codec] = missing
     for budget in budgets:
-        if not (guessed := _guessed(curves, levels, int(budget.limit))):
+        if not (guessed := _guess(curves, levels, int(budget.limit))):
             guessed = _unproven(curves, set(broken), levels, int(budget.limit), assumption)
         for key, more in guessed.items():
             wanted.setdefault(key, set()).update(more)
@@ -277,7 +277,7 @@ def _for_floors(curves: Mapping[tuple[str, str], MeasuredCurve], levels: Mapping
     return wanted
 
 
-def _guessed(curves: Mapping[tuple[str, str], MeasuredCurve], levels: Mapping[str, int], limit: int) -> Wanted:
+def _guess(curves: Mapping[tuple[str, str], MeasuredCurve], levels: Mapping[str, int], limit: int) -> Wanted:
     """The choices of the program with guesses instead of unmeasured points, and their neighbours."""
     options: dict[str, list[Option]] = {}
     for codec, count in levels.items():
@@ -285,7 +285,7 @@ def _guessed(curves: Mapping[tuple[str, str], MeasuredCurve], levels: Mapping[st
         shape = _mean_shape(whole)
         for (image, name), curve in curves.items():
             if name == codec:
-                bytes_, costs = _scaled(curve, shape)
+                bytes_, costs = _scale(curve, shape)
                 known = {j: curve.keeps(i) for i, j in enumerate(curve.levels)}
                 options.setdefault(image, []).extend(
                     Option(codec, int(b), float(c), j)
@@ -293,7 +293,7 @@ def _guessed(curves: Mapping[tuple[str, str], MeasuredCurve], levels: Mapping[st
                     if known.get(j, c <= curve.worst)
                 )
     try:
-        names, found, _ = _solved(options, limit)
+        names, found, _ = _solve(options, limit)
     except AllocationError:
         lightest = {key: {0} for key, curve in curves.items() if curve.levels[0] > 0}
         if not lightest:
@@ -314,7 +314,7 @@ def _mean_shape(curves: Sequence[MeasuredCurve]) -> tuple[NDArray[np.float64], N
     return logs, np.mean([curve.costs for curve in curves], axis=0)
 
 
-def _scaled(
+def _scale(
     curve: MeasuredCurve, shape: tuple[NDArray[np.float64], NDArray[np.float64]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Fit the mean shape to the measured points: bytes by factors, costs by differences in units of their spread."""
@@ -345,8 +345,8 @@ def _unproven(
         if (image, codec) not in broken:
             possible = (gap for gap in gaps(curve, assumption) if gap.cost <= curve.worst)
             of_image += [Option(codec, gap.bytes, gap.cost, gap=gap) for gap in possible]
-    names, best, measured = _solved(options, limit, only_measured=True)
-    _, relaxed, there = _solved(options, limit)
+    names, best, measured = _solve(options, limit, only_measured=True)
+    _, relaxed, there = _solve(options, limit)
     price = relaxed.price
     wanted: Wanted = {}
     if assumption == "convex":  # beyond its ends, the last steps bound a curve if they lead away from the price
@@ -388,7 +388,7 @@ def _arrays(
     return cost, weight
 
 
-def _solved(
+def _solve(
     options: Mapping[str, Sequence[Option]], limit: int, *, only_measured: bool = False
 ) -> tuple[list[str], Solution, NDArray[np.bool_]]:
     """The images, the best choice of options for them, and the available options."""

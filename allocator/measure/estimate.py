@@ -96,7 +96,7 @@ def estimate(
         work = list(_missing(known, files, codecs, metrics))
         chosen = random.Random(0).sample(work, min(len(work), _SAMPLES_A_JOB * local.processes))
         chosen = [_with_bitstreams(known, one) for one in chosen]
-        samples, failures = _timed(local, codecs, metrics, chosen, colour)
+        samples, failures = _time(local, codecs, metrics, chosen, colour)
     if samples:
         with Table(table, create=True) as opened:
             opened.use_colour(colour)
@@ -152,7 +152,7 @@ def _with_bitstreams(table: Table | None, work: _Work) -> _Work:
     return work._replace(levels=tuple(with_bitstreams(table, work.sha256, levels) for levels in work.levels))
 
 
-def _timed(
+def _time(
     local: Local, codecs: Sequence[Codec], metrics: Sequence[Metric], chosen: Sequence[_Work], colour: Colour
 ) -> tuple[list[_Sample], list[str]]:
     """Measure a sample, and collect failures; after a time limit no more of it is started.

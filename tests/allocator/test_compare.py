@@ -51,7 +51,7 @@ def test_a_curve_that_is_moved_is_measured_exactly(method: Method) -> None:
 
 def test_curves_apart_are_refused_not_extrapolated() -> None:
     low, high = rate_curve([1, 2, 3, 4], [10, 11, 12, 13]), rate_curve([1, 2, 3, 4], [20, 21, 22, 23])
-    with pytest.raises(CompareError, match="no common quality"):
+    with pytest.raises(CompareError, match="no common range of quality"):
         bd_rate(low, high)
     with pytest.raises(CompareError, match="no common rate"):
         bd_quality(low, rate_curve([10, 20, 30, 40], [10, 11, 12, 13]))
