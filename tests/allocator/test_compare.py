@@ -53,7 +53,7 @@ def test_curves_apart_are_refused_not_extrapolated() -> None:
     low, high = rate_curve([1, 2, 3, 4], [10, 11, 12, 13]), rate_curve([1, 2, 3, 4], [20, 21, 22, 23])
     with pytest.raises(CompareError, match="no common range of quality"):
         bd_rate(low, high)
-    with pytest.raises(CompareError, match="no common rate"):
+    with pytest.raises(CompareError, match="no common range of rate"):
         bd_quality(low, rate_curve([10, 20, 30, 40], [10, 11, 12, 13]))
 
 
