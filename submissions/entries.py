@@ -202,7 +202,7 @@ def write_entries(
         if not codec.portable:
             warn(
                 f"{name} isn't exact across machines: another one may read other symbols and decode noise. "
-                "`allocator verify --perturb` shows how near that is, and the docs how a model becomes exact."
+                "Verification with perturbations shows the risk; the documentation says how to make a model exact."
             )
     entries = []
     for allocation, place, cap in zip(allocations, folders, caps, strict=True):

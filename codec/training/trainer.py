@@ -446,7 +446,7 @@ class Trainer:
         if differing := [key for key in ours if key not in ("name", "stages") and theirs.get(key) != ours[key]]:
             raise TrainingError(
                 f"{path}: belongs to a run with another {', '.join(differing)}; only the stages may change. "
-                "Choose another folder; --start begins with the weights of this run."
+                "Choose another folder; a new run can start from the weights of this one."
             )
         for name in ("network", "average", "discriminator"):
             getattr(self, name).load_state_dict(state[name])
