@@ -191,17 +191,17 @@ class Table(tables.Table):
     ) -> RefineReport:
         """Search for better bitstreams of the levels that allocations choose, and add them to the table as levels.
 
-        The same call continues a refinement that was interrupted. Allocations of before don't change; make new ones.
+        The same call resumes an interrupted refinement. Earlier allocations stay as they are; allocate again.
 
         Args:
-            bpp: rates in bits per pixel at which images are to gain; by default the challenge's three, unless there
-                is a budget in bytes.
+            bpp: rates in bits per pixel whose allocations are refined; by default the challenge's three, unless
+                there is a budget in bytes.
             budget: the budget in bytes, in addition to rates or instead of them.
-            steps: of each search.
-            hours: begin no further search after so long.
-            neighbours: so many levels on either side of each chosen one are refined, too.
+            steps: the number of steps of each search.
+            hours: start no search after this time. Searches from chosen levels come first.
+            neighbours: the number of levels to refine on either side of each chosen level.
             jobs: processes of this machine; by default one for each core, or one on a GPU.
-            progress: called as the work goes on.
+            progress: called with the progress.
             **options: see :class:`allocator.problem.ProblemOptions`.
 
         Raises:
@@ -441,7 +441,7 @@ class Table(tables.Table):
             bpp: rates in bits per pixel; by default all rates of the edition.
             budget: the budget in bytes, instead of rates.
             edition: a year's rules, by name or from a file: what counts, and how many bytes a rate allows.
-            refine: first refine the levels that the rates need, with so many steps, see :meth:`refine`.
+            refine: first refine the levels that the rates need, with this number of steps; see :meth:`refine`.
             fill: see :meth:`Allocation.submit`.
             decoder: see :meth:`Allocation.submit`.
             data_only: see :meth:`Allocation.submit`.

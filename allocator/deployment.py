@@ -103,7 +103,7 @@ def optimize(
         AllocatorError: the budget can't be met, the table contains other images, or see
             :func:`allocator.measure.build.build` and :func:`allocator.export.export`.
     """
-    place = table or table_beside(folder)
+    place = table or default_table(folder)
     needed = Needed(
         codecs,
         lambda opened, points: [make_budget(points, "pooled", size=budget, originals=opened.original_bytes())],
@@ -150,7 +150,7 @@ def optimize(
     )
 
 
-def table_beside(folder: Path) -> Path:
+def default_table(folder: Path) -> Path:
     """The default path of the table for the files in a folder.
 
     Raises:

@@ -17,7 +17,7 @@ from codec.learned import LearnedCodec
 from codec.refinement import Distortion, mse, price_of_byte, refine
 from codec.tensors import to_tensor
 
-MSE_BESIDE = 150.0
+MSE_WEIGHT = 150.0
 """The weight of MSE for a weight of 1 of a network's distance, as in the loss that trained `po-dkic`."""
 
 
@@ -61,7 +61,7 @@ def refined(
         distance = alex().differentiable(codec.device)
 
         def of(decoded: Tensor, original: Tensor) -> Tensor:
-            return distance(decoded, original) + MSE_BESIDE * mse(decoded, original)
+            return distance(decoded, original) + MSE_WEIGHT * mse(decoded, original)
 
     return refine(codec, image, level, steps=steps, distortion=of, report=report)
 
@@ -78,7 +78,7 @@ def refined_for(
     """Encode an image with latents that minimise a mixture of metrics plus the price of the bytes.
 
     Some changes reduce only one network's distance. The search therefore also minimises MSE,
-    :data:`MSE_BESIDE`, and the price of a byte rises by the MSE that bytes save between the neighbouring levels.
+    :data:`MSE_WEIGHT`, and the price of a byte rises by the MSE that bytes save between the neighbouring levels.
 
     Args:
         codec: the codec of a bank.
@@ -94,7 +94,7 @@ def refined_for(
         CodecError: see :func:`codec.refinement.refine`.
     """
     parts: list[tuple[Distortion, float]] = []
-    beside = 0.0
+    mse_weight = 0.0
     for metric, weight in terms:
         if isinstance(metric, PSNR):
             # as a mean of squared errors, which adds up over tiles: the slope of the logarithm at the plain image
@@ -105,11 +105,11 @@ def refined_for(
         if of is None:
             raise RefinementError(f"{metric.name} has no gradients; nothing can be refined by it.")
         parts.append((of, weight))
-        beside += MSE_BESIDE * weight * isinstance(metric, NetworkMetric)
-    if beside:
+        mse_weight += MSE_WEIGHT * weight * isinstance(metric, NetworkMetric)
+    if mse_weight:
         with contextlib.suppress(CodecError):  # no levels determine the price, on tiny images
-            price += beside * price_of_byte(codec, image, level)
-            parts.append((mse, beside))
+            price += mse_weight * price_of_byte(codec, image, level)
+            parts.append((mse, mse_weight))
 
     def distortion(decoded: Tensor, original: Tensor) -> Tensor:
         return sum((weight * of(decoded, original) for of, weight in parts), decoded.new_zeros(()))

@@ -73,7 +73,8 @@ def main() -> None:
     )
     points = table.points()
     seconds = points.loc[is_refined(points), "encode_seconds"]
-    print(f"{found.refined + found.known} of {len(images)} images' searches known or kept, {found.no_better} in vain")
+    kept = found.refined + found.known
+    print(f"{kept} of {len(images)} images' searches known or kept, {found.no_better} without improvement")
     print(f"mean wall-clock seconds of a search that was kept: {seconds.mean():.0f}\n")
     problem = table.problem()
     plain = dataclasses.replace(problem, points=problem.points[~is_refined(problem.points)].reset_index(drop=True))

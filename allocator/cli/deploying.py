@@ -104,13 +104,13 @@ def optimize(
 ) -> None:
     """Encode many images within one budget: measure, solve, export."""
     import allocator as al
-    from allocator.deployment import table_beside
+    from allocator.deployment import default_table
     from allocator.errors import AllocatorError
     from allocator.summary import Summary
 
     if colour == ColourName.raw:
         raise AllocatorError("Files to deploy need correct colours; use --colour srgb or profile.")
-    place = table or table_beside(out)
+    place = table or default_table(out)
     more: dict[str, Any] = {"codecs": codec} if codec else {}
     more |= {"metrics": metric} if metric else {}
     more |= {"colour": colour.value}

@@ -27,7 +27,7 @@ def refine(
         typer.Option(
             metavar="HOURS",
             min=0,
-            help="Begin no further search after this time; those that gain the most come first. Default: do all.",
+            help="Start no search after this time; those with the most to gain come first. Default: no limit.",
         ),
     ] = None,
     neighbours: Annotated[
@@ -66,9 +66,9 @@ def refine(
     except KeyboardInterrupt:
         echo(f"Interrupted. What was found is kept in {options.table}; the same command resumes.", err=True)
         raise typer.Exit(130) from None
-    left = f", {found.left:,} left for another time" if found.left else ""
+    left = f", {found.left:,} not started" if found.left else ""
     lines = [
-        f"{options.table}: {found.refined:,} refined points added, {found.no_better:,} searches in vain, "
+        f"{options.table}: {found.refined:,} refined points added, {found.no_better:,} searches without improvement, "
         f"{found.known:,} done before{left}."
     ]
     for gain in found.gains:

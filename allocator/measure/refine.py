@@ -317,7 +317,7 @@ class _Curve(NamedTuple):
     costs: list[float]
 
 
-_TRIED = "refined in vain: "
+_TRIED = "refined without gain: "
 """The beginning of the names of table properties that record searches without success."""
 
 

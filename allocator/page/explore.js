@@ -1,6 +1,6 @@
 "use strict";
 // The page of `allocator explore`. Its state is the part of the address after #: options of `allocator solve`, and
-// beside them `view` and `image`.
+// and `view` and `image`.
 
 const PAGE = ["view", "image"];
 const LIMITS = ["least_bpp", "most_bpp", "decode_seconds", "max_codecs"];
@@ -53,7 +53,7 @@ function failed(error) {
   if (error.message) alertOf(error.message);
 }
 function closed(now) {
-  if (now) alertOf(`The connection to \`allocator explore\` is closed. This command goes on from here: ${byId("command").textContent.replace("allocator solve", "allocator explore")}`);
+  if (now) alertOf(`The connection to \`allocator explore\` is closed. Continue with this command: ${byId("command").textContent.replace("allocator solve", "allocator explore")}`);
   else if (byId("alert").dataset.said?.startsWith("The connection")) alertOf("");
   document.body.dataset.closed = now;
 }

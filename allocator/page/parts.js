@@ -5,7 +5,7 @@ const byId = id => document.getElementById(id);
 const make = (tag, text, parent) => { const e = document.createElement(tag); e.textContent = text; parent.append(e); return e; };
 const makeButton = (text, parent, act) => { const e = make("button", text, parent); e.type = "button"; e.addEventListener("click", act); return e; };
 const count = number => number.toLocaleString("en");
-// Okabe and Ito's colours, told apart by every kind of sight, and marks beside them
+// Okabe and Ito's colours, which every kind of sight can distinguish, and their marks
 const colours = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999"];
 const marks = ["circle", "square", "diamond", "cross", "triangle-up", "x", "star"];
 const dashes = ["solid", "dash", "dot", "dashdot", "longdash"];
