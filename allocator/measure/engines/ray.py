@@ -163,17 +163,22 @@ class _Pool:
     def _hand_out(self, function: Callable[[T], Any], queue: deque[_Attempt], waiting: Iterator[_Attempt]) -> None:
         for ahead in range(_AHEAD):
             for worker in self._workers:
-                if len(worker.attempts) == ahead:
-                    attempt = queue.popleft() if queue else next(waiting, None)
-                    if attempt is None:
-                        return
-                    attempt.reference = worker.actor.do.remote(function, attempt.item)
-                    worker.attempts.append(attempt)
+                if len(worker.attempts) != ahead or any(one.number > 1 for one in worker.attempts):
+                    continue
+                alone = bool(queue) and queue[0].number > 1
+                attempt = queue.popleft() if queue and not (alone and ahead) else next(waiting, None)
+                if attempt is None:
+                    return
+                attempt.reference = worker.actor.do.remote(function, attempt.item)
+                worker.attempts.append(attempt)
 
     def _collect(
         self, worker: _Worker, ready: Container[Any], queue: deque[_Attempt]
     ) -> Iterator[tuple[Any, Future[Any]]]:
-        """The finished items of a worker. If it died, its first remaining item gets the blame; all are repeated."""
+        """The finished items of a worker. If it died, each unfinished one may be the cause, and is tried again alone.
+
+        The cause need not be the first of them: a worker that dies can lose the result of the item before.
+        """
         from ray.exceptions import RayError, RayTaskError
 
         while worker.attempts and worker.attempts[0].reference in ready:
@@ -185,10 +190,10 @@ class _Pool:
                 future.set_exception(error)
             except RayError as error:
                 self._replace(worker)
-                queue.extend(worker.attempts)
+                lost = [attempt, *worker.attempts]
                 worker.attempts.clear()
                 if attempt.number < _TRIES:
-                    queue.append(_Attempt(attempt.item, attempt.number + 1))
+                    queue.extend(_Attempt(one.item, one.number + 1) for one in lost)
                     return
                 future.set_exception(WorkerLost(f"{_TRIES} workers died with it, one by one ({_reason(error)})."))
             else:
