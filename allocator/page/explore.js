@@ -240,6 +240,7 @@ function fillControls() {
     byId(id).replaceChildren();
     for (const metric of metrics) option(byId(id), metric, metric);
   }
+  shown.fields = null;
   for (const [id, act] of [["codecs", codec => toggle("forbid", codec)], ["own-codecs", codec => toggle("forbid", `${set.images[shown.image]}=${codec}`)]]) {
     const legend = byId(id).firstElementChild;
     byId(id).replaceChildren(legend);
@@ -515,7 +516,7 @@ byId("seek").addEventListener("input", () => { tile.focus = 0; if (answer) drawG
 
 // One image
 
-const shown = { image: 0, row: -1, free: false, drawn: "" }; // free: another level than the chosen one is looked at
+const shown = { image: 0, row: -1, free: false, drawn: "", fields: null }; // free: another level than the chosen one is looked at; fields: the state that the fields show
 const viewer = new Viewer(byId("pictures"), "the metric", 62);
 let choices = null;
 function drawImage() {
@@ -526,11 +527,14 @@ function drawImage() {
   const here = set.images[image], row = shown.row;
   byId("name").textContent = here;
   byId("numbers").textContent = `${levelOf(row)}${row === chosen(image) ? "" : " (not the chosen one)"}, ${count(columns.bytes[row])} bytes, ${bppOf(image, row).toFixed(4)} bpp, ${valueLabel()} ${shortly(valueOf(row))}${notes(image) && `, ${notes(image)}`}`;
-  byId("weight").value = weightOf(here)?.slice(here.length + 1) ?? "";
+  if (shown.fields !== query.toString()) { // a mere redraw must not overwrite what is being typed
+    shown.fields = query.toString();
+    byId("weight").value = weightOf(here)?.slice(here.length + 1) ?? "";
+    const floor = query.getAll("floor").find(text => ownFloor(here, text));
+    if (floor) byId("own-metric").value = imageOf(floor).slice(pattern(here).length + 1);
+    byId("own-worst").value = floor ? floor.slice(floor.lastIndexOf("=") + 1) : "";
+  }
   byId("weight").placeholder = set.weights ? "" : "1";
-  const floor = query.getAll("floor").find(text => ownFloor(here, text));
-  if (floor) byId("own-metric").value = imageOf(floor).slice(pattern(here).length + 1);
-  byId("own-worst").value = floor ? floor.slice(floor.lastIndexOf("=") + 1) : "";
   const rows = levelsOf(image);
   for (const input of byId("own-codecs").querySelectorAll("input")) {
     input.checked = !query.getAll("forbid").includes(`${here}=${input.value}`);

@@ -201,6 +201,23 @@ def test_floors_weights_and_codecs_of_one_image(visit: Visit, served: Served) ->
     assert page.locator("#kept").inner_text().startswith("forbid coffee=webp")
 
 
+def test_a_redraw_keeps_what_is_being_typed(visit: Visit, served: Served) -> None:
+    page = visit(served.address + "&view=image&image=coffee")
+    page.locator("#weight").fill("3")
+    worst = page.get_by_label("worst value of this image")
+    worst.fill("30")
+    page.emulate_media(color_scheme="dark")
+    page.locator("#levels .main-svg").first.wait_for()
+    page.wait_for_timeout(300)
+    assert worst.input_value() == "30"
+    page.keyboard.press("Enter")
+    command_holds(page, "--floor coffee:psnr=30")
+    assert page.locator("#weight").input_value() == "3"
+    page.get_by_role("button", name="remove floor coffee:psnr=30").click()
+    command_holds(page, "--weight coffee=3")
+    assert worst.input_value() == ""
+
+
 def test_names_that_are_patterns_are_meant_as_they_are(visit: Visit, served: Served, tmp_path: Path) -> None:
     photos = tmp_path / "odd"
     photos.mkdir()
