@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import pytest
 import skimage.data
 
@@ -69,6 +71,21 @@ def started(*arguments: object, env: dict[str, str] | None = None) -> Iterator[s
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+def is_running(process: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+def wait_until(happened: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait for an event in another process; the test fails if it does not happen."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def data(*parts: str) -> Path:

@@ -171,7 +171,7 @@ class SolveOptions:
             )
 
     def allocations(self) -> "list[Allocation]":
-        """Budgets for each target, and for the budget in bytes."""
+        """Allocate for each target, and for the budget in bytes."""
         problem = self.read()
         return [problem.allocate(budget) for budget in problem.budgets(self.target or (), self.budget)]
 

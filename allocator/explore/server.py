@@ -6,9 +6,10 @@ import functools
 import json
 import secrets
 import socket
+import threading
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -27,6 +28,7 @@ from allocator.explore.session import Session, dumps, solve
 from allocator.explore.state import State
 from allocator.page import read_part, read_plotly
 from allocator.problem import Problem
+from allocator.solver.pulp_solvers import cancelled_by
 from allocator.tables import Table
 from codec.base import UserError
 
@@ -57,7 +59,6 @@ class Explorer:
         self._proofs = ThreadPoolExecutor(1, "proofs")
         self._pictures = ThreadPoolExecutor(2, "pictures")
         self._networks = ThreadPoolExecutor(1, "networks")  # whose import takes seconds
-        self._latest: dict[str, int] = {}
         self._submit = submit
         self._jobs = Jobs()
         self._thumbnail = functools.lru_cache(_THUMBNAILS)(self._draw_thumbnail)
@@ -84,6 +85,7 @@ class Explorer:
                 Route("/set", self._post(self._set), methods=["POST"]),
                 Route("/flattered", self._post(self._flattered), methods=["POST"]),
                 Route("/solve", self._post(self._solve), methods=["POST"]),
+                Route("/prove", self._post(self._prove, while_awaited=True), methods=["POST"]),
                 Route("/pulse", self._post(self._pulse), methods=["POST"]),
                 Route("/reload", self._post(self._reload), methods=["POST"]),
                 Route("/csv", self._post(self._csv), methods=["POST"]),
@@ -111,8 +113,10 @@ class Explorer:
         return answer
 
     def _post(
-        self, act: Callable[[Mapping[str, Any]], Awaitable[Response]]
+        self, act: Callable[[Mapping[str, Any]], Awaitable[Response]], *, while_awaited: bool = False
     ) -> Callable[[Request], Awaitable[Response]]:
+        """A route of JSON objects, whose answer may be cancelled when the page no longer waits for it."""
+
         async def answer(request: Request) -> Response:
             body = b""
             async for part in request.stream():
@@ -125,7 +129,8 @@ class Explorer:
                     raise ValueError
             except ValueError:  # no page of ours sends that
                 return _refusal(AllocatorError("The request isn't a JSON object."))
-            return await _told(act(asked))
+            answered = _told(act(asked))
+            return await (_while_awaited(request, answered) if while_awaited else answered)
 
         return answer
 
@@ -160,23 +165,24 @@ class Explorer:
         return Response(data, media_type="application/octet-stream", headers=_KEPT)
 
     async def _solve(self, asked: Mapping[str, Any]) -> Response:
-        state = _state(asked)
-        if not asked.get("prove"):
-            return _json(await self._in(self._own, self._solved, state, asked.get("known")))
-        tab, number = str(asked.get("tab", "")), int(asked.get("number", 0))
-        self._latest = {**dict(list(self._latest.items())[-100:]), tab: number}
-        begun = time.perf_counter()
+        return _json(await self._in(self._own, self._solved, _state(asked), asked.get("known")))
+
+    async def _prove(self, asked: Mapping[str, Any]) -> Response:
+        """Solve with PuLP. Cancelling this ends PuLP's solver."""
+        state, begun, cancelled = _state(asked), time.perf_counter(), threading.Event()
         prepared, budget = await self._in(
             self._own, lambda: ((p := self.session.prepare(state)), self.session.budget(state, p.problem))
         )
 
         def prove() -> dict[str, Any]:
-            if self._latest[tab] != number:  # the page has gone on
-                return {"late": True}
-            return solve(prepared, budget, prepared.program, begun)
+            with cancelled_by(cancelled):
+                return solve(prepared, budget, prepared.program, begun)
 
         more = {"command": self.session.command(state), "version": self.session.version}
-        return _json(await self._in(self._proofs, prove) | more)
+        try:
+            return _json(await self._in(self._proofs, prove) | more)
+        finally:
+            cancelled.set()
 
     def _solved(self, state: State, known: str | None) -> dict[str, Any]:
         """The allocation or a sentence, and the curve if the page does not have it yet."""
@@ -359,6 +365,22 @@ def _state(asked: Mapping[str, Any]) -> State:
 
 def _json(content: Mapping[str, Any]) -> Response:
     return Response(dumps(content), media_type="application/json")
+
+
+async def _while_awaited(request: Request, answer: Coroutine[Any, Any, Response]) -> Response:
+    """The answer; it is cancelled when its request is aborted, because the page has changed or is closed."""
+
+    async def abort() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    answering, aborted = asyncio.create_task(answer), asyncio.create_task(abort())
+    try:
+        await asyncio.wait((answering, aborted), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        unread = answering.cancel()
+        aborted.cancel()
+    return Response() if unread else answering.result()
 
 
 async def _told(answer: Awaitable[Response]) -> Response:

@@ -1,11 +1,10 @@
 "use strict";
 // The page of `allocator explore`. Its state is the part of the address after #: options of `allocator solve`, and
-// and `view` and `image`.
+// `view` and `image`.
 
 const PAGE = ["view", "image"];
 const LIMITS = ["least_bpp", "most_bpp", "decode_seconds", "max_codecs"];
 const KEPT = ["floor", "forbid", "force", "weight"];
-const tab = String(Math.random());
 let set, columns, curve, key, answer; // the table; its columns; the problem's curve and what it is of; its allocation
 let query = new URLSearchParams(location.hash.slice(1));
 let moment = { at: history.state?.at || 0, last: history.state?.at || 0 }; // for undo and redo
@@ -157,7 +156,7 @@ async function solve() {
     for (let at = 0; at !== wanted;) {
       at = wanted;
       let found;
-      try { found = await (await ask("solve", { state: current(), known: key, tab, number: at })).json(); } catch (error) {
+      try { found = await (await ask("solve", { state: current(), known: key })).json(); } catch (error) {
         byId("certificate").classList.add("faint");
         failed(error);
         continue;
@@ -167,11 +166,11 @@ async function solve() {
     }
   } finally { busy = false; }
 }
-async function prove(number) {
-  proving = new AbortController();
+async function prove(at) {
+  proving = new AbortController(); // when the request is aborted, the server ends PuLP's solver
   try {
-    const found = await (await ask("solve", { state: current(), prove: true, tab, number }, proving.signal)).json();
-    if (!found.late && number === wanted) await take({ key, ...found });
+    const found = await (await ask("prove", { state: current() }, proving.signal)).json();
+    if (at === wanted) await take({ key, ...found });
   } catch (error) { failed(error); }
 }
 async function take(found) {

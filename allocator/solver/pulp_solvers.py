@@ -7,6 +7,7 @@ a new one. Children always end with this process.
 
 import atexit
 import contextlib
+import contextvars
 import importlib.util
 import json
 import math
@@ -20,6 +21,7 @@ import tempfile
 import threading
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -30,7 +32,7 @@ from allocator.errors import SolveError
 _SCRIPT = Path(__file__).with_name("process.py")
 _START = 60.0  # seconds for a child to import PuLP
 _GRACE = 2.0  # seconds, plus a tenth of its time limit, for a solver to stop by itself after the limit
-_POLL = 0.1  # seconds: Windows handles Ctrl-C only between waits
+_POLL = 0.1  # seconds between checks for a cancellation; Windows handles Ctrl-C only between waits
 _INTEGRAL = 1e-5  # accepted difference from a whole number; solvers' own tolerances are 1e-6 or less
 _FEASIBLE = 1e-6  # relative to a constraint's terms
 
@@ -60,8 +62,33 @@ class Outcome:
     seconds: float = 0.0
 
 
+class Cancelled(Exception):
+    """Another thread cancelled the solver, see :func:`cancelled_by`."""
+
+
 class _Failure(Exception):
     """The child process can't be used any more; the message continues a sentence that starts with the solver."""
+
+
+_cancellation: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("cancellation", default=None)
+
+
+@contextlib.contextmanager
+def cancelled_by(event: threading.Event) -> Iterator[None]:
+    """Cancel the programs of this thread within the block when another thread sets an event.
+
+    A running solver is ended with all its processes, and :func:`run` raises :class:`Cancelled`.
+    """
+    token = _cancellation.set(event)
+    try:
+        yield
+    finally:
+        _cancellation.reset(token)
+
+
+def _is_cancelled() -> bool:
+    event = _cancellation.get()
+    return event is not None and event.is_set()
 
 
 def require(solver: str) -> None:
@@ -103,6 +130,7 @@ def run(program: Any, solver: str, time_limit: float | None = None) -> Outcome:
 
     Raises:
         SolveError: there is no such solver, or it is not installed.
+        Cancelled: see :func:`cancelled_by`.
     """
     require(solver)
     start = time.monotonic()
@@ -202,7 +230,10 @@ def _ask(request: dict[str, Any], time_limit: float | None) -> dict[str, Any]:
 
     Raises:
         _Failure: there is none.
+        Cancelled: see :func:`cancelled_by`.
     """
+    if _is_cancelled():
+        raise Cancelled
     child = None
     while _idle and child is None:
         with contextlib.suppress(IndexError):  # in use by another thread
@@ -259,6 +290,7 @@ class _Child:
 
         Raises:
             _Failure: it does not answer in time, ends, or does not answer with a JSON object.
+            Cancelled: see :func:`cancelled_by`.
         """
         deadline = math.inf if seconds is None else time.monotonic() + seconds
         try:
@@ -270,6 +302,8 @@ class _Child:
             with contextlib.suppress(queue.Empty):
                 line = self._answers.get(timeout=_POLL)
                 break
+            if _is_cancelled():
+                raise Cancelled
             if time.monotonic() > deadline:
                 raise _Failure(late)
         if not line:

@@ -2,13 +2,15 @@
 
 import http.client
 import json
+import signal
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.allocator.explore.conftest import Serve, Served
-from tests.helpers import run
+from tests.helpers import run, started, wait_until
 
 
 def ask(
@@ -84,6 +86,20 @@ def test_an_interrupt_ends_it_quietly(serve: Serve) -> None:
     assert served.stop() == 0
     assert served.process.stderr
     assert served.process.stderr.read() == ""
+
+
+def test_the_browser_opens_at_the_printed_address(table: Path, tmp_path: Path) -> None:
+    browser, opened = tmp_path / "browser", tmp_path / "opened"
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" > "{opened}.part" && mv "{opened}.part" "{opened}"\n')
+    browser.chmod(0o755)
+    with started("explore", table, "--target", "1.2", env={"BROWSER": str(browser)}) as process:
+        assert process.stdout
+        address = process.stdout.readline().strip()
+        wait_until(opened.exists)
+        assert opened.read_text() == address
+        assert ask(address.partition("#")[0], "", method="GET")[0] == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from allocator.solver.knapsack import solve
 from allocator.solver.pulp_solvers import Status
 from benchmarks.solver import make_set
 from tests.allocator import faulty
+from tests.helpers import is_running
 
 FAULTS = {
     "Crashes": "was ended by SIGSEGV",
@@ -144,17 +145,11 @@ def test_children_end_with_their_parent(how: signal.Signals, tmp_path: Path) -> 
     while not file.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     processes = [int(word) for word in file.read_text().split()]
-    assert all(map(_runs, processes))
+    assert all(map(is_running, processes))
     parent.send_signal(how)
     error = parent.communicate(timeout=30)[1]
     assert ("KeyboardInterrupt" in error) == (how == signal.SIGINT)
-    while any(map(_runs, processes)) and time.monotonic() < deadline:
+    while any(map(is_running, processes)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not any(map(_runs, processes))
+    assert not any(map(is_running, processes))
     assert [path.name for path in tmp_path.iterdir()] == ["processes"]
-
-
-def _runs(process: int) -> bool:
-    """Also a zombie doesn't."""
-    found = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False)
-    return found.stdout.strip()[:1] not in ("", "Z")
