@@ -1,20 +1,16 @@
 """Tables: all operating points of a set of images in one SQLite file; its columns: ``docs/reference/tables.md``."""
 
 import contextlib
-import functools
-import os
-import re
-import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
-from allocator.errors import AllocatorError
 from allocator.metrics.base import Metric
 from allocator.points import COLUMNS, RESERVED, LevelKey, Point
+from allocator.schema import MEMBER_FACTS
+from allocator.table_file import TableError as TableError
+from allocator.table_file import TableFile
 from codec.picture import Colour
 from codec.workers import cores
 
@@ -23,101 +19,11 @@ if TYPE_CHECKING:
 
     from allocator.columns import Columns
 
-T = TypeVar("T")
-APPLICATION_ID = 0x434C4943
 _MOST_PIXELS = 1 << 31
-_CHECKED_BYTES = 1 << 28
-"""A table up to this size is checked in whole, row by row, before it is used: less than a second."""
-_STEPS, _STEPS_A_BYTE = 10**9, 100
-"""Of SQLite's machine: no query on a sound table needs more, whatever its size."""
-_STEPS_A_LOOK = 10**6
 _REFINED = "refined: "
-"""Begins the names of properties that tell by which metrics a codec's points were refined."""
+"""The beginning of the names of properties that record by which metrics a codec's points were refined."""
 _KEYS = ("id", "image", "codec")
 """Columns of a point in addition to :data:`allocator.points.COLUMNS`."""
-_FACTS = "file_bytes, format, alpha, profile"
-"""Columns of a member that were added after version 1."""
-_FIRST_SCHEMA = f"""
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = 1;
-CREATE TABLE image (
-    id INTEGER PRIMARY KEY,
-    sha256 TEXT NOT NULL UNIQUE,
-    width INTEGER NOT NULL CHECK (width > 0),
-    height INTEGER NOT NULL CHECK (height > 0)
-) STRICT;
-CREATE TABLE member (
-    name TEXT PRIMARY KEY,
-    image INTEGER NOT NULL REFERENCES image,
-    path TEXT NOT NULL
-) STRICT;
-CREATE TABLE point (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    image INTEGER NOT NULL REFERENCES image,
-    codec TEXT NOT NULL,
-    level INTEGER NOT NULL,
-    setting TEXT NOT NULL,
-    fingerprint TEXT NOT NULL,
-    bytes INTEGER NOT NULL CHECK (bytes >= 0),
-    encode_seconds REAL NOT NULL,
-    decode_seconds REAL NOT NULL,
-    decoded_sha256 TEXT NOT NULL,
-    UNIQUE (image, codec, level)
-) STRICT;
-CREATE TABLE bitstream (
-    point INTEGER PRIMARY KEY REFERENCES point ON DELETE CASCADE,
-    data BLOB NOT NULL
-) STRICT;
-CREATE TABLE metric (
-    id INTEGER PRIMARY KEY,
-    name TEXT NOT NULL,
-    fingerprint TEXT NOT NULL UNIQUE,
-    higher_is_better INTEGER NOT NULL
-) STRICT;
-CREATE TABLE measurement (
-    point INTEGER NOT NULL REFERENCES point ON DELETE CASCADE,
-    metric INTEGER NOT NULL REFERENCES metric,
-    value REAL NOT NULL,
-    PRIMARY KEY (point, metric)
-) STRICT, WITHOUT ROWID;
-"""
-
-
-_MIGRATIONS = {
-    2: """
-    ALTER TABLE member ADD COLUMN file_bytes INTEGER;
-    ALTER TABLE member ADD COLUMN format TEXT NOT NULL DEFAULT '';
-    ALTER TABLE member ADD COLUMN alpha INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE member ADD COLUMN profile TEXT NOT NULL DEFAULT '';
-    CREATE TABLE property (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID
-    """,
-}
-"""The migration to each version of the schema from the one before, in addition to new columns of points."""
-SCHEMA_VERSION = max(*_MIGRATIONS, *(one.since for one in COLUMNS.values()))
-
-
-def _migration(version: int) -> str:
-    """The migration from the previous version of the schema."""
-    added = [
-        f"ALTER TABLE point ADD COLUMN {name} {one.kind} NOT NULL DEFAULT {one.default}"
-        for name, one in COLUMNS.items()
-        if one.since == version
-    ]
-    return ";".join([_MIGRATIONS.get(version, ""), *added])
-
-
-_LIKE_NOW = (
-    """
-    CREATE TEMP VIEW member AS
-    SELECT *, NULL AS file_bytes, '' AS format, 0 AS alpha, '' AS profile FROM main.member;
-    CREATE TEMP TABLE property (name TEXT PRIMARY KEY, value TEXT NOT NULL)
-    """,
-)
-"""The same for a read-only file: temporary views provide what it lacks."""
-
-
-class TableError(AllocatorError):
-    """A table can't be read or written, or the file is not a table."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +55,7 @@ class Measured(NamedTuple):
     points: Sequence[Point]
 
 
-class Table:
+class Table(TableFile):
     """A table on disk. Use it as a context manager.
 
     Args:
@@ -163,71 +69,6 @@ class Table:
         TableError: the file is missing, unreadable, not a table or of a later version, or contains anything else
             (views, triggers, other types): an untrusted file is data, and nothing in it runs.
     """
-
-    def __init__(
-        self, path: str | os.PathLike[str], *, create: bool = False, wait: float = 5.0, whole: bool = False
-    ) -> None:
-        self.path = Path(path)
-        self._wait = wait
-        self._version = self._steps_left = self._attached_bytes = 0
-        self._old = False  # and may not be written
-        if not create and not self.path.is_file():
-            raise TableError(f"{path}: there is no such table; build it first.", hint={"command": "tables build"})
-        with self._errors():
-            uri = f"{self.path.resolve().as_uri()}?mode={'rwc' if create else 'rw'}"
-            self._connection = sqlite3.connect(uri, uri=True, timeout=wait, isolation_level=None)
-        try:
-            with self._errors():
-                self._connection.set_progress_handler(self._takes_too_long, _STEPS_A_LOOK)
-                for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "foreign_keys = ON"):
-                    self._connection.execute(f"PRAGMA {pragma}")
-                if whole:
-                    for pragma in ("journal_mode = MEMORY", "synchronous = OFF", "cache_size = -65536"):
-                        self._connection.execute(f"PRAGMA {pragma}")
-                self._check_schema(create)
-        except BaseException:
-            self._connection.close()
-            raise
-
-    def _check_schema(self, create: bool) -> None:
-        if create:
-            with self._transaction():
-                if not self._scalar("SELECT count(*) FROM sqlite_master"):
-                    self._execute(_FIRST_SCHEMA)
-        if self._scalar("PRAGMA application_id") != APPLICATION_ID:
-            raise TableError(f"{self.path}: is a database, but not a table of this program.")
-        if not 0 < (found := self._scalar("PRAGMA user_version")) <= SCHEMA_VERSION:
-            raise TableError(
-                f"{self.path}: is a table of version {found}, and this program reads versions up to "
-                f"{SCHEMA_VERSION}; use the program that made it, or build the table again."
-            )
-        self._found = found
-        self._check_objects(found)
-        if self._size() <= _CHECKED_BYTES:
-            for [problem] in self._connection.execute("PRAGMA quick_check(1)"):
-                if problem != "ok":
-                    raise TableError(f"{self.path}: is damaged ({problem}).")
-        try:
-            self._migrate()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
-                raise
-            self._old = True
-            for view in _LIKE_NOW[found - 1 :]:
-                self._execute(view)
-
-    def _migrate(self) -> None:
-        """Migrate the file to the current schema; other programs may do the same at the same time."""
-        if self._scalar("PRAGMA user_version") == SCHEMA_VERSION:
-            return
-        with self._transaction():
-            for version in range(self._scalar("PRAGMA user_version"), SCHEMA_VERSION):
-                self._execute(_migration(version + 1))
-                self._connection.execute(f"PRAGMA user_version = {version + 1}")
-
-    def _execute(self, statements: str) -> None:
-        for statement in statements.split(";"):
-            self._connection.execute(statement)
 
     @property
     def colour(self) -> Colour:
@@ -276,117 +117,17 @@ class Table:
             found.setdefault(codec, set()).add(metric)
         return found
 
-    def _check_objects(self, version: int) -> None:
-        """Check that the file contains this program's tables, and nothing that could run."""
-        unknown = _known_objects(version)
-        for kind, name, text in self._connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall():
-            if (kind, name) in unknown:
-                if unknown.pop((kind, name)) != _plain_sql(text):
-                    raise TableError(
-                        f"{self.path}: its table {name} has a structure that this program does not write."
-                    )
-            elif not _is_harmless(kind, text):
-                raise TableError(f"{self.path}: contains the {kind} {name!r}, which no table of this program has.")
-        if unknown:
-            raise TableError(f"{self.path}: lacks the table {min(unknown)[1]}.")
-
     def _select(self, columns: Iterable[str]) -> list[str]:
         """Columns of points as SQL, with a constant for those that an old read-only file lacks."""
-        lacking = {name for name, one in COLUMNS.items() if self._old and one.since > self._found}
+        lacking = {name for name, one in COLUMNS.items() if self._unmigrated and one.since > self._schema_version}
         return [f"{COLUMNS[name].default} AS {name}" if name in lacking else name for name in columns]
-
-    def _size(self) -> int:
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    def _takes_too_long(self) -> bool:
-        """Whether a query has taken more steps than a valid table of the file's size could need."""
-        self._steps_left -= _STEPS_A_LOOK
-        return self._steps_left < 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._connection.close()
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            self._steps_left = _STEPS + _STEPS_A_BYTE * (self._size() + self._attached_bytes)
-            yield
-        except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            reason = {
-                sqlite3.SQLITE_BUSY: "another program is using it; try again when that has finished",
-                sqlite3.SQLITE_LOCKED: "another program is using it; try again when that has finished",
-                sqlite3.SQLITE_FULL: "the disk is full; what was measured so far is kept, so make room "
-                "and run the same command again",
-                sqlite3.SQLITE_NOTADB: "is not a table",
-                sqlite3.SQLITE_CORRUPT: "is damaged",
-                sqlite3.SQLITE_READONLY: "can't be written (it is read-only)",
-                sqlite3.SQLITE_CANTOPEN: "can't be opened; does its folder exist?",
-                sqlite3.SQLITE_INTERRUPT: "is damaged (reading it does not end)",
-            }.get(code, str(error))
-            raise TableError(f"{self.path}: {reason}.") from error
-        except UnicodeDecodeError as error:  # SQLite quotes a schema that it can't parse
-            raise TableError(f"{self.path}: is damaged.") from error
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Run the block as one transaction, during which no other program writes; may be nested."""
-        if self._connection.in_transaction:
-            yield
-            return
-        with self._errors(), self._transaction():
-            yield
-
-    def steady(self, read: Callable[[], T]) -> T:
-        """The result of ``read`` on one state of this table, regardless of other programs."""
-        with self._errors():
-            if self._connection.in_transaction:
-                return read()
-            for _ in range(2):
-                before = self._data_version()
-                found = read()
-                if self._data_version() == before:
-                    return found
-        with self.transaction():
-            return read()
-
-    def changed_by_others(self) -> bool:
-        """Whether another program has written to the table since the last call."""
-        with self._errors():
-            before, self._version = self._version, self._data_version()
-        return before != self._version
-
-    def _data_version(self) -> int:
-        return self._scalar("PRAGMA data_version")
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        if self._old:
-            raise TableError(f"{self.path}: can't be written.")
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
-
-    def _scalar(self, query: str, *arguments: object) -> int:
-        row = self._connection.execute(query, arguments).fetchone()
-        return int(row[0])
 
     def add_members(self, members: Sequence[Member]) -> None:
         """Add images to the set; an image with an existing name replaces the old one."""
         with self.transaction():
             self._add_images(members)
             self._connection.executemany(
-                f"INSERT OR REPLACE INTO member (name, image, path, {_FACTS}) "
+                f"INSERT OR REPLACE INTO member (name, image, path, {MEMBER_FACTS}) "
                 "SELECT ?, id, ?, ?, ?, ?, ? FROM image WHERE sha256 = ?",
                 [(m.name, m.path, m.file_bytes, m.format, m.alpha, m.profile, m.sha256) for m in members],
             )
@@ -416,7 +157,7 @@ class Table:
         """The images of the set, sorted by name."""
         with self._errors():
             rows = self._connection.execute(
-                f"SELECT name, path, sha256, width, height, {_FACTS} FROM member "
+                f"SELECT name, path, sha256, width, height, {MEMBER_FACTS} FROM member "
                 "JOIN image ON image.id = member.image ORDER BY name"
             )
             return [Member(*row) for row in rows]
@@ -743,7 +484,7 @@ class Table:
                 "image": self._scalar("SELECT coalesce(max(id), 0) FROM main.image"),
                 "point": self._scalar("SELECT coalesce(max(id), 0) FROM main.point"),
             }
-            facts = "NULL, '', 0, ''" if other._old else _FACTS
+            facts = "NULL, '', 0, ''" if other._unmigrated else MEMBER_FACTS
             columns = ", ".join(other._select(COLUMNS))
             for statement in _MERGE_SHARED if shared else _MERGE_APART:
                 self._connection.execute(statement.format(facts=facts, columns=columns), last)
@@ -771,33 +512,6 @@ class Table:
             }
 
 
-@functools.cache
-def _objects(version: int) -> dict[tuple[str, str], str]:
-    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(";".join([_FIRST_SCHEMA, *map(_migration, range(2, version + 1))]))
-        rows = connection.execute(
-            "SELECT type, name, sql FROM sqlite_master WHERE name <> 'sqlite_sequence'"
-        ).fetchall()
-    return {(kind, name): _plain_sql(text) for kind, name, text in rows}
-
-
-def _known_objects(version: int) -> dict[tuple[str, str], str]:
-    """The SQL of each table and index of a version of the schema, by kind and name."""
-    return dict(_objects(version))
-
-
-def _plain_sql(text: object) -> str:
-    """A statement without the parts that earlier releases did not have."""
-    return re.sub(r" CHECK \((width > 0|height > 0|bytes >= 0)\)| AUTOINCREMENT", "", str(text))
-
-
-def _is_harmless(kind: str, text: object) -> bool:
-    """Whether an object that a user added to a table can't run anything."""
-    if kind == "index":
-        return text is None or bool(re.fullmatch(r'CREATE INDEX "?\w+"? ON "?\w+"? ?\([\w", ]+\)', str(text)))
-    return kind == "table" and str(text).startswith("CREATE TABLE ")
-
-
 def as_texts(frame: "pd.DataFrame") -> "pd.DataFrame":
     """Convert categories to texts."""
     return frame.astype({name: kind.categories.dtype for name, kind in frame.dtypes.items() if kind == "category"})
@@ -809,7 +523,7 @@ _POINT = ", ".join(["codec", *COLUMNS])
 # tables without common images: the other's keys follow the existing ones, in one pass over its rows
 _MERGE_APART = (
     "INSERT INTO image SELECT id + :image, sha256, width, height FROM other.image",
-    f"""INSERT INTO member (name, image, path, {_FACTS})
+    f"""INSERT INTO member (name, image, path, {MEMBER_FACTS})
        SELECT name, image + :image, path, {{facts}} FROM other.member""",
     f"""INSERT INTO point (id, image, {_POINT})
        SELECT id + :point, image + :image, codec, {{columns}} FROM other.point""",
@@ -820,7 +534,7 @@ _MERGE_APART = (
 )
 _MERGE_SHARED = (
     "INSERT OR IGNORE INTO image (sha256, width, height) SELECT sha256, width, height FROM other.image",
-    f"""INSERT OR IGNORE INTO member (name, image, path, {_FACTS})
+    f"""INSERT OR IGNORE INTO member (name, image, path, {MEMBER_FACTS})
        SELECT name, mine.id, path, {{facts}} FROM other.member
        JOIN other.image AS theirs ON theirs.id = image JOIN main.image AS mine USING (sha256)""",
     _MERGE_METRICS,

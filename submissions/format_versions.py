@@ -7,7 +7,7 @@ the formats.
 
 from typing import NamedTuple
 
-from allocator.tables import SCHEMA_VERSION
+from allocator.schema import SCHEMA_VERSION
 from codec import bank, bitstream
 from codec.training import recipe
 from submissions import decoder, manifest
@@ -25,7 +25,7 @@ class Format(NamedTuple):
 
 
 FORMATS = {
-    "table": Format(SCHEMA_VERSION, 1, "allocator.tables"),
+    "table": Format(SCHEMA_VERSION, 1, "allocator.schema"),
     "bank": Format(bank.FORMAT, 1, "codec.bank"),
     "stream": Format(bitstream.VERSION, bitstream.VERSION, "codec.bitstream"),
     "submission": Format(manifest.MANIFEST_VERSION, manifest.OLDEST_VERSION, "submissions.manifest"),

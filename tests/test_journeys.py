@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from allocator.tables import SCHEMA_VERSION
+from allocator.schema import SCHEMA_VERSION
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "0.1.0"

@@ -125,7 +125,7 @@ def test_other_types_in_strict_tables_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not checked:  # as where a table is too large to be checked in whole
-        monkeypatch.setattr("allocator.tables._CHECKED_BYTES", 0)
+        monkeypatch.setattr("allocator.table_file._CHECKED_BYTES", 0)
     path = with_loose_types(table, tmp_path, name, statement)
     ran = run("tables", "show", path)
     assert ran.code == 2, ran.out
@@ -134,7 +134,7 @@ def test_other_types_in_strict_tables_are_refused(
 
 
 def test_a_query_that_does_not_end_is_ended(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("allocator.tables._STEPS", 10**7)
+    monkeypatch.setattr("allocator.table_file._STEPS", 10**7)
     with Table(table) as opened, pytest.raises(TableError, match="reading it does not end"), opened._errors():
         opened._scalar("WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n")
 

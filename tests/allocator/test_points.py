@@ -20,7 +20,8 @@ points = types.ModuleType("allocator.points")
 sys.modules["allocator.points"] = points
 exec(compile(source[:place] + field + source[place:], "points.py", "exec"), points.__dict__)
 
-from allocator.tables import SCHEMA_VERSION, Table
+from allocator.schema import SCHEMA_VERSION
+from allocator.tables import Table
 
 with Table(sys.argv[1]) as table:
     print(SCHEMA_VERSION, set(table.frame()["encode_joules"]), set(table.points()["encode_joules"]))

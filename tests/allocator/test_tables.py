@@ -12,7 +12,8 @@ import pytest
 
 import allocator.measure.build
 from allocator.columns import has_arrow
-from allocator.tables import SCHEMA_VERSION, Table, TableError
+from allocator.schema import SCHEMA_VERSION
+from allocator.tables import Table, TableError
 from tests.helpers import run
 
 
