@@ -1,11 +1,12 @@
-"""A digest of code, which is part of codecs' fingerprints, so that changed code never mixes with old measurements.
+"""A digest of code, part of the fingerprints of codecs and metrics: changed code never mixes with old measurements.
 
 It covers a module and all definitions that the module uses by name in its top-level package. Comments, docstrings,
-annotations, formatting and error messages are ignored. Other packages are covered by :attr:`Codec.version`.
+annotations, formatting and error messages are ignored. Other packages are covered by the ``version`` of codecs and
+metrics.
 
-``code_digests.json`` records the code of this package. Recorded code adds nothing to fingerprints, so tables
-remain valid across releases. ``python -m codec.code_digest`` records the current code. Before that, check that bytes
-and pixels are unchanged, and change the ``version`` of each codec for which they are not.
+``code_digests.json`` in a package records its code. Recorded code adds nothing to fingerprints, so tables remain
+valid across releases. ``python -m codec.code_digest`` and ``python -m allocator.metrics`` record the current code.
+Before that, check that bytes, pixels and values are unchanged, and change the ``version`` of whatever changes them.
 """
 
 import ast
@@ -17,7 +18,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-RECORD = Path(__file__).with_name("code_digests.json")
+RECORD = "code_digests.json"
+"""The name of the file in a package."""
 CODEC_MODULES = (
     "codec.command",
     "codec.compressai_codec",
@@ -30,6 +32,8 @@ CODEC_MODULES = (
     "codec.tuned",
 )
 """The modules of this package that :attr:`codec.base.Codec.modules` names."""
+_RECORDED = ("allocator", "codec")
+"""The packages with a record."""
 _IDLE_FIELDS = {"annotation", "ctx", "kind", "returns", "type_comment", "type_params"}
 _UNNAMED = ""
 """Statements that define nothing, such as calls; they count wherever a definition of their module does."""
@@ -39,7 +43,18 @@ _DEFINED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 def find_unrecorded(module: str) -> list[str]:
     """The digest of a module's code, in a list; an empty one where it is the recorded code, or has no source file."""
     found = digest_code(module)
-    return [] if found in (None, _read_record().get(module)) else [str(found)]
+    return [] if found in (None, _read_record(module.partition(".")[0]).get(module)) else [str(found)]
+
+
+def record(folder: Path, modules: Iterable[str]) -> None:
+    """Record the code of modules.
+
+    Args:
+        folder: the folder of their package.
+        modules: all modules of the package to record.
+    """
+    digests = {module: digest_code(module) for module in sorted(modules)}
+    (folder / RECORD).write_text(json.dumps(digests, indent=1) + "\n")
 
 
 @functools.cache
@@ -202,9 +217,13 @@ def _is_text(node: object) -> bool:
 
 
 @functools.cache
-def _read_record() -> dict[str, str]:
-    return dict(json.loads(RECORD.read_text())) if RECORD.is_file() else {}
+def _read_record(package: str) -> dict[str, str]:
+    if package not in _RECORDED:
+        return {}
+    spec = importlib.util.find_spec(package)
+    file = Path(spec.origin).with_name(RECORD) if spec and spec.origin else None
+    return dict(json.loads(file.read_text())) if file and file.is_file() else {}
 
 
 if __name__ == "__main__":
-    RECORD.write_text(json.dumps({name: digest_code(name) for name in CODEC_MODULES}, indent=1) + "\n")
+    record(Path(__file__).parent, CODEC_MODULES)

@@ -409,5 +409,6 @@ def test_a_new_network_is_trained_and_codes(house: Path, photos: Path) -> None:
 
 def test_new_code_is_recorded(house: Path) -> None:
     run_python(house, "-m", "codec.code_digest")
-    recorded = (house / "codec" / "code_digests.json").read_text()
-    assert {"codec.tiles", "codec.plain"} <= {*re.findall(r"codec\.\w+", recorded)}
+    run_python(house, "-m", "allocator.metrics")
+    recorded = "".join((house / package / "code_digests.json").read_text() for package in ("codec", "allocator"))
+    assert {"codec.tiles", "codec.plain", "allocator.metrics.mean_error"} <= {*re.findall(r"[\w.]+", recorded)}

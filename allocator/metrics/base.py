@@ -3,6 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +28,7 @@ class Metric(ABC):
     name: str
     """The name that users type, and the name of the column: ``psnr``."""
     version: str
-    """Identifies everything that changes the value: the network, its weights."""
+    """Identifies what changes the value, besides its own code: the weights of a network, the version of a library."""
     higher_is_better: bool = False
 
     def reference(self, image: RGBImage) -> Any:
@@ -50,9 +51,20 @@ class Metric(ABC):
         return None
 
     @property
+    def modules(self) -> Sequence[str]:
+        """The modules whose code determines the value, for :mod:`codec.code_digest`.
+
+        By default the module of its class. Override it to add others, or to return none if ``version`` suffices.
+        """
+        return (type(self).__module__,)
+
+    @property
     def fingerprint(self) -> str:
         """32 hex digits that change whenever values may change."""
-        return hashlib.sha256(json.dumps([self.name, self.version]).encode()).hexdigest()[:32]
+        from codec.code_digest import find_unrecorded
+
+        code = [digest for module in self.modules for digest in find_unrecorded(module)]
+        return hashlib.sha256(json.dumps([self.name, self.version, *code]).encode()).hexdigest()[:32]
 
 
 def mirror_to(image: RGBImage, side: int) -> RGBImage:

@@ -1,5 +1,7 @@
 """Find metrics by name: entry points, and the metrics of libraries."""
 
+import importlib.metadata
+
 from allocator.metrics.base import Metric, MetricError
 from allocator.points import RESERVED
 from codec.entry_points import create, registered
@@ -14,6 +16,12 @@ _OF_LIBRARIES = ("piq:", "pyiqa:")
 def names() -> list[str]:
     """The registered metrics, sorted, without those of libraries."""
     return sorted(registered(METRICS))
+
+
+def own_modules() -> set[str]:
+    """The modules of this package's metrics, whose code :mod:`codec.code_digest` records."""
+    found = {entry.module for entry in importlib.metadata.entry_points(group=METRICS)}
+    return {module for module in found if module.startswith("allocator.")}
 
 
 def get_metric(name: str) -> Metric:

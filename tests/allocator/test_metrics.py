@@ -13,7 +13,8 @@ from allocator.metrics import Metric, MetricError, get_metric
 from allocator.metrics.backbones import NETS, SHIPPED, WEIGHTS_VARIABLE, find_backbone, read_weights
 from allocator.metrics.dists import DISTS
 from allocator.metrics.lpips import LPIPS
-from codec import RGBImage, get_codec, read_image
+from allocator.metrics.registry import own_modules
+from codec import RGBImage, code_digest, get_codec, read_image
 from codec.weights import write_tensors
 from tests.helpers import data, run
 
@@ -308,3 +309,31 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(MetricError):
         get_metric("lpips")
     assert not (tmp_path / "exploded").exists()
+
+
+class Difference(Metric):
+    """The mean difference of samples."""
+
+    name, version = "difference", "1"
+
+    def compare(self, reference: RGBImage, decoded: RGBImage) -> float:
+        return float(np.abs(reference.astype(float) - decoded).mean())
+
+
+def test_fingerprints_change_with_code_that_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    class ByVersion(Difference):
+        modules = ()
+
+    recorded = {name: get_metric(name).fingerprint for name in ("psnr", "lpips", "ssimulacra2")}
+    assert recorded["psnr"] == "182c32a1fc2b516ec4beb39aca9dfca5"  # as in tables of the first release
+    assert Difference().fingerprint != ByVersion().fingerprint
+    monkeypatch.setattr(code_digest, "_read_record", lambda package: {})
+    assert all(get_metric(name).fingerprint != fingerprint for name, fingerprint in recorded.items())
+
+
+def test_the_code_of_this_package_is_recorded() -> None:
+    changed = [module for module in own_modules() if code_digest.find_unrecorded(module)]
+    assert not changed, (
+        f"The code of {', '.join(changed)} has changed since {code_digest.RECORD} was written. Change the version of "
+        "each metric that now computes other values, then run `python -m allocator.metrics`."
+    )

@@ -112,8 +112,8 @@ def test_whatever_acts_counts_in_all_modules_that_are_reached(
 def test_the_code_of_this_package_is_recorded() -> None:
     changed = [module for module in CODEC_MODULES if find_unrecorded(module)]
     assert not changed, (
-        f"The code of {', '.join(changed)} has changed since {RECORD.name} was written. Change the version of each "
-        "codec that now writes other bytes or decodes to other pixels, then run `python -m codec.code_digest`."
+        f"The code of {', '.join(changed)} has changed since {RECORD} was written. Change the version of each codec "
+        "that now writes other bytes or decodes to other pixels, then run `python -m codec.code_digest`."
     )
 
 
@@ -140,7 +140,7 @@ def test_fingerprints_change_with_code_that_is_not_recorded(monkeypatch: pytest.
     jpeg = get_codec("jpeg")
     recorded, mine, by_version = (one.fingerprint(0) for one in (jpeg, Doubled(), ByVersion()))
     assert mine != by_version  # whose code is the same
-    monkeypatch.setattr(code_digest, "_read_record", dict)
+    monkeypatch.setattr(code_digest, "_read_record", lambda package: {})
     assert jpeg.fingerprint(0) != recorded
     assert ByVersion().fingerprint(0) == by_version
 
