@@ -30,10 +30,12 @@ _MOST_RATIO = 64
 _MOST_EXTRACTED = 8 << 30
 _MOST_MEMBERS, _MOST_FILES = 1 << 20, 1 << 16
 """The most members of a data archive, and of a decoder."""
+_MOST_PARTS = 1 << 18
+"""The most parts of a decoder's paths together: each may be a new folder."""
 _BLOCK = 1 << 20
 _LOCAL, _CENTRAL = 30, 46  # bytes of a member's two headers, without its name
 _MEMBER = _LOCAL + _CENTRAL
-_END, _END_64 = 22, 56 + 20  # bytes of a ZIP's end record, and of the longer one for many members
+_END, _END_64 = 22, 56 + 20  # bytes of a ZIP's end record, and of those before it for many members
 
 
 def pack(members: Mapping[str, bytes], modes: Mapping[str, int] | None = None) -> bytes:
@@ -50,11 +52,16 @@ def pack(members: Mapping[str, bytes], modes: Mapping[str, int] | None = None) -
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(members):
             check_name(name)
-            info = zipfile.ZipInfo(name, _EPOCH)
-            info.create_system = 3  # Unix on every system, so that modes are kept
-            info.external_attr = (stat.S_IFREG | (modes or {}).get(name, 0o644)) << 16
-            archive.writestr(info, members[name])
+            archive.writestr(member_info(name, (modes or {}).get(name, 0o644)), members[name])
     return buffer.getvalue()
+
+
+def member_info(name: str, mode: int = 0o644) -> zipfile.ZipInfo:
+    """The headers of a member: the same on every system and at any time."""
+    info = zipfile.ZipInfo(name, _EPOCH)
+    info.create_system = 3  # Unix on every system, so that modes are kept
+    info.external_attr = (stat.S_IFREG | mode) << 16
+    return info
 
 
 def pack_streams(streams: Mapping[str, tuple[str, bytes]], layout: Layout, endings: Sequence[str]) -> bytes:
@@ -112,12 +119,12 @@ class Streams(Mapping[str, bytes]):
     Args:
         path: the archive.
         places: maps file names to the offset and size of their bytes.
-        spare: bytes of the archive that belong to no bitstream and to no header.
+        layout: the layout of the archive.
     """
 
-    def __init__(self, path: Path, places: dict[str, tuple[int, int]], spare: int) -> None:
+    def __init__(self, path: Path, places: dict[str, tuple[int, int]], layout: Layout) -> None:
         self._path, self._places = path, places
-        self.spare = spare
+        self.layout = layout
 
     def __getitem__(self, name: str) -> bytes:
         offset, size = self._places[name]
@@ -140,82 +147,84 @@ def unpack(path: Path) -> dict[str, bytes]:
     return dict(open_streams(path))
 
 
-def open_streams(path: Path) -> Streams:
+def open_streams(path: Path, shown: Path | None = None) -> Streams:
     """Check an untrusted data archive with at most a megabyte of its bitstreams in memory.
+
+    Args:
+        path: the archive.
+        shown: its path in error messages, if it is a copy.
 
     Raises:
         SubmissionError: it is missing or damaged, or a member is compressed (:func:`pack` stores), duplicate, or
             would be written outside the folder.
     """
-    with _sentences(path, "is not a ZIP archive, or a damaged one"), path.open("rb") as file:
-        places, spare = _read_directory(path, file)
-        if places.keys() == {JOINED}:
-            try:
-                places = _split(file, *places[JOINED])
-            except SubmissionError:
-                raise
-            except Exception as error:  # from zlib and json for untrusted bytes
-                raise SubmissionError(f"{path}: its index is invalid ({error}).") from error
-        return Streams(path, places, spare)
+    with _sentences(path, "is not a ZIP archive, or a damaged one", shown), path.open("rb") as file:
+        places = _read_directory(path, file)
+        if places.keys() != {JOINED}:
+            return Streams(path, places, "files")
+        try:
+            return Streams(path, _split(file, *places[JOINED]), "joined")
+        except SubmissionError:
+            raise
+        except Exception as error:  # from zlib and json for untrusted bytes
+            raise SubmissionError(f"its index is invalid ({error}).") from error
 
 
 @contextlib.contextmanager
-def _sentences(path: Path, what: str) -> Iterator[None]:
-    """Convert all errors of reading an untrusted archive to one sentence."""
+def _sentences(path: Path, what: str, shown: Path | None = None) -> Iterator[None]:
+    """Convert all errors of reading an untrusted archive to one sentence that begins with its path."""
+    shown = shown or path
     try:
         if path.exists() and not path.is_file():
-            raise SubmissionError(f"{path}: is not a file.")
+            raise SubmissionError("is not a file.")
         yield
-    except SubmissionError:
-        raise
+    except SubmissionError as error:
+        raise SubmissionError(f"{shown}: {error}") from error
     except FileNotFoundError:
-        raise SubmissionError(f"{path}: there is no such archive.") from None
+        raise SubmissionError(f"{shown}: there is no such archive.") from None
     except Exception as error:  # zipfile does not catch exceptions of zlib, struct, codecs and others
-        raise SubmissionError(f"{path}: {what} ({error or type(error).__name__}).") from error
+        raise SubmissionError(f"{shown}: {what} ({error or type(error).__name__}).") from error
 
 
-def _read_directory(path: Path, file: BinaryIO) -> tuple[dict[str, tuple[int, int]], int]:
-    """The offset and size of each member, with checked checksums, and the bytes that belong to no member."""
+def _read_directory(path: Path, file: BinaryIO) -> dict[str, tuple[int, int]]:
+    """The offset and size of each member, with checked checksums."""
     left = path.stat().st_size
     _bound_directory(path, file, _MOST_MEMBERS)
     places: dict[str, tuple[int, int]] = {}
     with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        for info in members:
+        for info in archive.infolist():
             check_name(info.filename)
             if info.filename in places:
-                raise SubmissionError(f"{path}: contains {info.filename!r} twice.")
+                raise SubmissionError(f"contains {info.filename!r} twice.")
+            if info.flag_bits & 1:
+                raise SubmissionError(f"contains {info.filename!r} encrypted.")
             if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-                raise SubmissionError(
-                    f"{path}: contains {info.filename!r} compressed, but bitstreams must be stored."
-                )
+                raise SubmissionError(f"contains {info.filename!r} compressed, but bitstreams must be stored.")
             left -= info.file_size
             if left < 0:
-                raise SubmissionError(f"{path}: claims to contain more bytes than it has.")
+                raise SubmissionError("claims to contain more bytes than it has.")
             places[info.filename] = 0, info.file_size
-        for info in members:
+        for info in archive.infolist():
             with archive.open(info) as member:  # checks its header, and its checksum at the end
                 while member.read(_BLOCK):
                     pass
             lengths = struct.unpack("<HH", _read_at(file, info.header_offset + 26, 4))
             places[info.filename] = info.header_offset + _LOCAL + sum(lengths), info.file_size
-    return places, left - _headers(members)
+    return places
 
 
 def _bound_directory(path: Path, file: BinaryIO, most: int) -> None:
     """Refuse a directory that would need much more memory than the archive has bytes."""
-    end = _read_at(file, max(0, path.stat().st_size - _END), _END)
+    size = path.stat().st_size
+    end = _read_at(file, max(0, size - _END), _END)
     if len(end) < _END or not end.startswith(b"PK\5\6"):
         raise ValueError("it does not end like one")
-    if int.from_bytes(end[12:16], "little") // _CENTRAL > most:
-        raise SubmissionError(f"{path}: contains more than {most:,} members.")
-
-
-def _headers(members: Sequence[zipfile.ZipInfo]) -> int:
-    """Bytes of the headers that members need."""
-    names = (info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437") for info in members)
-    end = _END if len(members) <= zipfile.ZIP_FILECOUNT_LIMIT else _END + _END_64
-    return end + sum(_MEMBER + 2 * len(name) for name in names)
+    directory = int.from_bytes(end[12:16], "little")
+    longer = _read_at(file, max(0, size - _END - _END_64), _END_64)
+    if longer[-20:].startswith(b"PK\6\7"):  # the size in this record takes precedence
+        directory = max(directory, int.from_bytes(longer[40:48], "little"))
+    if directory // _CENTRAL > most:
+        raise SubmissionError(f"contains more than {most:,} members.")
 
 
 def _split(file: BinaryIO, offset: int, size: int) -> dict[str, tuple[int, int]]:
@@ -224,7 +233,10 @@ def _split(file: BinaryIO, offset: int, size: int) -> dict[str, tuple[int, int]]
     if length > size:
         raise ValueError("it is longer than the archive")
     head = _read_at(file, offset + _START.size, length)
-    names, endings = json.loads(zlib.decompressobj().decompress(head, min(_MOST_HEAD, _MOST_RATIO * size)))
+    inflater = zlib.decompressobj()
+    names, endings = json.loads(inflater.decompress(head, min(_MOST_HEAD, _MOST_RATIO * size)))
+    if inflater.unused_data:
+        raise ValueError("bytes after its end")
     index = _read_at(file, offset + _START.size + length, min(size, len(names) * (1 + width)))
     start, end = offset + _START.size + length + len(names) * (1 + width), offset + size
     places: dict[str, tuple[int, int]] = {}
@@ -249,22 +261,30 @@ def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
     return file.read(size)
 
 
-def extract(path: Path, folder: Path, most: int = _MOST_EXTRACTED) -> None:
+def extract(path: Path, folder: Path, most: int = _MOST_EXTRACTED, shown: Path | None = None) -> None:
     """Unpack an untrusted decoder archive into a folder, with the members' modes.
 
+    Args:
+        path: the archive.
+        folder: created if missing.
+        most: the most bytes of all members.
+        shown: the archive's path in error messages, if it is a copy.
+
     Raises:
-        SubmissionError: it is missing or damaged, is larger than ``most`` bytes, has too many members, uses a
-            compression other than deflation, or a member is a link or a device, or would be written outside.
+        SubmissionError: it is missing or damaged, is larger than ``most`` bytes, has too many members or folders,
+            uses a compression other than deflation, or a member is a link or a device, or would be written outside.
     """
-    with _sentences(path, "can't be unpacked"), open_zip(path) as archive:
+    with _sentences(path, "can't be unpacked", shown), _open_zip(path) as archive:
         members = [info for info in archive.infolist() if not info.is_dir()]
         if sum(info.file_size for info in members) > most:
-            raise SubmissionError(f"{path}: unpacks to more than {most:,} bytes.")
+            raise SubmissionError(f"unpacks to more than {most:,} bytes.")
+        if sum(1 + info.filename.count("/") for info in members) > _MOST_PARTS:
+            raise SubmissionError(f"unpacks to more than {_MOST_PARTS:,} files and folders.")
         for info in members:
             check_name(info.filename)
             mode = info.external_attr >> 16
             if mode and not stat.S_ISREG(mode) and stat.S_IFMT(mode):
-                raise SubmissionError(f"{path}: contains {info.filename!r}, which is not a regular file.")
+                raise SubmissionError(f"contains {info.filename!r}, which is not a regular file.")
             target = folder / info.filename
             target.parent.mkdir(parents=True, exist_ok=True)
             with archive.open(info) as source, target.open("xb") as copy:
@@ -279,16 +299,16 @@ def read_member(path: Path, name: str, most: int) -> bytes:
     Raises:
         SubmissionError: the archive can't be read, or the member is missing or has more than ``most`` bytes.
     """
-    with _sentences(path, "can't be read"), open_zip(path) as archive:
+    with _sentences(path, "can't be read"), _open_zip(path) as archive:
         if name not in archive.namelist():
-            raise SubmissionError(f"{path}: contains no {name}.")
+            raise SubmissionError(f"contains no {name}.")
         if archive.getinfo(name).file_size > most:
-            raise SubmissionError(f"{path}: its {name} has more than {most:,} bytes.")
+            raise SubmissionError(f"its {name} has more than {most:,} bytes.")
         return archive.read(name)
 
 
 @contextlib.contextmanager
-def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     """Open an untrusted ZIP of stored and deflated members; other methods could require gigabytes."""
     with path.open("rb") as file:
         _bound_directory(path, file, _MOST_FILES)
@@ -296,7 +316,7 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
             for info in archive.infolist():
                 if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     raise SubmissionError(
-                        f"{path}: contains {info.filename!r} compressed by method {info.compress_type}, not deflated."
+                        f"contains {info.filename!r} compressed by method {info.compress_type}, not deflated."
                     )
             yield archive
 

@@ -27,6 +27,8 @@ _MOST_BYTES = 128 << 20
 _LEAST_ENTRY = 64
 """The least bytes of text per brace and bracket in a valid manifest."""
 _MOST_INTEGER = 1 << 62
+_MOST_TEXT = 4096
+"""The most characters of a text: the longest paths of Linux."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -113,7 +115,7 @@ class Manifest:
             text = path.read_text(encoding="utf-8")
             if (text.count("[") + text.count("{")) * _LEAST_ENTRY > len(text) + 4096:
                 raise ValueError("more brackets than content")
-            content = json.loads(text)
+            content = json.loads(text, object_pairs_hook=_unique)
             if content["version"] not in range(OLDEST_VERSION, MANIFEST_VERSION + 1):
                 raise SubmissionError(
                     f"{path}: has version {content['version']!r}; this program reads up to {MANIFEST_VERSION}."
@@ -140,8 +142,10 @@ class Manifest:
             raise ValueError("a wrong total")
         if self.rule not in ("pooled", "mean") or (self.rule == "pooled") != (self.budget_bytes is not None):
             raise ValueError("an unknown rule, or a budget that doesn't match the rule")
-        if not self.target_bpp > 0 or not all(0 < entry.width * entry.height <= MAX_PIXELS for entry in self.entries):
-            raise ValueError("an invalid rate or size")
+        if not 0 < self.target_bpp <= _MOST_INTEGER:
+            raise ValueError("an invalid rate")
+        if not all(0 < entry.width * entry.height <= MAX_PIXELS for entry in self.entries):
+            raise ValueError("an invalid size")
         if not all(entry.weight >= 0 for entry in self.entries) or not any(entry.weight for entry in self.entries):
             raise ValueError("invalid weights")
         pinned = self.version >= _FIRST_PINNED
@@ -159,6 +163,18 @@ class Manifest:
         Edition(self.edition, (), self.count, {}, 0, self.cpus, self.memory_gib, self.hours)  # type: ignore[arg-type]
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON.
+
+    Raises:
+        ValueError: it has a name twice: readers differ in which of the two values they see.
+    """
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a name twice")
+    return content
+
+
 T = TypeVar("T")
 
 
@@ -174,16 +190,22 @@ def _check_fields(kind: type[T], content: dict[str, Any]) -> T:
         value = content[name]
         origin = get_origin(expected)
         if origin is dict:
-            fits = isinstance(value, dict) and all(_is_number(number) for number in value.values())
+            fits = isinstance(value, dict) and all(map(_is_number, value.values())) and all(map(_is_text, value))
         elif origin is list:
             fits = isinstance(value, list)
         elif expected is float:
             fits = _is_number(value)
+        elif expected is str:
+            fits = _is_text(value)
         else:
             fits = isinstance(value, expected) and not isinstance(value, bool)
         if not fits or (expected is not float and isinstance(value, int) and not 0 <= value <= _MOST_INTEGER):
             raise TypeError(f"{name} has a wrong type or size")
     return kind(**content)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _MOST_TEXT
 
 
 def _is_number(value: object) -> bool:

@@ -268,6 +268,6 @@ def _describe(verdict: "Verdict") -> "list[RenderableType]":
         words += f"{', '.join(verdict.confirmed)}."
         for title, left in (("Not checked", verdict.unchecked), ("Not enforced", verdict.unenforced)):
             if left:
-                words += f" {title}: {', '.join(line.partition(':')[0] for line in left)}."
+                words += f" {title}: {', '.join(line.partition(': ')[0] for line in left)}."
         lines.append(marked("PASS", words, "bold green"))
     return lines

@@ -1,22 +1,24 @@
 """Copy a submission's files to a new folder, and compare their SHA-256 with the manifest before parsing them."""
 
 import contextlib
+import filecmp
 import hashlib
 import os
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from codec import Codec, CodecError
 from codec.registry import stored_codec
-from submissions.archive import Streams, open_streams
+from submissions.archive import Streams, member_info, open_streams
 from submissions.decoder import DECODER
 from submissions.edition import Edition
 from submissions.errors import SubmissionError
 from submissions.manifest import ARCHIVE, Entry, Manifest
-from submissions.verification.verdict import Verdict
+from submissions.verification.verdict import Verdict, cite
 
 _MOST_DECODER = 4 << 30
 _BLOCK = 1 << 20
@@ -60,16 +62,16 @@ def open_submission(folder: Path, manifest: Manifest, rules: Edition, scratch: P
     codecs = _find_codecs(manifest)
     archive = _copy_archive(folder, manifest, scratch, verdict)
     decoder = _copy_decoder(folder, manifest, rules, scratch, verdict)
-    streams = open_streams(archive)
+    streams = open_streams(archive, folder / ARCHIVE)
     verdict.bytes = sum(map(streams.size, streams))
     return Opened(manifest, codecs, rules, scratch, archive, streams, decoder)
 
 
 def check_streams(opened: Opened, verdict: Verdict) -> None:
-    """Compare the SHA-256 of every bitstream with the manifest."""
+    """Compare the SHA-256 of every bitstream with the manifest, and what is beside them with what is packed."""
     streams = opened.streams
-    if streams.spare:
-        verdict.failures.append(f"{ARCHIVE}: has {streams.spare:,} bytes that belong to no bitstream.")
+    _check_headers(opened, verdict)
+    _check_suffixes(opened, verdict)
     expected = {opened.file_name(entry): entry for entry in opened.manifest.entries}
     verdict.failures += [f"{name}: isn't in the manifest." for name in sorted(streams.keys() - expected.keys())]
     for name, entry in expected.items():
@@ -79,6 +81,35 @@ def check_streams(opened: Opened, verdict: Verdict) -> None:
             verdict.failures.append(f"{entry.name}: has {streams.size(name)} bytes, not {entry.bytes}.")
         elif entry.stream_sha256 and hashlib.sha256(streams[name]).hexdigest() != entry.stream_sha256:
             verdict.failures.append(f"{entry.name}: isn't the bitstream that was measured (its SHA-256 differs).")
+
+
+def _check_headers(opened: Opened, verdict: Verdict) -> None:
+    """Check that the archive is the one that its members give: dates, modes or gaps could contain uncounted data."""
+    packed = opened.scratch / "packed.zip"
+    with zipfile.ZipFile(opened.archive) as theirs, zipfile.ZipFile(packed, "w") as ours:
+        for name in sorted(theirs.namelist()):
+            info = member_info(name)
+            info.file_size = theirs.getinfo(name).file_size
+            with theirs.open(name) as source, ours.open(info, "w") as copy:
+                shutil.copyfileobj(source, copy, _BLOCK)
+    if (spare := verdict.archive_bytes - packed.stat().st_size) > 0:
+        verdict.failures.append(f"{ARCHIVE}: has {spare:,} bytes that belong to no bitstream.")
+    elif not filecmp.cmp(opened.archive, packed, shallow=False):
+        verdict.failures.append(f"{ARCHIVE}: has headers that differ from the packed ones, and may contain data.")
+    packed.unlink()
+
+
+def _check_suffixes(opened: Opened, verdict: Verdict) -> None:
+    """Check that names contain no uncounted data: each codec has one suffix, and an archive with an index counts."""
+    suffixes: dict[str, set[str]] = {}
+    for entry in opened.manifest.entries:
+        codec = opened.codecs[entry.codec]
+        suffixes.setdefault(entry.codec, {codec.suffix} if codec else set()).add(entry.suffix)
+    for name, found in suffixes.items():
+        if len(found - {""}) > 1:
+            verdict.failures.append(f"The manifest gives several suffixes for {name}: {cite(found - {''})}.")
+    if opened.rules.count == "streams" and opened.streams.layout == "joined":
+        verdict.failures.append(f"{ARCHIVE}: joins its bitstreams, but their names and sizes don't count here.")
 
 
 def remove(folder: Path) -> None:

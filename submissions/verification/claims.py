@@ -83,12 +83,13 @@ def check_budget(manifest: Manifest, rules: Edition, verdict: Verdict) -> None:
         verdict.failures.append(f"{verdict.counted:,} bytes exceed the budget of {verdict.budget_bytes:,}.")
 
 
-def check_table(opened: Opened, given: Path | None, verdict: Verdict) -> set[str]:
+def check_table(opened: Opened, folder: Path, given: Path | None, verdict: Verdict) -> set[str]:
     """Compare every entry with its table.
 
     Args:
         opened: the submission.
-        given: the table; by default the one that the manifest names, if it exists.
+        folder: its folder.
+        given: the table; by default the one that the manifest names, if it exists and did not come with it.
         verdict: receives the findings.
 
     Returns:
@@ -98,11 +99,10 @@ def check_table(opened: Opened, given: Path | None, verdict: Verdict) -> set[str
         AllocatorError: the given table can't be read.
     """
     manifest, streams = opened.manifest, opened.streams
-    path = given or (Path(manifest.table) if manifest.table else None)
+    path, where = (given, "") if given else _find_table(manifest, folder)
     known: set[str] = set()
     try:
-        if path is None or (given is None and not path.is_file()):
-            where = f"{path} isn't there" if path else f"a manifest of version {manifest.version} names none"
+        if path is None:
             verdict.unchecked.append(
                 f"the manifest against its table: {where} (give its table), so values are those of the manifest."
             )
@@ -150,6 +150,19 @@ def check_table(opened: Opened, given: Path | None, verdict: Verdict) -> set[str
             raise
         verdict.unchecked.append(f"the manifest against its table: {error}")
     return known
+
+
+def _find_table(manifest: Manifest, folder: Path) -> tuple[Path | None, str]:
+    """The table that a manifest names, or the reason why it is not used."""
+    if not manifest.table:
+        return None, f"a manifest of version {manifest.version} names none"
+    path = Path(manifest.table)
+    with contextlib.suppress(OSError, ValueError):  # the path is too long, or contains a zero
+        if path.is_absolute() and path.is_file():
+            if path.resolve().is_relative_to(folder.resolve()):
+                return None, f"{path} is in the submission's folder, so it may come from its author"
+            return path, ""
+    return None, f"{path} isn't there"
 
 
 def _differing(entry: Entry, codec: str, point: Point) -> list[str]:

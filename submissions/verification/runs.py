@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from submissions.archive import extract
+from submissions.decoder import DECODER
 from submissions.devkit import Watched, watch
 from submissions.manifest import ARCHIVE
 from submissions.perturbation import Condition, write_script
@@ -63,7 +64,7 @@ def _unpack(opened: Opened, decoder: Path, folder: str) -> Path:
     """Unpack a decoder with the data in its own folder."""
     place = opened.scratch / folder
     place.mkdir()
-    extract(decoder, place)
+    extract(decoder, place, shown=Path(DECODER))
     shutil.copyfile(opened.archive, place / ARCHIVE)
     return place
 

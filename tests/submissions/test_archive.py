@@ -104,6 +104,35 @@ def test_a_decoder_from_anyone_stays_in_its_folder(data: bytes, says: str, tmp_p
     assert [path for path in tmp_path.rglob("*") if path.is_file() or path.is_symlink()] == [tmp_path / "decoder.zip"]
 
 
+def test_an_index_with_bytes_after_its_end_is_refused(tmp_path: Path) -> None:
+    inner = pack_streams(STREAMS, "joined", ENDINGS)[30 + len(JOINED) :]
+    width, length = struct.unpack(">BI", inner[:5])
+    data = struct.pack(">BI", width, length + 9) + inner[5 : 5 + length] + bytes(9) + inner[5 + length :]
+    with pytest.raises(SubmissionError, match="index is invalid"):
+        unpack(written(tmp_path / "bs.zip", pack({JOINED: data})))
+
+
+def test_the_longer_end_of_a_zip_is_bounded_too(tmp_path: Path) -> None:
+    """Its size of the directory is the one that counts for readers."""
+    data = pack({"a.jpg": b"a"})
+    end = data.rindex(b"PK\5\6")
+    start = int.from_bytes(data[end + 16 : end + 20], "little")
+    longer = struct.pack("<4sQHHLLQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, 1 << 40, start)
+    path = written(
+        tmp_path / "bs.zip", data[:end] + longer + struct.pack("<4sLQL", b"PK\6\7", 0, end, 1) + data[end:]
+    )
+    for read in (unpack, lambda path: extract(path, tmp_path / "out")):
+        with pytest.raises(SubmissionError, match="contains more than"):
+            read(path)
+
+
+def test_a_small_decoder_does_not_make_a_million_folders(tmp_path: Path) -> None:
+    path = written(tmp_path / "decoder.zip", pack({f"{i}/" + "a/" * 1000 + "b": b"" for i in range(300)}))
+    with pytest.raises(SubmissionError, match="files and folders"):
+        extract(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_modes_survive(tmp_path: Path) -> None:
     path = written(tmp_path / "decoder.zip", pack({"decode": b"#!/bin/sh\n", "lib/a": b""}, {"decode": 0o755}))
     extract(path, tmp_path / "out")

@@ -14,7 +14,7 @@ import pytest
 
 from codec import get_codec, read_image
 from codec.pillow import PillowCodec
-from submissions.archive import pack
+from submissions.archive import pack, pack_streams
 from submissions.errors import SubmissionError
 from submissions.verify import Verdict, verify
 from tests.helpers import run
@@ -57,11 +57,17 @@ def members(folder: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
+def pin(folder: Path, data: bytes) -> None:
+    """Another archive, which the manifest describes."""
+    (folder / "bs.zip").write_bytes(data)
+    change(folder, archive_bytes=len(data), archive_sha256=hashlib.sha256(data).hexdigest())
+
+
 def repack(folder: Path, streams: dict[str, bytes], front: bytes = b"") -> None:
     """Another archive, and a manifest that pins it and its streams as if they had been measured."""
     data = front + pack(streams)
-    (folder / "bs.zip").write_bytes(data)
-    content = change(folder, archive_bytes=len(data), archive_sha256=hashlib.sha256(data).hexdigest())
+    pin(folder, data)
+    content = change(folder)
     entries = [entry for entry in content["entries"] if f"{entry['name']}.jpg" in streams]
     for entry in entries:
         stream = streams[f"{entry['name']}.jpg"]
@@ -235,6 +241,43 @@ def test_bytes_that_belong_to_no_bitstream_are_detected(own: Path) -> None:
     assert "bs.zip: has 500,000 bytes that belong to no bitstream." in failures(verify(own))
 
 
+@pytest.mark.parametrize("place", [10, 38], ids=["date", "mode"])
+def test_headers_contain_no_data(own: Path, place: int) -> None:
+    """Bytes that don't count under the rules, which a decoder could read."""
+    data = bytearray((own / "bs.zip").read_bytes())
+    data[(data.index(b"PK\1\2") if place > 30 else 0) + place] ^= 0x55
+    pin(own, bytes(data))
+    assert "bs.zip: has headers that differ from the packed ones" in failures(verify(own))
+
+
+def test_names_contain_no_data(own: Path) -> None:
+    content = change(own)
+    entry, streams = content["entries"][0], members(own)
+    streams[entry["name"] + ".payload.jpg"] = streams.pop(entry["name"] + ".jpg")
+    entry["suffix"] = ".payload.jpg"
+    change(own, entries=content["entries"])
+    pin(own, pack(streams))
+    assert "several suffixes for jpeg: .jpg, .payload.jpg" in failures(verify(own))
+
+
+def test_an_index_that_does_not_count_is_refused(own: Path) -> None:
+    streams = {name.removesuffix(".jpg"): (".jpg", data) for name, data in members(own).items()}
+    pin(own, pack_streams(streams, "joined", [".jpg", ".payload"]))
+    assert "their names and sizes don't count here" in failures(verify(own))
+
+
+def test_a_table_from_the_author_proves_nothing(
+    own: Path, table: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(table, own / "run.db")
+    monkeypatch.chdir(own)
+    for path in (own / "run.db", "run.db", "x" * 4000):
+        change(own, table=str(path))
+        verdict = verify(own)
+        assert verdict.passed
+        assert not verdict.from_table
+
+
 def test_a_decoder_that_the_manifest_does_not_know_is_found(own: Path) -> None:
     (own / "decoder.zip").write_bytes(pack({"decode": b"garbage"}))
     assert "the manifest names no decoder" in failures(verify(own))
@@ -276,6 +319,9 @@ def test_addresses_in_a_manifest_are_not_followed(own: Path, monkeypatch: pytest
         lambda text: text.replace('"name": "', '"name": "\\ud800', 1),
         lambda text: text.replace('"stream_sha256": "', '"stream_sha256": "x', 1),
         lambda text: text.replace('"value": ', '"value": 1e999, "x": ', 1),
+        lambda text: text.replace('"value": ', '"value": 1.0, "value": ', 1),
+        lambda text: text.replace('"edition": "', '"edition": "' + "x" * 5000, 1),
+        lambda text: text.replace('"psnr"', '"' + "x" * 5000 + '"', 1),
     ],
 )
 def test_invalid_manifests_give_one_sentence(own: Path, damage: Callable[[str], str]) -> None:
