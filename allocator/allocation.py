@@ -438,9 +438,10 @@ class Program:
 def _unreachable(lightest: "pd.DataFrame", budget: Budget) -> str:
     if budget.size:
         least = int(lightest["bytes"].sum())
+        in_unit, exactly = format_size(least, budget.size.unit), f"{least:,} bytes"
         return (
             f"{budget.label} can't be reached: the smallest bitstreams of all images take "
-            f"{format_size(least, budget.size.unit)} ({least:,} bytes)."
+            f"{in_unit}{'' if in_unit == exactly else f' ({exactly})'}."
         )
     if budget.rule == "pooled":
         rate = 8 * int(lightest["bytes"].sum()) / int((lightest["width"] * lightest["height"]).sum())

@@ -21,6 +21,7 @@ from allocator.sizes import Size
 from allocator.summary import Summary
 from allocator.tables import Table
 from codec import Codec
+from codec.remote import is_address
 
 CODECS = ("avif", "webp")
 METRICS = ("ssimulacra2",)
@@ -35,8 +36,9 @@ class Optimized:
     table: Path
     """The table with the measurements."""
     folder: Path
-    """Bytes of the files."""
+    """The folder of the files."""
     original_bytes: int
+    """Bytes of the original files."""
     built: BuildReport
     allocation: Allocation
     suggestion: Suggestion | None
@@ -86,7 +88,7 @@ def optimize(
     """Measure the points that the budget needs, allocate, and write files to deploy. The same call resumes its work.
 
     Args:
-        images: files, folders and addresses.
+        images: files, folders and addresses. Files in ``folder`` are not among them.
         budget: the budget of all files.
         folder: the folder for the files; created if missing.
         codecs: the codecs to choose among.
@@ -100,9 +102,12 @@ def optimize(
         report: called after each step.
 
     Raises:
-        AllocatorError: the budget can't be met, the table contains other images, or see
+        AllocatorError: ``folder`` is also the folder of the images, the budget can't be met, the table
+            contains other images, or see
             :func:`allocator.measure.build.build` and :func:`allocator.export.export`.
     """
+    if any(not is_address(path) and os.path.realpath(path) == os.path.realpath(folder) for path in images):
+        raise AllocatorError(f"{folder}: is the folder of the images; choose another folder for the new files.")
     place = table or default_table(folder)
     needed = Needed(
         codecs,
@@ -113,7 +118,16 @@ def optimize(
     )
     place.parent.mkdir(parents=True, exist_ok=True)
     built = build(
-        place, images, codecs, metrics, engine=engine, keep_going=True, colour=colour, needed=needed, report=report
+        place,
+        images,
+        codecs,
+        metrics,
+        engine=engine,
+        keep_going=True,
+        colour=colour,
+        needed=needed,
+        without=folder,
+        report=report,
     )
     with Table(place) as opened:
         if built.others:

@@ -3,8 +3,9 @@
 import csv
 import hashlib
 import io
+import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -49,9 +50,8 @@ def export(
     """Write each image's chosen bitstream to ``folder``, and ``manifest.csv``, which lists the files.
 
     A file has the folders and name of its source, and the suffix of its format; an original keeps its suffix. The
-    same allocation gives the same bytes. A file is never written in part, and existing files with the same content
-    are kept, so the same call resumes an interrupted export. Files of an earlier export to the same folder are
-    replaced or removed; other files are not changed.
+    same allocation gives the same bytes. A file is never written in part, and the same call resumes an interrupted
+    export. Files of an earlier export to the same folder are kept, replaced or removed; other files are not changed.
 
     Args:
         table: the table that the allocation was made from.
@@ -60,8 +60,9 @@ def export(
         report: called with the number of finished images and of all images.
 
     Raises:
-        AllocatorError: a file exists that no export wrote, a colour profile was ignored when images were
-            measured, two file names differ only in case, or a bitstream can't be reproduced.
+        AllocatorError: the folder is a file, a new file's place is taken by an original image or by a file that no
+            export wrote, a colour profile was ignored when images were measured, two file names differ only in case,
+            or a bitstream can't be reproduced.
         CodecError: an image can't be read or encoded again, or a file can't be written.
     """
     members = {member.name: member for member in table.members()}
@@ -70,7 +71,13 @@ def export(
     _refuse_ignored_profiles(table, [members[row["image"]] for row in rows])
     files = {row["image"]: _file_name(members[row["image"]], codecs[row["codec"]]) for row in rows}
     _refuse_same_names(files.values())
-    earlier = _read_list(folder / MANIFEST) | _read_list(folder / _JOURNAL)
+    _refuse_file(folder)
+    originals = {os.path.realpath(member.path) for member in members.values()}
+    _refuse_originals(folder, files.values(), originals)
+    earlier: dict[str, set[str]] = {}
+    for file, digest in [*_read_list(folder / MANIFEST), *_read_list(folder / _JOURNAL)]:
+        if os.path.realpath(folder / file) not in originals:
+            earlier.setdefault(file, set()).add(digest)
     metrics = [name for name in table.metrics() if name in allocation.chosen]
     done = Exported()
     lines: list[list[Any]] = []
@@ -84,8 +91,8 @@ def export(
         fields = [source, file, row["codec"], row["setting"], len(data), member.file_bytes, digest]
         lines.append([*fields, *("" if value != value else value for value in values)])
         planned[file] = bytes.fromhex(digest)
-        _refuse_in_the_way(folder / file, data, earlier.get(file))
-        report(number, 2 * len(rows))
+        _refuse_in_the_way(folder / file, earlier.get(file, ()))
+        report(number // 2, len(rows))
     manifest = _csv([*_COLUMNS, *metrics], lines)
     # list the files before writing them, so that an interrupted export recognises its own files
     both = [["", file, "", "", 0, 0, digest] for file, digests in earlier.items() for digest in digests]
@@ -95,7 +102,7 @@ def export(
         if not _is(path, planned[files[row["image"]]].hex()):
             write_file(path, _bitstream(table, codecs[row["codec"]], row))
             done.written += 1
-        report(len(rows) + number, 2 * len(rows))
+        report((len(rows) + number) // 2, len(rows))
     done.files, done.bytes = len(lines), sum(line[4] for line in lines)
     for file in sorted(earlier.keys() - planned.keys()):
         path = folder / file
@@ -139,14 +146,24 @@ def _refuse_same_names(files: Iterable[str]) -> None:
         raise AllocatorError(f"{twice[0]}: two files would have this name on macOS and Windows, which ignore case.")
 
 
-def _refuse_in_the_way(path: Path, data: bytes, earlier: set[str] | None) -> None:
-    """Refuse to replace an existing file unless it is equal, or an earlier export wrote it."""
-    if not path.exists():
+def _refuse_file(folder: Path) -> None:
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise AllocatorError(f"{folder}: exists, and is not a folder; choose another name.")
+
+
+def _refuse_originals(folder: Path, files: Iterable[str], originals: Collection[str]) -> None:
+    """Refuse to replace the images themselves."""
+    for file in files:
+        if os.path.realpath(folder / file) in originals:
+            raise AllocatorError(
+                f"{folder / file}: is one of the original images; choose another folder. Nothing was written."
+            )
+
+
+def _refuse_in_the_way(path: Path, earlier: Collection[str]) -> None:
+    """Refuse to replace a file that no export wrote, and to list an equal one: the next export would remove it."""
+    if not os.path.lexists(path) or any(_is(path, digest) for digest in earlier):
         return
-    if path.is_file():
-        there = hashlib.sha256(path.read_bytes()).hexdigest()
-        if there == hashlib.sha256(data).hexdigest() or there in (earlier or ()):
-            return
     raise AllocatorError(
         f"{path}: exists, and is not an unchanged file of an earlier export; move it, or choose another folder. "
         "Nothing was written."
@@ -190,7 +207,7 @@ def encode_again(colour: Colour, codec: Codec, row: Mapping[str, Any], stored: b
     return data
 
 
-def _read_list(manifest: Path) -> dict[str, set[str]]:
+def _read_list(manifest: Path) -> list[tuple[str, str]]:
     """The files of an earlier export, or the ones it was about to write, with their SHA-256.
 
     Raises:
@@ -199,17 +216,13 @@ def _read_list(manifest: Path) -> dict[str, set[str]]:
     try:
         text = manifest.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return {}
+        return []
     except (OSError, UnicodeDecodeError) as error:
         raise AllocatorError(f"{manifest}: can't be read ({error}).") from error
     reader = csv.DictReader(io.StringIO(text))
     if not {*_COLUMNS} <= {*(reader.fieldnames or ())}:
         raise AllocatorError(f"{manifest}: is not the list of an export; choose another folder.")
-    found: dict[str, set[str]] = {}
-    for row in reader:
-        if row["file"] and is_safe_name(row["file"]):
-            found.setdefault(row["file"], set()).add(row["sha256"])
-    return found
+    return [(row["file"], row["sha256"]) for row in reader if row["file"] and is_safe_name(row["file"])]
 
 
 def _is(path: Path, digest: str) -> bool:

@@ -16,6 +16,10 @@ SHIPPED_PHOTOS = Path(__file__).parent / "photos"
 """Photos under CC0 to experiment with; ``SOURCES.csv`` in their folder lists their sources."""
 
 
+_SHOWN = 20
+"""The most clashes of names that a message lists."""
+
+
 class ImageFile(NamedTuple):
     """One image of a set."""
 
@@ -25,7 +29,12 @@ class ImageFile(NamedTuple):
     """A path in this machine's file system, or an address."""
 
 
-def find_images(paths: Iterable[str | os.PathLike[str]], unreadable: list[str] | None = None) -> list[ImageFile]:
+def find_images(
+    paths: Iterable[str | os.PathLike[str]],
+    unreadable: list[str] | None = None,
+    *,
+    without: str | os.PathLike[str] | None = None,
+) -> list[ImageFile]:
     """Find the images in files, folders and addresses, sorted by name.
 
     Folders are searched recursively for files with the suffix of an image; hidden files and folders are left out.
@@ -35,6 +44,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]], unreadable: list[str] |
     Args:
         paths: files, folders and addresses.
         unreadable: receives a sentence for each folder that can't be listed; by default that is an error.
+        without: a folder that is not searched.
 
     Raises:
         AllocatorError: a path does not exist, a folder can't be listed or contains no image, an address can't be
@@ -44,12 +54,13 @@ def find_images(paths: Iterable[str | os.PathLike[str]], unreadable: list[str] |
     found: dict[str, ImageFile] = {}
     failures: list[str] = []
     for path in paths:
-        for real, image in _list(str(path)) if is_address(path) else _in_files(Path(path), failures):
+        for real, image in _list(str(path)) if is_address(path) else _in_files(Path(path), failures, without):
             found.setdefault(real, image)
     if failures and unreadable is None:
         raise AllocatorError("\n".join([*failures, "Nothing was started."]), hint={"keep_going": True})
     (unreadable if unreadable is not None else []).extend(failures)
     by_name: dict[str, ImageFile] = {}
+    clashes: list[str] = []
     for image in found.values():
         try:
             (image.name + os.path.realpath(image.path)).encode()
@@ -58,11 +69,14 @@ def find_images(paths: Iterable[str | os.PathLike[str]], unreadable: list[str] |
         if not is_safe_name(image.name):
             raise AllocatorError(f"{image.path}: {image.name!r} is not a valid file name on every system; rename it.")
         if other := by_name.get(image.name):
-            raise AllocatorError(
-                f"{other.path} and {image.path} would both get the name {image.name!r}; rename one, "
-                "or, if they are in different folders, give the folder that contains both."
-            )
-        by_name[image.name] = image
+            clashes.append(f"{other.path} and {image.path} would both get the name {image.name!r}")
+        by_name.setdefault(image.name, image)
+    if clashes:
+        more = [f"... and {len(clashes) - _SHOWN:,} more"] if len(clashes) > _SHOWN else []
+        raise AllocatorError(
+            "\n".join([*clashes[:_SHOWN], *more])
+            + "; rename one, or, if they are in different folders, give the folder that contains both."
+        )
     for image in found.values():
         for folder in PurePosixPath(image.name).parents:
             if folder.suffix.lower() in SUFFIXES and (other := by_name.get(str(folder.with_suffix("")))):
@@ -72,32 +86,47 @@ def find_images(paths: Iterable[str | os.PathLike[str]], unreadable: list[str] |
     return sorted(found.values())
 
 
-def _in_files(path: Path, failures: list[str]) -> Iterable[tuple[str, ImageFile]]:
-    """Images with their real paths."""
+def _in_files(
+    path: Path, failures: list[str], without: str | os.PathLike[str] | None
+) -> Iterable[tuple[str, ImageFile]]:
+    """Images with their real paths; a link to an image is another image."""
     if path.is_dir():
         before = len(failures)
         files = [
-            file for file in sorted(_below(path, failures)) if _is_shown(file.relative_to(path)) and file.is_file()
+            file
+            for file in sorted(_below(path, failures, without))
+            if _is_shown(file.relative_to(path)) and file.is_file()
         ]
         if not files and len(failures) == before:
             raise AllocatorError(f"{path}: this folder contains no images.")
         for file in files:
             name = file.relative_to(path).with_suffix("").as_posix()
-            yield str(file.resolve()), ImageFile(name, str(file))
+            yield place(file), ImageFile(name, str(file))
     elif path.exists():
-        yield str(path.resolve()), ImageFile(path.stem, str(path))
+        yield place(path), ImageFile(path.stem, str(path))
     else:
         raise AllocatorError(f"{path}: there is no such file or folder.")
 
 
-def _below(path: Path, failures: list[str]) -> Iterable[Path]:
+def place(path: str | os.PathLike[str]) -> str:
+    """A file's absolute path, in which only its folder's links are resolved: a link keeps its own name."""
+    file = Path(path)
+    return str(Path(os.path.realpath(file.parent), file.name))
+
+
+def _below(path: Path, failures: list[str], without: str | os.PathLike[str] | None) -> Iterable[Path]:
     """The files in a folder and its subfolders that are not hidden; a folder that can't be listed is a failure."""
+    skipped = without and os.path.realpath(without)
 
     def note(error: OSError) -> None:
         failures.append(f"{error.filename}: this folder can't be read ({error.strerror}).")
 
     for folder, inner, files in os.walk(path, onerror=note):
-        inner[:] = [name for name in inner if not name.startswith(".")]
+        inner[:] = [
+            name
+            for name in inner
+            if not name.startswith(".") and not (skipped and os.path.realpath(Path(folder, name)) == skipped)
+        ]
         if not os.access(folder, os.X_OK):
             note(PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder))
             continue
@@ -107,9 +136,9 @@ def _below(path: Path, failures: list[str]) -> Iterable[Path]:
 def _list(address: str) -> Iterable[tuple[str, ImageFile]]:
     """Images with their addresses."""
     files, root = file_system(address)
-    place = PurePosixPath(urlsplit(root).path if is_address(root) else root)
-    if place.suffix.lower() in SUFFIXES:
-        yield address, ImageFile(place.stem, address)
+    inner_root = PurePosixPath(urlsplit(root).path if is_address(root) else root)
+    if inner_root.suffix.lower() in SUFFIXES:
+        yield address, ImageFile(inner_root.stem, address)
         return
     try:
         inside = retry(lambda: files.find(root))

@@ -78,9 +78,9 @@ def format_size(count: int, unit: str = "") -> str:
 
     Args:
         count: the number of bytes.
-        unit: the unit to use; by default the largest decimal one that gives at least 1.
+        unit: the unit to use if it gives at least 1; by default the largest decimal one that does.
     """
-    if unit not in _UNITS:
+    if unit not in _UNITS or count < _UNITS[unit]:
         unit = next(unit for unit in ("GB", "MB", "kB", "B") if count >= _UNITS[unit] or unit == "B")
     if unit == "B":
         return f"{count:,} bytes"

@@ -39,6 +39,9 @@ _WIDE = {9, 11, 12}
 """Code points of BT.2020's and P3's primaries."""
 _HIGH_RANGE = {8, 16, 18}
 """Code points of the linear, PQ and HLG transfer characteristics."""
+_SRGB_GAMMA, _SAME_GAMMA = 0.45455, 0.01
+_SRGB_PRIMARIES, _SAME_PRIMARIES = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06), 0.01
+"""White, red, green and blue in a PNG: x and y of each (CIE 1931)."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Picture:
     format: str = ""
     """Pillow's name of that file's format."""
     found: str = ""
-    """The name of the file's profile, if colours would be wrong without it."""
+    """The name or description of the file's colours, if they would be wrong without it."""
     file_bytes: int = 0
     """Bytes of that file."""
 
@@ -101,7 +104,7 @@ def read_picture(path: str | os.PathLike[str], colour: Colour, data: bytes | Non
 
     Raises:
         ImageError: see :func:`codec.read_image`; also, under rules other than ``raw``, colours that are described
-            without a profile (by CICP) and are not those of sRGB.
+            without a profile (by CICP, or a PNG's gamma and primaries) and are not those of sRGB.
     """
     with reading(path, data) as file:
         image = open_image(file, FORMATS)
@@ -109,14 +112,16 @@ def read_picture(path: str | os.PathLike[str], colour: Colour, data: bytes | Non
         profile = _fitting(image)
         file.seek(0)
         source = file.read()
-        found = profiles.profile_name(profile) if profile else ""
+        found = profiles.profile_name(profile) if profile else _other_colours(image, source)
         if colour == "raw":
             if pixels.shape[2] > 3:
                 raise ImageError(f"{path}: has transparent pixels, which only other colour rules keep.")
             return Picture(pixels, format=image.format or "", found=found, file_bytes=len(source))
-        if not profile:
-            _refuse_other_colours(source, path)
-        elif colour == "srgb" or profiles.mode_of(profile) != "RGB":
+        if found and not profile:
+            raise ImageError(
+                f"{path}: its colours ({found}) differ from sRGB and come without a profile; convert it first."
+            )
+        if profile and (colour == "srgb" or profiles.mode_of(profile) != "RGB"):
             pixels[..., :3] = _convert(image, pixels, profile)
             profile = None
         return Picture(pixels, profile, source, image.format or "", found, len(source))
@@ -206,18 +211,24 @@ def _convert(image: Image.Image, pixels: NDArray[np.uint8], profile: bytes) -> N
     return np.asarray(profiles.to_srgb(stored, profile))
 
 
-def _refuse_other_colours(source: bytes, path: str | os.PathLike[str]) -> None:
-    """Refuse wide or high-range colours that a file describes only by code points (ITU-T H.273)."""
+def _other_colours(image: Image.Image, source: bytes) -> str:
+    """The colours of a file without a profile, if it describes others than those of sRGB; empty otherwise.
+
+    These are wide or high-range colours by code points (ITU-T H.273), and a PNG's gamma and primaries.
+    """
     head = source[:_HEAD]
     if source.startswith(b"\x89PNG"):
         size, place = 1, head.find(b"cICP") + 4
     else:
         size, place = 2, head.find(b"colrnclx") + 8
-    if place < 8:
-        return
-    primaries, transfer = (int.from_bytes(head[place + size * i : place + size * (i + 1)], "big") for i in (0, 1))
-    if primaries in _WIDE or transfer in _HIGH_RANGE:
-        raise ImageError(
-            f"{path}: its colours (CICP {primaries}/{transfer}) are wider than sRGB and come without a profile; "
-            "convert it first."
-        )
+    if place >= 8:
+        primaries, transfer = (int.from_bytes(head[place + size * i : place + size * (i + 1)], "big") for i in (0, 1))
+        return f"CICP {primaries}/{transfer}" if primaries in _WIDE or transfer in _HIGH_RANGE else ""
+    gamma = image.info.get("gamma")
+    if image.format != "PNG" or not gamma or {"srgb", "icc_profile"} & image.info.keys():
+        return ""
+    if abs(gamma - _SRGB_GAMMA) > _SAME_GAMMA:
+        return f"gamma {gamma:g}"
+    primaries = image.info.get("chromaticity", _SRGB_PRIMARIES)
+    far = any(abs(a - b) > _SAME_PRIMARIES for a, b in zip(primaries, _SRGB_PRIMARIES, strict=True))
+    return "other primaries" if far else ""

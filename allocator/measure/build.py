@@ -75,6 +75,7 @@ def build(
     keep_bitstreams: bool = True,
     colour: Colour = "raw",
     needed: Callable[[Table], Wanted] | None = None,
+    without: str | os.PathLike[str] | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> BuildReport:
     """Measure images at every level of the codecs, and store the results in a table.
@@ -99,6 +100,7 @@ def build(
         needed: requests the points to measure next, given the measured ones; it is first called for an empty table,
             and last when it requests nothing (see :class:`allocator.measure.adaptive.Needed`). By default every level
             is measured.
+        without: a folder that is not searched for images.
         report: called after each step of the build.
 
     Raises:
@@ -108,7 +110,7 @@ def build(
         CodecError: no installed package supports an address's protocol.
     """
     unreadable: list[str] | None = [] if keep_going else None
-    files = find_images(images, unreadable)
+    files = find_images(images, unreadable, without=without)
     engine = engine or Local()
     if colour == "raw" and any(codec.name == ORIGINAL for codec in codecs):
         raise AllocatorError("The codec `original` needs the colour rule srgb or profile, not raw.")

@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from allocator.images import ImageFile
+from allocator.images import ImageFile, place
 from allocator.metrics import Metric
 from allocator.points import LevelKey, Point
 from allocator.tables import Member
@@ -114,7 +113,7 @@ def identify(colour: Colour, file: ImageFile) -> Member:
 
 def absolute(path: str) -> str:
     """A path as tables store it."""
-    return path if is_address(path) else str(Path(path).resolve())
+    return path if is_address(path) else place(path)
 
 
 def measure(task: Task) -> list[Point]:

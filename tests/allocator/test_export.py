@@ -105,6 +105,50 @@ def test_files_of_others_are_not_replaced(deploying: Path, tmp_path: Path) -> No
     assert "manifest.csv: is not the list of an export" in ran.err
 
 
+def test_a_folder_in_the_place_of_the_new_ones_is_a_file(deploying: Path, tmp_path: Path) -> None:
+    (tmp_path / "web").write_text("mine")
+    ran = run("export", deploying / "run.db", "--budget", "12kB", "-o", tmp_path / "web")
+    assert (ran.code, ran.out) == (2, "")
+    assert "web: exists, and is not a folder" in ran.err
+    assert (tmp_path / "web").read_text() == "mine"
+
+
+def test_originals_are_never_replaced_or_removed(photos: Path, tmp_path: Path) -> None:
+    source = tmp_path / "photos"
+    source.mkdir()
+    Image.open(photos / "coffee.png").resize((96, 64)).save(source / "coffee.jpg")
+    before = files(source)
+    optimizing = ("optimize", source, "-c", "jpeg", "-m", "psnr", "-j", 1, "--table", tmp_path / "run.db")
+    ran = run(*optimizing, "--budget", "100%", "-o", source)
+    assert (ran.code, ran.out) == (2, "")
+    assert "is the folder of the images; choose another folder" in ran.err
+    assert run(*optimizing, "--budget", "100%", "-o", tmp_path / "web").code == 0
+    # a list of an earlier version, which included originals
+    shutil.copy(tmp_path / "web" / "manifest.csv", source)
+    ran = run("export", tmp_path / "run.db", "--budget", "2kB", "-o", source)
+    assert (ran.code, ran.out) == (2, "")
+    assert "coffee.jpg: is one of the original images" in ran.err
+    assert {name: data for name, data in files(source).items() if name != "manifest.csv"} == before
+
+
+def test_an_equal_file_of_others_is_not_claimed(deploying: Path, tmp_path: Path) -> None:
+    command = ("export", deploying / "run.db", "--budget", "12kB", "-c", "webp", "-o", tmp_path / "web")
+    assert run(*command).code == 0
+    (tmp_path / "web" / "manifest.csv").unlink()
+    ran = run(*command)
+    assert ran.code == 2
+    assert "exists, and is not an unchanged file of an earlier export" in ran.err
+
+
+def test_a_folder_for_files_inside_the_images_is_no_source(photos: Path, tmp_path: Path) -> None:
+    Image.open(photos / "coffee.png").resize((96, 64)).save(tmp_path / "coffee.png")
+    command = ("optimize", tmp_path, "-c", "webp", "-m", "psnr", "-j", 1, "-o", tmp_path / "web")
+    for budget in ("2kB", "1kB"):
+        ran = run(*command, "--budget", budget)
+        assert ran.code == 0, ran.err
+        assert [row["source"] for row in listed(tmp_path / "web")] == ["coffee.png"]
+
+
 def test_an_interrupted_export_resumes_also_with_another_budget(
     deploying: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from allocator.errors import AllocatorError
-from allocator.images import find_images
+from allocator.images import find_images, place
 
 
 def put(source: Path, *targets: Path) -> None:
@@ -33,6 +33,24 @@ def test_one_name_for_two_files_is_refused_and_their_folder_helps(photos: Path, 
     with pytest.raises(AllocatorError, match=r"a/same\.png and .*b/same\.png would both get the name 'same'"):
         find_images([tmp_path / "a", tmp_path / "b"])
     assert [image.name for image in find_images([tmp_path])] == ["a/same", "b/same"]
+
+
+def test_all_names_for_two_files_are_listed_at_once(photos: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        put(photos / "rocket.png", tmp_path / f"{name}.png", tmp_path / f"{name}.webp")
+    with pytest.raises(AllocatorError, match=r"a\.webp would both get the name 'a'\n.*the name 'b'; rename one"):
+        find_images([tmp_path])
+
+
+def test_a_link_to_an_image_is_an_image_with_its_own_name(photos: Path, tmp_path: Path) -> None:
+    put(photos / "rocket.png", tmp_path / "set" / "b.png", tmp_path / "store" / "1234")
+    (tmp_path / "set" / "a.png").symlink_to("b.png")
+    (tmp_path / "set" / "c.png").symlink_to(tmp_path / "store" / "1234")
+    (tmp_path / "link").symlink_to("set")
+    found = find_images([tmp_path / "set", tmp_path / "link"])
+    assert [(image.name, place(image.path)) for image in found] == [
+        (name, str(tmp_path / "set" / f"{name}.png")) for name in "abc"
+    ]
 
 
 def test_an_empty_result_is_reported(tmp_path: Path) -> None:

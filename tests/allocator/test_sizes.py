@@ -40,4 +40,5 @@ def test_bytes_have_few_digits_in_the_unit_that_people_think_in() -> None:
     assert format_size(1_943_210, "MiB") == "1.85 MiB"
     assert format_size(19_432_100, "MB") == "19.4 MB"
     assert format_size(512) == "512 bytes"
+    assert format_size(512, "MB") == "512 bytes"
     assert format_size(1_943_210, "B") == "1,943,210 bytes"

@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,8 +93,37 @@ def test_wide_colours_without_a_profile_are_refused_but_for_raw(photo: Image.Ima
     (tmp_path / "hdr.avif").write_bytes(data[:place] + b"\0\x09\0\x10" + data[place + 4 :])
     read_picture(tmp_path / "sdr.avif", "srgb")
     read_image(tmp_path / "hdr.avif")
-    with pytest.raises(ImageError, match=r"hdr\.avif: its colours \(CICP 9/16\) are wider than sRGB"):
+    with pytest.raises(ImageError, match=r"hdr\.avif: its colours \(CICP 9/16\) differ from sRGB"):
         read_picture(tmp_path / "hdr.avif", "srgb")
+
+
+@pytest.mark.parametrize(
+    ("chunks", "described"),
+    [
+        ({b"gAMA": (45455,)}, ""),
+        ({b"gAMA": (55556,)}, "gamma 0.55556"),
+        ({b"gAMA": (45455,), b"cHRM": (31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)}, "other primaries"),
+        ({b"gAMA": (45455,), b"cHRM": (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)}, ""),
+        ({b"cHRM": (31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)}, ""),  # browsers need the gamma, too
+        ({b"gAMA": (55556,), b"sRGB": ()}, ""),
+    ],
+)
+def test_colours_that_a_png_describes_by_numbers_are_not_lost(
+    chunks: dict[bytes, tuple[int, ...]], described: str, photo: Image.Image, tmp_path: Path
+) -> None:
+    photo.save(tmp_path / "old.png")
+    data = (tmp_path / "old.png").read_bytes()
+    for kind, numbers in chunks.items():
+        body = kind + (struct.pack(f">{len(numbers)}I", *numbers) or b"\0")
+        chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+        data = data[:33] + chunk + data[33:]  # after the header
+    (tmp_path / "old.png").write_bytes(data)
+    assert read_picture(tmp_path / "old.png", "raw").found == described
+    if not described:
+        assert (read_picture(tmp_path / "old.png", "srgb").pixels == np.asarray(photo)).all()
+        return
+    with pytest.raises(ImageError, match=rf"old\.png: its colours \({described}\) differ from sRGB"):
+        read_picture(tmp_path / "old.png", "srgb")
 
 
 def test_every_orientation_is_set_upright(photo: Image.Image, tmp_path: Path) -> None:
