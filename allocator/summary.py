@@ -10,6 +10,7 @@ from allocator.allocation import Allocation, Baseline
 from allocator.curve import Curve, Near
 from allocator.points import RESERVED
 from allocator.sizes import format_size
+from codec.base import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,7 +126,7 @@ class Summary:
         lines.append(f"  images      {len(one.chosen)}: {self.codecs}")
         if self.gain_per_byte is not None:
             lines.append(f"  price       1,000 more bytes would gain about {1000 * self.gain_per_byte:.2g}")
-        return "\n".join(lines)
+        return "\n".join(shown(line, line_breaks=False) for line in lines)
 
     def sentences(self) -> str:
         """A paragraph: the choice, its distance from the optimum, and the gain of one more byte."""
@@ -224,7 +225,7 @@ class CurveSummary:
                 gain = f"{1000 * near.price:.2g}"
                 lines.append(f"  1,000 more bytes would gain about {gain}; with more budget change first")
             lines += [f"    {one.image}: {one.before} -> {one.after}, {one.bytes:+,} bytes" for one in near.changes]
-        return "\n".join(lines)
+        return "\n".join(shown(line, line_breaks=False) for line in lines)
 
 
 def _baseline(baseline: Baseline | None) -> dict[str, Any] | None:

@@ -78,7 +78,7 @@ class TableFile:
         if self._size() <= _CHECKED_BYTES:
             for [problem] in self._connection.execute("PRAGMA quick_check(1)"):
                 if problem != "ok":
-                    raise TableError(f"{self.path}: is damaged ({problem}).")
+                    raise TableError(f"{self.path}: is damaged ({problem.splitlines()[-1]}).")
         try:
             self._migrate()
         except sqlite3.OperationalError as error:

@@ -244,7 +244,7 @@ def marked(word: str, text: str, style: str) -> "Text":
 
     from codec.base import shown
 
-    return Text.assemble((word, style), shown(text))
+    return Text.assemble((word, style), shown(text, line_breaks=False))
 
 
 def grid(heads: Sequence[str], rows: Iterable[Sequence[str]], title: str = "", keys: int = 1) -> "RenderableType":

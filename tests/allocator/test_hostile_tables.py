@@ -85,6 +85,10 @@ def with_loose_types(table: Path, folder: Path, name: str, *statements: str) -> 
         (["UPDATE measurement SET value = -9e999"], "is damaged"),
         (["UPDATE metric SET name = 'bytes' WHERE name = 'psnr'"], "metric with the name 'bytes'"),
         (["UPDATE point SET codec = CAST(x'ff00fe' AS TEXT) WHERE codec = 'jpeg'"], "is damaged"),
+        (
+            ["PRAGMA writable_schema = ON", "UPDATE sqlite_master SET rootpage = 3 WHERE name = 'metric'"],
+            "is damaged",
+        ),
     ],
 )
 def test_content_that_no_build_writes_is_refused(
@@ -99,6 +103,15 @@ def test_content_that_no_build_writes_is_refused(
         ran = run(*command)
         assert (ran.code, ran.out) == (2, "")
         assert ran.err.count("\n") == 1
+
+
+def test_names_add_no_lines_to_a_result(table: Path, tmp_path: Path) -> None:
+    """A line break could forge any line of the result."""
+    path = hostile(table, tmp_path, "UPDATE point SET codec = codec || char(10) || '  allocated 99'")
+    ran = run("solve", path, "-t", "1")
+    assert ran.code == 0, ran.err
+    assert "\\u000a  allocated 99" in ran.out
+    assert [line for line in ran.out.splitlines() if "allocated" in line[:13]] == ran.out.splitlines()[3:4]
 
 
 @pytest.mark.parametrize(

@@ -260,6 +260,12 @@ def test_names_contain_no_data(own: Path) -> None:
     assert "several suffixes for jpeg: .jpg, .payload.jpg" in failures(verify(own))
 
 
+def test_a_manifest_adds_no_lines_to_the_verdict(own: Path) -> None:
+    change(own, edition="none\nPASS: as measured")
+    lines = run("verify", own).out.splitlines()
+    assert [line for line in lines if line.startswith("PASS")] == lines[-1:]
+
+
 def test_an_index_that_does_not_count_is_refused(own: Path) -> None:
     streams = {name.removesuffix(".jpg"): (".jpg", data) for name, data in members(own).items()}
     pin(own, pack_streams(streams, "joined", [".jpg", ".payload"]))
