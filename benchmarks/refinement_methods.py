@@ -6,8 +6,8 @@
 Searches centre crops of images evenly from the folder, for MSE and bytes at the price of a byte between the level's
 neighbours, in four ways:
 
-- kept if better: this project's (:mod:`codec.refinement`): random tenths of the latents, taken back unless the loss
-  after rounding falls
+- block by block: this project's (:mod:`codec.refinement`): descent and changes of symbols, kept in the blocks whose
+  loss falls after rounding
 - straight-through: Adam, gradients passed straight through rounding
 - annealing: stochastic Gumbel annealing (Yang, Bamler and Mandt 2020, "Improving Inference for Neural Image
   Compression"), section 3.2: each value is rounded down or up at random, by a softmax whose temperature falls
@@ -65,11 +65,6 @@ class Crop:
     def network(self) -> CompressionNetwork:
         return self.search.network
 
-    def loss(self, latents: Tensor, hyper_latents: Tensor, relaxed: bool) -> Tensor:
-        output = self.network.code(latents, hyper_latents, self.search.gain, self.height, self.width, relaxed=relaxed)
-        error = mse(output.x_hat.clamp(0, 1), self.search.image)
-        return bits(output.likelihoods) + 8 / self.search.price * error
-
     def cost(self, latents: Tensor, hyper_latents: Tensor) -> tuple[float, float]:
         """After rounding: the loss, and the bits alone."""
         with torch.no_grad():
@@ -78,7 +73,7 @@ class Crop:
             return spent + 8 / self.search.price * float(mse(output.x_hat.clamp(0, 1), self.search.image)), spent
 
 
-def kept_if_better(crop: Crop, spent: Callable[[], float]) -> Iterator[tuple[Tensor, Tensor]]:
+def block_by_block(crop: Crop, spent: Callable[[], float]) -> Iterator[tuple[Tensor, Tensor]]:
     whole = _Region(0, 0, crop.height, crop.width)
     for _ in crop.search.improve(whole, 10**6):
         yield crop.search.latents, crop.search.hyper_latents
@@ -110,20 +105,26 @@ def by_adam(
     crop: Crop, rate: float, epsilon: float, rounded: Callable[[Tensor], Tensor] | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     network, gain = crop.network, crop.search.gain
+    whole = _Region(0, 0, crop.height, crop.width)
     units = [gains(gain) for gains in (network.priors.gains, network.priors.hyper_gains)]
     starts = (crop.search.latents, crop.search.hyper_latents)
     values = [(start * unit).clone().requires_grad_() for start, unit in zip(starts, units, strict=True)]
     adam = torch.optim.Adam(values, rate, eps=epsilon)
     torch.manual_seed(0)
     while True:
-        if rounded:
-            network.__dict__["_rounded"] = rounded
         latents = [value / unit for value, unit in zip(values, units, strict=True)]
         adam.zero_grad()
-        crop.loss(latents[0], latents[1], relaxed=not rounded).backward()  # type: ignore[no-untyped-call]
-        adam.step()
         if rounded:
-            del network.__dict__["_rounded"]
+            network.__dict__["_round"] = rounded
+            output = network.code(latents[0], latents[1], gain, crop.height, crop.width)
+            error = mse(output.x_hat.clamp(0, 1), crop.search.image)
+            (bits(output.likelihoods) + 8 / crop.search.price * error).backward()  # type: ignore[no-untyped-call]
+            del network.__dict__["_round"]
+        else:
+            slopes = crop.search.code(latents, whole, relaxed=True).gradients()
+            for value, slope, unit in zip(values, slopes, units, strict=True):
+                value.grad = slope / unit
+        adam.step()
         y, z = (value.detach() / unit for value, unit in zip(values, units, strict=True))
         yield y, z
 
@@ -164,7 +165,7 @@ def main() -> None:
     assert isinstance(codec, LearnedCodec)
     paths = [Path(image.path) for image in find_images([arguments.folder])]
     paths = paths[:: max(1, len(paths) // arguments.images)][: arguments.images]
-    methods: dict[str, object] = {"kept if better": kept_if_better}
+    methods: dict[str, object] = {"block by block": block_by_block}
     for name, make in (("straight-through", straight_through), ("annealing", annealing)):
         methods |= {f"{name}, rate {rate:g}": make(rate) for rate in RATES[name]}
     moments = [arguments.seconds * share for share in MOMENTS]

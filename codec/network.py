@@ -281,7 +281,7 @@ class Output(NamedTuple):
     """(B, 3, H, W), about 0 to 1."""
     likelihoods: Likelihoods
     """In training, likelihoods of noisy latents: a differentiable approximation, which counts about 0.1 bits too many
-    per latent. In relaxed coding, likelihoods of latents that are not rounded."""
+    per latent."""
     y_hat: Tensor
     """The decoded latents, (B, M, h, w)."""
     rounded: Likelihoods
@@ -323,22 +323,19 @@ class CompressionNetwork(nn.Module):
         level = level if level is not None else torch.zeros(len(image), dtype=torch.int64, device=image.device)
         return self.code(*self.latents(image), level, *image.shape[2:])
 
-    def code(self, y: Tensor, z: Tensor, level: Tensor, height: int, width: int, *, relaxed: bool = False) -> Output:
+    def code(self, y: Tensor, z: Tensor, level: Tensor, height: int, width: int) -> Output:
         """The second half of :meth:`forward`: from the latents and hyper-latents of :meth:`latents`.
 
-        Gradients also pass straight through rounding in evaluation, so that encoders can search for better latents.
-        With ``relaxed``, the rate is that of unrounded values, so its gradient also affects values near zero.
+        Gradients also pass straight through rounding in evaluation.
         """
         y, z = y.float(), z.float()
         hyper_gain = self.priors.hyper_gains(level)
         z_hat = self._round(z * hyper_gain) / hyper_gain
-        relaxed |= self.training
-        noise = self._noise if self.training else torch.zeros_like
-        z_seen = z + noise(z) / hyper_gain if relaxed else z_hat
+        z_seen = z + self._noise(z) / hyper_gain if self.training else z_hat
         with torch.autocast(y.device.type, enabled=False):  # differences of probabilities
             z_likelihood = self.hyper_prior.likelihood(z_seen, 1 / hyper_gain)
             with torch.no_grad():
-                z_rounded = self.hyper_prior.likelihood(z_hat, 1 / hyper_gain) if relaxed else z_likelihood
+                z_rounded = self.hyper_prior.likelihood(z_hat, 1 / hyper_gain) if self.training else z_likelihood
 
         wanted = y.flatten(2) * self.priors.gains(level).flatten(2)
         likelihoods: list[Tensor] = []
@@ -347,9 +344,9 @@ class CompressionNetwork(nn.Module):
         def visit(channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
             residual = wanted[:, channels].index_select(2, positions) - means
             rounded = self._round(residual)
-            seen = residual + noise(residual) if relaxed else rounded
+            seen = residual + self._noise(residual) if self.training else rounded
             likelihoods.append(_gaussian_likelihood(seen, scales).flatten(1))
-            if relaxed:
+            if self.training:
                 with torch.no_grad():
                     of_rounded.append(_gaussian_likelihood(rounded, scales).flatten(1))
             return rounded + means
@@ -370,6 +367,11 @@ class CompressionNetwork(nn.Module):
     @staticmethod
     def _noise(values: Tensor) -> Tensor:
         return torch.rand_like(values) - 0.5
+
+
+def bits_of(residual: Tensor, scale_index: Tensor) -> Tensor:
+    """The bits of residuals, whole numbers if they are coded, at fractional scale indices."""
+    return -_gaussian_likelihood(residual, scale_index).log2()
 
 
 def _gaussian_likelihood(residual: Tensor, scale_index: Tensor) -> Tensor:

@@ -1,37 +1,52 @@
 """Encoding by search: descent on one image's latents, for an unchanged decoder.
 
-The analysis network computes latents in one pass. Descent on the latents and hyper-latents themselves, for the actual
-loss of the encoder (this image's distortion and the price of its bytes), finds better ones ("Content Adaptive
-Optimization for Neural Image Compression", Campos et al. 2019). Synthesis and contexts use rounded latents, with
-straight-through gradients; the rate uses latents that are not rounded.
+The analysis network computes latents in one pass. A search on the latents and hyper-latents themselves, for the
+actual loss of the encoder (this image's distortion and the price of its bytes), finds better ones ("Content Adaptive
+Optimization for Neural Image Compression", Campos et al. 2019). It has two phases:
 
-Each step moves a random share of the latents along the gradient, and is undone unless the loss after rounding
-falls. A step changes predicted means, so latents elsewhere are rounded to other values, mostly for the worse: plain
-gradient descent and Adam gain for ten steps, and lose afterwards.
+1. Descent: a step moves a random share of the latents along the gradient. Synthesis and contexts use rounded latents,
+   with straight-through gradients; the rate uses latents that are not rounded.
+2. Symbols: a step changes the rounded residuals of some latents by one, where this is predicted to lower the loss.
+   The prediction is of second order in the distortion and in the rate of other latents, and exact in the latent's own
+   rate. A change shifts the predicted means after it, and with them the decoded latents, but no other symbol.
+
+Both decide block by block: the loss is divided among blocks of the image, and the moves of the blocks whose own loss
+falls are kept, if the total falls as well. Without this choice, descent and Adam gain for ten steps and lose
+afterwards: each move changes means, so latents elsewhere are rounded to other values, mostly for the worse.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from codec.base import CodecError, RGBImage
 from codec.bitstream import CELL
 from codec.learned import LearnedCodec, memory_named
-from codec.network import STRIDE, CompressionNetwork, Likelihoods
+from codec.network import STRIDE, CompressionNetwork, bits_of
 from codec.tensors import to_tensor
 
 Distortion = Callable[[Tensor, Tensor], Tensor]
 """Maps a decoded and an original image, (1, 3, H, W) each, 0 to 1, to one number, 0 or more, with gradients."""
 
 SHARE = 0.1
-"""The share of the latents that a step moves."""
+"""The share of the latents that a step of descent moves."""
 PACE, SLOWEST_PACE = 4e-3, 3e-4
 """The move of a latent per gradient of one bit per quantisation step, in quantisation steps: initial and minimum."""
 FASTER, SLOWER = 1.3, 0.85
-"""The factors of the step size after an accepted and after a rejected step."""
+"""The factors of a block's step size after an accepted and after a rejected step."""
+DESCENT = 15
+"""The number of steps of descent; later steps change symbols."""
+SYMBOL_SHARE, SMALLEST_SHARE = 0.25, 0.02
+"""The share that is changed of the symbols whose change is predicted to lower the loss: initial and minimum."""
+MORE, FEWER = 1.3, 0.7
+"""The factors of a block's share after an accepted and after a rejected step."""
+PROBES, SHRINKAGE, CAUTION = 16, 2, 1.5
+"""Of curvatures: the number of random probes, the number that a channel's mean counts for, and a factor, because the
+symbols with the greatest predicted gains are those whose curvature was underestimated."""
 TILE = 512
 """Side of the tiles, in pixels, in which larger images are searched one after the other, in bounded memory."""
 
@@ -145,47 +160,202 @@ class _Search:
 
         Yields the number of each finished step.
         """
-        height, width = self.image.shape[2:]
-        seen = window.grown(height, width)
-        image = self.image[(..., *seen.slices(1))]
-        share = image.numel() / self.image.numel()
-        parts = (
-            (self.latents, self.network.priors.gains, STRIDE),
-            (self.hyper_latents, self.network.priors.hyper_gains, CELL),
-        )
-        views = [part[(..., *seen.slices(stride))] for part, _, stride in parts]
-        units = []  # units of moves: a quantisation step, and 0 outside of the window
-        for view, (_, gains, stride) in zip(views, parts, strict=True):
-            inside = torch.zeros_like(view)
-            inside[(..., *window.slices(stride, seen))] = 1
-            units.append(inside / gains(self.gain))
+        seen = window.grown(*self.image.shape[2:])
+        views = [
+            part[(..., *seen.slices(stride))] for part, stride in ((self.latents, STRIDE), (self.hyper_latents, CELL))
+        ]
+        inside = [torch.zeros_like(view) for view in views]
+        for mask, stride in zip(inside, (STRIDE, CELL), strict=True):
+            mask[(..., *window.slices(stride, seen))] = 1
         generator = torch.Generator().manual_seed(0)  # encoding is repeatable
-        best, pace = math.inf, PACE
-        moved, gradients = [view.clone() for view in views], [torch.zeros_like(view) for view in views]
-        for step in range(steps + 1):
-            latents = [view.requires_grad_() for view in moved]
-            output = self.network.code(latents[0], latents[1], self.gain, *image.shape[2:], relaxed=True)
-            distortion = 8 / self.price * share * self.distortion(output.x_hat.clamp(0, 1), image)  # in bits
-            loss = float(_bits(output.rounded) + distortion.detach())
-            if not math.isfinite(loss):
-                raise CodecError("The distortion that latents are refined for isn't finite.")
-            if loss < best:
-                best, pace = loss, pace * FASTER if step else pace
-                for view, found in zip(views, latents, strict=True):
-                    view.copy_(found.detach())
-                gradients = list(torch.autograd.grad(_bits(output.likelihoods) + distortion, latents))
+
+        def chosen(share: Tensor | float, of: Tensor) -> Tensor:
+            return torch.rand(of.shape, generator=generator).to(of.device) < share
+
+        best = self.code(views, seen, relaxed=True)
+        gradients = best.gradients()
+        paces, shares = (torch.full_like(best.bits, first) for first in (PACE, SYMBOL_SHARE))
+        bent = moved = 0.0  # the distortion's second derivative along all changes of pixels, and their squared length
+        for step in range(1, steps + 1):
+            relaxed = step <= DESCENT
+            if step == DESCENT + 1:
+                best = self.code(best.latents, seen, relaxed=False)
+                curvature = best.curvature(max(bent, 0.0) / moved if moved else 0.0, generator)
+                gradients = best.gradients()
+            if relaxed:
+                tried = [
+                    values - _spread(paces, values) * chosen(SHARE, values) * mask * gradient / gain.square()
+                    for values, mask, gradient, gain in zip(best.latents, inside, gradients, best.gains, strict=True)
+                ]
             else:
-                pace = max(pace * SLOWER, SLOWEST_PACE)
-            moved = []
-            for view, unit, gradient in zip(views, units, gradients, strict=True):
-                chosen = (torch.rand(view.shape, generator=generator) < SHARE).to(view.device)
-                moved.append(view - pace * chosen * unit.square() * gradient)  # once for the unit of the gradient
-            if step:
-                yield step
+                gain, values = best.gains[0], best.latents[0]
+                moves = best.gaining(gradients[0] / gain, CAUTION * curvature)
+                moves = moves * chosen(_spread(shares, values), values) * inside[0]
+                tried = [values + moves / gain, best.latents[1]]
+            found = self.code(tried, seen, relaxed=relaxed, differentiable=False)
+            change = found.image - best.image
+            bent += float(((found.slopes - best.slopes) * change).sum())
+            moved += float(change.square().sum())
+            # the trapezoidal rule is exact for MSE
+            distortion = _by_block((found.slopes + best.slopes) / 2 * change, CELL)
+            kept = found.bits - best.bits + distortion < 0
+            if kept.any():
+                both = zip(tried, best.latents, strict=True)
+                mixed = [torch.where(_spread(kept, one), one, other) for one, other in both]
+                coded = self.code(mixed, seen, relaxed=relaxed)
+                if coded.loss < best.loss:
+                    best, gradients = coded, coded.gradients()
+                else:
+                    kept = torch.zeros_like(kept)
+            if relaxed:
+                paces = (paces * torch.where(kept, FASTER, SLOWER)).clamp_min(SLOWEST_PACE)
+            else:
+                shares = (shares * torch.where(kept, MORE, FEWER)).clamp(SMALLEST_SHARE, 1)
+            for view, values in zip(views, best.latents, strict=True):
+                view.copy_(values)
+            yield step
+
+    def code(
+        self, latents: Sequence[Tensor], seen: "_Region", *, relaxed: bool, differentiable: bool = True
+    ) -> "_Coded":
+        """Code latents and hyper-latents of a region.
+
+        Gradients are those of either phase: with ``relaxed``, straight through rounding, and of the rate of latents
+        that are not rounded; otherwise those of changes of symbols, without their own rates.
+        """
+        priors, original = self.network.priors, self.image[(..., *seen.slices(1))]
+        gain, hyper_gain = priors.gains(self.gain).flatten(2), priors.hyper_gains(self.gain)
+        places, all_symbols, all_scales = [], [], []
+        rates: list[Tensor] = []
+        coded = torch.empty_like(latents[0]).flatten(2)
+        numbers = torch.arange(coded.numel(), device=coded.device).view(coded.shape[1:])
+        with torch.set_grad_enabled(differentiable):
+            y, z = (part.detach().requires_grad_() for part in latents)
+            steps = z * hyper_gain
+            rounded = steps.round().detach()
+            prior = self.network.hyper_prior
+            if relaxed and differentiable:
+                rates.append(-prior.likelihood(z, 1 / hyper_gain).log2().flatten())
+
+            def visit(channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
+                wanted = y.flatten(2)[:, channels].index_select(2, positions) * gain[:, channels]
+                residuals = wanted - means
+                symbols = residuals.round().detach()
+                if differentiable:
+                    rates.append(bits_of(residuals if relaxed else symbols, scales).flatten())
+                places.append(numbers[channels][:, positions].flatten())
+                all_symbols.append(symbols.flatten())
+                all_scales.append(scales.detach().flatten())
+                within = (symbols + means.detach()) / gain[:, channels]
+                coded[:, channels] = coded[:, channels].index_copy(2, positions, within)
+                moving = residuals if relaxed else wanted
+                carried: Tensor = symbols + means + (moving - moving.detach())
+                return carried
+
+            context = priors.context((rounded + (steps - steps.detach())) / hyper_gain, self.gain, *y.shape[2:])
+            decoded = priors.code(context, self.gain, visit, lambda channels, values, lost: values + lost)
+            image = self.network.reconstruct(decoded, self.gain, *original.shape[2:]).clamp(0, 1)
+        pixels = image.detach().requires_grad_()
+        with torch.enable_grad():
+            share = original.numel() / self.image.numel()
+            distortion = 8 / self.price * share * self.distortion(pixels, original)
+            (slopes,) = torch.autograd.grad(distortion, pixels)
+        order = torch.cat(places)
+        symbols, scales = (torch.empty_like(coded).flatten() for _ in range(2))
+        symbols[order], scales[order] = torch.cat(all_symbols), torch.cat(all_scales)
+        symbols, scales = symbols.view_as(y), scales.view_as(y)
+        with torch.no_grad():
+            hyper_bits = -prior.likelihood(rounded / hyper_gain, 1 / hyper_gain).log2()
+            bits = _by_block(bits_of(symbols, scales), CELL // STRIDE) + hyper_bits.sum((0, 1))
+        loss = float(bits.sum() + distortion.detach())
+        if not (math.isfinite(loss) and slopes.isfinite().all()):
+            raise CodecError("The distortion that latents are refined for isn't finite.")
+        return _Coded(
+            (y.detach() if relaxed else coded.view_as(y), z.detach()),
+            pixels.detach(),
+            slopes,
+            bits,
+            loss,
+            symbols,
+            scales,
+            (gain[..., None], hyper_gain),
+            (y, z, image, torch.cat(rates)) if differentiable else None,
+        )
 
 
-def _bits(likelihoods: Likelihoods) -> Tensor:
-    return -torch.stack([part.log2().sum() for part in likelihoods]).sum()
+@dataclass(frozen=True)
+class _Coded:
+    """What a region's latents became."""
+
+    latents: tuple[Tensor, Tensor]
+    """Latents and hyper-latents, as given; in the second phase, latents as decoded, which have the same symbols."""
+    image: Tensor
+    slopes: Tensor
+    """The gradient of the distortion, in bits, by the pixels."""
+    bits: Tensor
+    """Of each block of :data:`CELL` pixels."""
+    loss: float
+    """In bits."""
+    symbols: Tensor
+    scales: Tensor
+    gains: tuple[Tensor, Tensor]
+    graph: tuple[Tensor, Tensor, Tensor, Tensor] | None
+    """Latents, hyper-latents, image and rates."""
+
+    def gradients(self) -> tuple[Tensor, ...]:
+        """The gradients of the loss by the latents and hyper-latents. They can be computed once, and last."""
+        assert self.graph
+        y, z, image, rates = self.graph
+        return torch.autograd.grad([image, rates], (y, z), [self.slopes, torch.ones_like(rates)])
+
+    def gaining(self, slope: Tensor, curvature: Tensor) -> Tensor:
+        """The changes of symbols, -1, 0 or 1, that are predicted to lower the loss.
+
+        Args:
+            slope: the gradient of the loss by the symbols, without their own rates.
+            curvature: the second derivatives.
+        """
+        less, own, more = (bits_of(self.symbols + change, self.scales) for change in (-1, 0, 1))
+        less, more = less - own - slope + curvature / 2, more - own + slope + curvature / 2
+        gaining: Tensor = torch.minimum(less, more) < 0
+        return torch.where(less < more, -1.0, 1.0) * gaining
+
+    def curvature(self, of_pixels: float, generator: torch.Generator) -> Tensor:
+        """The diagonal of the Gauss-Newton matrix of the loss by the symbols, in bits, estimated by random probes.
+
+        Args:
+            of_pixels: the mean second derivative of the distortion by a pixel.
+            generator: of the probes.
+        """
+        assert self.graph
+        y, _, image, rates = self.graph
+        # the expected second derivative of -log p is the expected square of its first
+        sizes = (of_pixels**0.5, math.log(2) ** 0.5)
+        total = torch.zeros_like(y)
+        for _ in range(PROBES):
+            probes = [
+                size * torch.randn(part.shape, generator=generator).to(part.device)
+                for size, part in zip(sizes, (image, rates), strict=True)
+            ]
+            (found,) = torch.autograd.grad([image, rates], (y,), probes, retain_graph=True)
+            total += (found / self.gains[0]).square()
+        mean = total.mean((2, 3), keepdim=True) / PROBES
+        estimate: Tensor = (total + SHRINKAGE * mean) / (PROBES + SHRINKAGE)
+        return estimate
+
+
+def _by_block(values: Tensor, side: int) -> Tensor:
+    """The sums over blocks of values (1, C, H, W): (rows, columns)."""
+    height, width = values.shape[2:]
+    padded = functional.pad(values.sum((0, 1)), (0, -width % side, 0, -height % side))
+    return padded.view(-(-height // side), side, -(-width // side), side).sum((1, 3))
+
+
+def _spread(blocks: Tensor, over: Tensor) -> Tensor:
+    """The value of each position's block: (h, w) of latents or hyper-latents."""
+    height, width = over.shape[2:]
+    side = 1 if blocks.shape == over.shape[2:] else CELL // STRIDE
+    return blocks.repeat_interleave(side, 0).repeat_interleave(side, 1)[:height, :width]
 
 
 @dataclass(frozen=True)

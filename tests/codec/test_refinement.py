@@ -1,5 +1,6 @@
 """Searched latents: better for the same decoder, by real bitstreams."""
 
+import itertools
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from codec import CodecError, RGBImage, get_codec, read_image
 from codec.bank import Bank
 from codec.bitstream import unpack
 from codec.learned import LearnedCodec
-from codec.refinement import mse, price_of_byte, refine
+from codec.refinement import DESCENT, _Region, _Search, mse, price_of_byte, refine
 
 LEVEL, STEPS = 9, 6
 
@@ -48,6 +49,19 @@ def test_refined_bitstreams_cost_less(dkic: LearnedCodec, crop: RGBImage, refine
     plain = dkic.encode(crop, LEVEL)
     assert cost(dkic, crop, refined, price) < 0.995 * cost(dkic, crop, plain, price)
     assert unpack(refined)._replace(payload=b"") == unpack(plain)._replace(payload=b"")
+
+
+def test_both_phases_lower_the_loss_and_no_step_raises_it(dkic: LearnedCodec, crop: RGBImage, price: float) -> None:
+    search = _Search(dkic, crop, LEVEL, mse, price)
+    whole = _Region(0, 0, *crop.shape[:2])
+
+    def loss() -> float:
+        return search.code((search.latents, search.hyper_latents), whole, relaxed=True, differentiable=False).loss
+
+    losses = [loss(), *(loss() for _ in search.improve(whole, DESCENT + 4))]
+    assert all(after <= before + 0.1 for before, after in itertools.pairwise(losses))  # bits, of float32
+    assert losses[DESCENT] < 0.99 * losses[0]
+    assert losses[-1] < losses[DESCENT] - 2
 
 
 def test_another_codec_decodes_them_exactly(dkic: LearnedCodec, refined: bytes, tmp_path: Path) -> None:
