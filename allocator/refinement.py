@@ -10,15 +10,15 @@ from torch import Tensor
 from allocator.errors import AllocatorError
 from allocator.metrics import Metric
 from allocator.metrics.features import NetworkMetric
-from allocator.metrics.fidelity import PSNR
+from allocator.metrics.fidelity import MSSSIM, PSNR
 from codec import Codec, RGBImage
 from codec.base import CodecError
 from codec.learned import LearnedCodec
 from codec.refinement import Distortion, mse, price_of_byte, refine
 from codec.tensors import to_tensor
 
-MSE_WEIGHT = 150.0
-"""The weight of MSE for a weight of 1 of a network's distance, as in the loss that trained `po-dkic`."""
+GUARD = 10.0
+"""The weight of MSE and of 1 - MS-SSIM beside a network's distance, in units of the bytes that each is worth."""
 
 
 class RefinementError(AllocatorError):
@@ -40,8 +40,8 @@ def refined(
         image: uint8 (H, W, 3).
         level: from 0, fewest bytes first.
         steps: the number of search steps, at least 1.
-        distortion: ``mse``, or ``lpips`` for LPIPS (`alex`) and MSE; by default ``lpips`` for banks with LPIPS in
-            their training loss, otherwise ``mse``.
+        distortion: ``mse``, or ``lpips`` for LPIPS (`alex`) as in :func:`refined_for`; by default ``lpips`` for
+            banks with LPIPS in their training loss, otherwise ``mse``.
         report: called with the number of finished steps and of all steps.
 
     Raises:
@@ -54,16 +54,13 @@ def refined(
     if distortion is None:
         by_lpips = any(name.startswith("lpips") for name in codec.training_metrics)
         distortion = "lpips" if by_lpips else "mse"
-    of = mse
-    if distortion == "lpips":
-        from allocator.metrics.lpips import alex
+    if distortion == "mse":
+        return refine(codec, image, level, steps=steps, report=report)
+    from allocator.metrics.lpips import alex
 
-        distance = alex().differentiable(codec.device)
-
-        def of(decoded: Tensor, original: Tensor) -> Tensor:
-            return distance(decoded, original) + MSE_WEIGHT * mse(decoded, original)
-
-    return refine(codec, image, level, steps=steps, distortion=of, report=report)
+    metric = alex()
+    price = price_of_byte(codec, image, level, metric.differentiable(codec.device))
+    return refined_for(codec, image, level, [(metric, 1.0)], price, steps, report)
 
 
 def refined_for(
@@ -77,8 +74,9 @@ def refined_for(
 ) -> bytes:
     """Encode an image with latents that minimise a mixture of metrics plus the price of the bytes.
 
-    Some changes reduce only one network's distance. The search therefore also minimises MSE,
-    :data:`MSE_WEIGHT`, and the price of a byte rises by the MSE that bytes save between the neighbouring levels.
+    Some changes reduce only one network's distance. Beside such a distance, the search therefore also minimises MSE
+    and 1 - MS-SSIM. A byte saves so much of each between the neighbouring levels; in these units, each weighs
+    :data:`GUARD` times as much as the distance, at every rate. The price of a byte rises accordingly.
 
     Args:
         codec: the codec of a bank.
@@ -94,7 +92,7 @@ def refined_for(
         CodecError: see :func:`codec.refinement.refine`.
     """
     parts: list[tuple[Distortion, float]] = []
-    mse_weight = 0.0
+    by_network = False
     for metric, weight in terms:
         if isinstance(metric, PSNR):
             # as a mean of squared errors, which adds up over tiles: the slope of the logarithm at the plain image
@@ -105,11 +103,14 @@ def refined_for(
         if of is None:
             raise RefinementError(f"{metric.name} has no gradients; nothing can be refined by it.")
         parts.append((of, weight))
-        mse_weight += MSE_WEIGHT * weight * isinstance(metric, NetworkMetric)
-    if mse_weight:
-        with contextlib.suppress(CodecError):  # no levels determine the price, on tiny images
-            price += mse_weight * price_of_byte(codec, image, level)
-            parts.append((mse, mse_weight))
+        by_network |= isinstance(metric, NetworkMetric)
+    if by_network:
+        paid = price
+        similarity = MSSSIM().differentiable(codec.device)
+        for of in (mse, lambda decoded, original: 1 - similarity(decoded, original)):
+            with contextlib.suppress(CodecError):  # no levels determine the price, on tiny images
+                parts.append((of, GUARD * paid / price_of_byte(codec, image, level, of)))
+                price += GUARD * paid
 
     def distortion(decoded: Tensor, original: Tensor) -> Tensor:
         return sum((weight * of(decoded, original) for of, weight in parts), decoded.new_zeros(()))
