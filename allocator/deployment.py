@@ -12,7 +12,7 @@ from allocator.constraints import Floor
 from allocator.errors import AllocatorError
 from allocator.export import Exported, export
 from allocator.measure.adaptive import Needed
-from allocator.measure.build import BuildReport, Progress, build
+from allocator.measure.build import BuildReport, Progress, a_few, build
 from allocator.measure.engines import Engine
 from allocator.metrics import Metric
 from allocator.objective import find_objective
@@ -132,8 +132,8 @@ def optimize(
     with Table(place) as opened:
         if built.others:
             raise AllocatorError(
-                f"{place}: also holds {len(built.others)} images that this command does not include "
-                f"({built.others[0]}, ...); remove them from it, or name another table.",
+                f"{place}: also contains {a_few(built.others)}, which this command does not include; "
+                "remove what is gone from the table, or name another table.",
                 hint={"command": "tables drop", "table": "FILE"},
             )
         measured = opened.codecs()

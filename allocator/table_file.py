@@ -146,7 +146,7 @@ class TableFile:
                 sqlite3.SQLITE_NOTADB: "is not a table",
                 sqlite3.SQLITE_CORRUPT: "is damaged",
                 sqlite3.SQLITE_READONLY: "can't be written (it is read-only)",
-                sqlite3.SQLITE_CANTOPEN: "can't be opened; does its folder exist?",
+                sqlite3.SQLITE_CANTOPEN: "can't be opened; check that its folder exists and can be written to",
                 sqlite3.SQLITE_INTERRUPT: "is damaged (reading it does not end)",
             }.get(code, str(error))
             raise TableError(f"{self.path}: {reason}.") from error

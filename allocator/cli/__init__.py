@@ -79,7 +79,7 @@ def _sentence(error: Exception) -> str:
             hinting = hinting.__cause__
         return " ".join([str(error), *_options(hinting.hint)])
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-        return f"{error.filename or 'A file'}: can't be written ({error.strerror})."
+        return f"{error.filename or 'The output'}: can't be written ({error.strerror})."
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: can't be used ({error.strerror})."
     if isinstance(error, MemoryError):

@@ -143,7 +143,7 @@ def optimize(
     ]
     emit(done.record() if as_json else {}, *lines, as_json=as_json)
     if built.failures:
-        echo("\n".join(["Left out:", *built.failures]), err=True)
+        echo("\n".join(["Not measured (an image, or an image with one codec):", *built.failures]), err=True)
         raise typer.Exit(1)
 
 

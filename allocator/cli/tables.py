@@ -167,16 +167,17 @@ def tables_build(
             "were measured in full."
         )
     if report.others:
-        names = ", ".join(report.others[:3]) + (", ..." if len(report.others) > 3 else "")
+        from allocator.measure.build import a_few
+
         lines.append(
-            f"note: the set also holds {len(report.others)} images of earlier builds that this command does not "
-            f"include ({names}); `allocator tables drop` removes images."
+            f"note: the set also contains {a_few(report.others)} from earlier builds, which this command does not "
+            "include; `allocator tables drop` removes images."
         )
     for one in report.notes:
         note(one)
     emit({"table": out, **vars(report)}, *lines, as_json=as_json)
     if report.failures:
-        echo("\n".join(["Left out:", *report.failures]), err=True)
+        echo("\n".join(["Not measured (an image, or an image with one codec):", *report.failures]), err=True)
         raise typer.Exit(1)
 
 

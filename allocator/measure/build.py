@@ -202,16 +202,16 @@ class _Build:
         """Notes on lost properties of images that are measured nevertheless."""
         if self.colour == "raw" and (found := [member.name for member in members if member.profile]):
             yield (
-                f"The colour profiles of {_named(found)} are ignored, as the challenge does; for files to deploy "
+                f"The colour profiles of {a_few(found)} are ignored, as the challenge does; for files to deploy "
                 "build by the colour rule srgb."
             )
         for codec in self.codecs:
             found = [one.name for one in members if one.alpha and not fits(codec, one, self.colour)]
             if found and codec.name != ORIGINAL:
-                yield f"{codec.name} can't keep the transparency of {_named(found)}; the other codecs measure them."
+                yield f"{codec.name} can't keep the transparency of {a_few(found)}; the other codecs measure them."
             found = [one.name for one in members if not (one.alpha or fits(codec, one, self.colour))]
             if found and codec.name != ORIGINAL:
-                yield f"{codec.name} can't keep the colour profile of {_named(found)}; the other codecs measure them."
+                yield f"{codec.name} can't keep the colour profile of {a_few(found)}; the other codecs measure them."
 
     def missing(self, members: Sequence[Member], wanted: Wanted | None = None) -> list[Task]:
         """The tasks, largest images first, so that no large image is measured alone at the end."""
@@ -319,8 +319,8 @@ def fits(codec: Codec, member: Member, colour: Colour) -> bool:
     return codec.fits(member.format, alpha=member.alpha, profile=colour == "profile" and bool(member.profile))
 
 
-def _named(names: Sequence[str]) -> str:
-    """The number of images, and the first names."""
+def a_few(names: Sequence[str]) -> str:
+    """The number of images, and the first names: ``2 images (a, b)``."""
     first = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
     return f"{len(names)} image{'s'[: len(names) > 1]} ({first})"
 

@@ -69,7 +69,7 @@ def test_encode_at_a_rate_takes_the_best_level_that_fits(photos: Path, tmp_path:
         (("solve", "TABLE", "-t", "1", "-o", "choices.txt"), "use the suffix .csv or .parquet"),
         (("submit", "TABLE", "-t", "1", "--edition", "1999", "-o", "x"), "There is no edition '1999'"),
         (("demo", "-o", "IMAGE"), "can't be created as a folder"),
-        (("tables", "build", "IMAGE", "-c", "jpeg", "-m", "psnr", "-o", "gone/x.db"), "does its folder exist?"),
+        (("tables", "build", "IMAGE", "-c", "jpeg", "-m", "psnr", "-o", "gone/x.db"), "check that its folder exists"),
     ],
 )
 def test_an_error_gives_one_sentence_and_status_2(
