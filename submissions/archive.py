@@ -75,11 +75,11 @@ def pack_streams(streams: Mapping[str, tuple[str, bytes]], layout: Layout, endin
     Raises:
         SubmissionError: a name would not be safe to unpack.
     """
-    if layout == "files":
-        return pack({image + ending: data for image, (ending, data) in streams.items()})
     names = sorted(streams)
     for name in names:
         check_name(name)
+    if layout == "files":
+        return pack({image + ending: data for image, (ending, data) in streams.items()})
     parts = [streams[name] for name in names]
     width = _width(len(data) for _, data in parts)
     head = _head(names, endings)

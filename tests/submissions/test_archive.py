@@ -36,6 +36,12 @@ def test_bitstreams_decode_and_have_the_estimated_size(layout: Layout, tmp_path:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_name_that_could_not_be_read_again_is_not_packed(layout: Layout) -> None:
+    with pytest.raises(SubmissionError, match="'' is not a safe name"):
+        pack_streams({"": (".heic", b"stream")}, layout, ENDINGS)
+
+
 def test_joined_archives_cost_little() -> None:
     files, joined = (overhead(NAMES, ENDINGS, layout, 5000) for layout in LAYOUTS)
     assert joined < 0.1 * files
