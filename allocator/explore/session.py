@@ -20,16 +20,16 @@ from allocator.explore.state import State
 from allocator.grid import Rule
 from allocator.objective import Objective, read_weights, with_weights
 from allocator.problem import Problem
-from allocator.solver.hull import sweep, sweep_worst
+from allocator.solver.hull import Steps, sweep, sweep_worst
 from allocator.tables import Table, TableError, as_texts
 
 _CURVE_POINTS = 240
 _KEPT = 8  # prepared problems, fewer where the table is large
 _KEPT_POINTS = 4_000_000
-_TYPICAL = 0.15  # bits per pixel, where the page starts if nobody says otherwise
+_TYPICAL = 0.15  # the page's initial budget in bits per pixel
 
 
-class Steps(NamedTuple):
+class CurveSteps(NamedTuple):
     """The curve of the set: it starts with the lightest allocation, and in each step one image gets a level."""
 
     item: NDArray[np.int64]
@@ -51,7 +51,7 @@ class Prepared:
     """The same program without PuLP: fast, but not always proven."""
     rows: NDArray[np.int64]
     """Row of each option in the table's points, images by options."""
-    steps: Steps
+    steps: CurveSteps
     scale: Fraction
     """Units of weight per byte (under ``mean``: per byte per pixel)."""
 
@@ -229,22 +229,20 @@ class Session:
         grid = program.grid
         rows = grid.spread(grid.labels)
         _, weights, scale = grid.weights(problem.rule)
+        found: Steps
         if program.objective.aggregate.is_worst:
-            stairs = sweep_worst(program.costs, weights, available=grid.available)
-            item, option, weight = stairs.item, stairs.option, stairs.weight
+            found = stairs = sweep_worst(program.costs, weights, available=grid.available)
             value = program.objective.natural_sign * stairs.worst
         else:
-            curve = sweep(program.separable, weights, available=grid.available)
-            item, option, weight = curve.item, curve.option, curve.weight
+            found = curve = sweep(program.separable, weights, available=grid.available)
             value = _reported(program.objective, curve.cost, float(program.shares.sum()))
-        steps = Steps(item, rows[item, option], weight, value)
+        steps = CurveSteps(found.item, rows[found.item, found.option], found.weight, value)
         # a second budget is PuLP's from the start
         quick = program if problem.constraints.decode_seconds is not None else replace(program, solver=None)
-        found = Prepared(problem, program, quick, rows, steps, scale)
-        self._prepared[key] = found
+        self._prepared[key] = prepared = Prepared(problem, program, quick, rows, steps, scale)
         while len(self._prepared) > max(1, min(_KEPT, _KEPT_POINTS // len(self.points))):
             self._prepared.popitem(last=False)
-        return found
+        return prepared
 
     def curve(self, state: State) -> dict[str, Any]:
         """Return the curve of a problem for the page, and the ends of its slider.
