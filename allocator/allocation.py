@@ -18,7 +18,7 @@ from allocator.errors import AllocatorError
 from allocator.grid import Grid, Rule
 from allocator.objective import Objective
 from allocator.sizes import Size, format_size
-from allocator.solver.knapsack import Infeasible, Solution, least_worst, lower_bound, solve
+from allocator.solver.knapsack import Floats, Infeasible, Solution, least_worst, lower_bound, solve
 from allocator.solver.two_budgets import solve_two
 from allocator.solver.whole_program import Limit, solve_whole
 from allocator.tables import Table, as_texts
@@ -107,6 +107,25 @@ class Allocation:
     def bpp(self) -> float:
         """Achieved rate under the budget's rule."""
         return self.pooled_bpp if self.budget.rule == "pooled" else self.mean_bpp
+
+    def image_prices(self) -> Floats:
+        """The price of a byte in each chosen image, in units of that image's cost, shape (images,).
+
+        It is the gain of a byte elsewhere in the set, so it is higher in images of lower weight, and infinite in
+        those of weight 0. The objective must not be the worst image.
+        """
+        import pandas as pd
+
+        pixels = (self.chosen["width"] * self.chosen["height"]).to_numpy(np.float64)
+        shares = self.objective.shares(self.chosen["image"].tolist(), pixels)
+        of_byte = np.full(len(shares), self.price * shares.sum())
+        if self.budget.rule == "mean":  # a byte weighs more in a small image
+            of_byte *= pixels.mean() / pixels
+        slope = shares  # of the separable sum over the image's cost
+        if (power := self.objective.aggregate.power) is not None:
+            costs = self.objective.costs(pd.concat([self.chosen, self.points]))[: len(shares)]
+            slope = shares * power * costs ** (power - 1)
+        return np.divide(of_byte, slope, out=np.full(len(shares), np.inf), where=slope > 0)
 
 
 def parse_target(rate: Rate) -> Fraction:

@@ -1,5 +1,6 @@
 """Explain the level of each image."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from allocator.allocation import Allocation, AllocationError
@@ -20,13 +21,13 @@ def explain(allocation: Allocation) -> list[str]:
     if not allocation.objective.aggregate.is_plain_mean:
         raise AllocationError("Only an allocation by the mean can be explained image by image.")
     lines = []
-    chosen = allocation.chosen.set_index("image")
+    chosen = allocation.chosen.assign(price=allocation.image_prices()).set_index("image")
     for image, points in allocation.points.groupby("image", observed=True):
-        lines += _one(str(image), points, chosen.loc[image], allocation)
+        lines += _explain_image(str(image), points, chosen.loc[image], allocation)
     return lines
 
 
-def _one(image: str, points: "pd.DataFrame", chosen: Any, allocation: Allocation) -> list[str]:
+def _explain_image(image: str, points: "pd.DataFrame", chosen: Any, allocation: Allocation) -> list[str]:
     objective = allocation.objective
     costs = dict(zip(points.index, objective.costs(points), strict=True))
     label = objective.label
@@ -35,10 +36,9 @@ def _one(image: str, points: "pd.DataFrame", chosen: Any, allocation: Allocation
         f"{image}: {chosen['codec']} {chosen['setting']}, {chosen['bytes']:,} bytes ({chosen['bpp']:.4f} bpp), "
         f"{label} {objective.natural_sign * costs[here]:.4f}"
     ]
-    price = allocation.price * len(allocation.chosen)
-    if allocation.budget.rule == "mean":  # a byte weighs more in a small image
-        pixels = allocation.chosen["width"] * allocation.chosen["height"]
-        price *= float(pixels.mean()) / (chosen["width"] * chosen["height"])
+    price = float(chosen["price"])
+    if price == math.inf:
+        return [*lines, "  its weight is 0, so it gets the fewest bytes"]
     up = [i for i in points.index if costs[i] < costs[here] and points["bytes"][i] > chosen["bytes"]]
     down = [i for i in points.index if costs[i] > costs[here] and points["bytes"][i] < chosen["bytes"]]
 

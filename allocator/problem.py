@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from allocator.allocation import (
@@ -122,6 +122,17 @@ class Problem:
             solver=options.get("solver", "cbc"),
             time_limit=options.get("time_limit", 60.0),
         )
+
+    def reread(self, table: Table) -> "Problem":
+        """The same problem with the present operating points of its codecs.
+
+        Args:
+            table: the table that it was read from, which may have more points now.
+
+        Raises:
+            AllocatorError: another program has removed points that it needs.
+        """
+        return replace(self, points=read_points(table, sorted(self.points["codec"].unique())))
 
     @property
     def pixels(self) -> int:

@@ -15,10 +15,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from allocator.allocation import Allocation, Budget, read_points
+from allocator.allocation import Allocation, Budget
 from allocator.errors import AllocatorError
 from allocator.measure import worker
 from allocator.measure.engines import Engine, Local, WorkerLost
@@ -127,7 +126,7 @@ def refine(
             for batch in workers.completed(worker.refine, in_time):
                 run.keep(batch)
     run.result.left = len(tasks) - run.done
-    after = replace(problem, points=read_points(table, [codec.name for codec in codecs]))
+    after = problem.reread(table)
     for budget, before in zip(budgets, allocations, strict=True):
         run.result.gains.append(Gain(budget.bpp, before.value, after.allocate(budget).value))
     return run.result
@@ -206,28 +205,18 @@ def _planned(
 
 
 def prices(allocation: Allocation) -> Floats:
-    """The price of a byte in each chosen image, in units of that image's cost; infinite for images that do not count.
+    """The price of a byte in each chosen image, see :meth:`allocator.allocation.Allocation.image_prices`.
 
     Raises:
         AllocatorError: the objective is not a mean or a p-norm, or more bytes gain nothing.
     """
-    objective, chosen = allocation.objective, allocation.chosen
-    if objective.aggregate.is_worst:
+    if allocation.objective.aggregate.is_worst:
         raise AllocatorError("The aggregate worst gives a byte no price; use a large p instead.")
     if not allocation.price > 0:
         raise AllocatorError(
             f"At {allocation.budget.label} more bytes gain nothing, so a byte has no price; use a lower rate."
         )
-    pixels = (chosen["width"] * chosen["height"]).to_numpy(np.float64)
-    shares = objective.shares(chosen["image"].tolist(), pixels)
-    of_byte = np.full(len(chosen), allocation.price * shares.sum())
-    if allocation.budget.rule == "mean":  # a byte weighs more in a small image
-        of_byte *= pixels.mean() / pixels
-    slope = shares
-    if objective.aggregate.power is not None:  # of the sum that is made least, over the image's cost
-        costs = objective.costs(pd.concat([chosen, allocation.points]))[: len(chosen)]
-        slope = shares * objective.aggregate.power * costs ** (objective.aggregate.power - 1)
-    return np.divide(of_byte, slope, out=np.full(len(chosen), np.inf), where=slope > 0)
+    return allocation.image_prices()
 
 
 @dataclass
