@@ -1,5 +1,6 @@
 """The public API, which ``import allocator as al`` provides. It uses all three packages, as the command line does."""
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -327,9 +328,9 @@ class Table(tables.Table):
         Raises:
             AllocatorError: a codec or metric is not measured, or the file has another suffix.
         """
-        from allocator.plot import check_ending, plot_frontier
+        from allocator.plot import check_suffix, plot_frontier
 
-        check_ending(Path(figure))
+        check_suffix(Path(figure))
         rates = [parse_target(rate) for rate in bpp]
         goal, points = find_objective(self, objective), read_points(self, codecs)
         return plot_frontier(Path(figure), points, goal, rates, self._look(look, codecs), rule)
@@ -362,9 +363,9 @@ class Table(tables.Table):
             AllocatorError: see :meth:`plot_frontier`.
         """
         from allocator.comparison import read_curves
-        from allocator.plot import check_ending, plot_curves
+        from allocator.plot import check_suffix, plot_curves
 
-        check_ending(Path(figure))
+        check_suffix(Path(figure))
         points, higher, others, _ = read_curves(self, codecs, metrics, published, ms_ssim_db)
         return plot_curves(Path(figure), points, higher, images, self._look(look, codecs), rule, others)
 
@@ -392,9 +393,9 @@ class Table(tables.Table):
             AllocatorError: see :meth:`plot_frontier`.
         """
         from allocator.comparison import read_curves
-        from allocator.plot import check_ending, plot_bd
+        from allocator.plot import check_suffix, plot_bd
 
-        check_ending(Path(figure))
+        check_suffix(Path(figure))
         wanted = [*codecs, anchor] if codecs else ()
         points, higher, *_ = read_curves(self, wanted, metrics)
         return plot_bd(Path(figure), points, anchor, higher, self._look(look, wanted), rule)
@@ -451,20 +452,16 @@ class Table(tables.Table):
             SubmissionError: see :func:`submissions.entries.make_entries`.
             AllocatorError: see :meth:`allocate`.
         """
-        from submissions.entries import capped_budgets, make_entries
+        from submissions.entries import make_entries
 
-        problem, rules = self.problem(**options), _edition(edition)
-        if refine:
-            capped = capped_budgets(problem, rules, targets=_rates(bpp), size=budget)
-            refine_table(self, problem, [one.budget for one in capped], steps=refine)
-            problem = self.problem(**options)
         entries, _ = make_entries(
             self,
-            problem,
+            self.problem(**options),
             Path(folder),
-            edition=rules,
+            edition=_edition(edition),
             targets=_rates(bpp),
             size=budget,
+            refine=functools.partial(refine_table, steps=refine) if refine else None,
             fill=fill,
             decoder=_decoder(decoder, data_only),
         )

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-ENDINGS = (".png", ".svg", ".pdf")
+SUFFIXES = (".png", ".svg", ".pdf")
 WIDTHS = {1: 3.5, 2: 7.16}
 """Widths in inches of one and two columns of IEEE's journals."""
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -97,13 +97,13 @@ class Drawn:
     """A sentence for each curve or value that could not be drawn."""
 
 
-def check_ending(path: Path) -> None:
+def check_suffix(path: Path) -> None:
     """Refuse a file of an unsupported format before any work.
 
     Raises:
-        AllocatorError: its suffix is not one of :data:`ENDINGS`.
+        AllocatorError: its suffix is not one of :data:`SUFFIXES`.
     """
-    if path.suffix.lower() not in ENDINGS:
+    if path.suffix.lower() not in SUFFIXES:
         raise AllocatorError(f"{path}: unknown format; use the suffix .png, .svg or .pdf.")
 
 
@@ -121,7 +121,7 @@ def plot_frontier(
     within the same rate for each image. Dots are the allocations that `allocator solve` finds at the targets.
 
     Args:
-        path: a file with one of the suffixes :data:`ENDINGS`.
+        path: a file with one of the suffixes :data:`SUFFIXES`.
         points: from :func:`allocator.allocation.read_points`.
         objective: an objective aggregated by mean.
         targets: bits per pixel; unreachable ones are left out, with a note.
@@ -132,7 +132,7 @@ def plot_frontier(
         AllocatorError: the objective is not measured everywhere, or ``path`` has another suffix.
         CodecError: the file can't be written.
     """
-    check_ending(path)
+    check_suffix(path)
     whole = Curve(points, objective, rule)
     codecs = sorted(points["codec"].unique())
     notes: list[str] = []
@@ -188,7 +188,7 @@ def plot_curves(
     """Draw the rate and metric of each codec's levels, over the set or for selected images, a panel for each metric.
 
     Args:
-        path: a file with one of the suffixes :data:`ENDINGS`.
+        path: a file with one of the suffixes :data:`SUFFIXES`.
         points: from :func:`allocator.allocation.read_points`.
         metrics: maps names to whether higher is better; a codec without a metric is left out there, with a note.
         images: names, with a row of panels each; by default one row with the means over all images.
@@ -200,7 +200,7 @@ def plot_curves(
         AllocatorError: an image is not in the table, no codec has any of the metrics, or ``path`` has another suffix.
         CodecError: the file can't be written.
     """
-    check_ending(path)
+    check_suffix(path)
     if unknown := sorted(set(images) - set(points["image"])):
         raise AllocatorError(f"The table contains no image named {unknown[0]!r}.")
     codecs = sorted(points["codec"].unique())
@@ -250,7 +250,7 @@ def plot_bd(
     """Draw every codec's BD-rate against an anchor as bars, a panel for each metric.
 
     Args:
-        path: a file with one of the suffixes :data:`ENDINGS`.
+        path: a file with one of the suffixes :data:`SUFFIXES`.
         points: from :func:`allocator.allocation.read_points`.
         anchor: a codec of the table.
         metrics: maps names to whether higher is better; a metric that the anchor lacks is left out, with a note.
@@ -262,7 +262,7 @@ def plot_bd(
             suffix.
         CodecError: the file can't be written.
     """
-    check_ending(path)
+    check_suffix(path)
     notes: list[str] = []
     tables = []
     if set(points["codec"]) == {anchor}:

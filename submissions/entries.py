@@ -133,6 +133,7 @@ def make_entries(
     *,
     targets: Sequence[Rate] = (),
     size: int | str | None = None,
+    refine: Callable[[Table, Problem, Sequence[Budget]], object] | None = None,
     **options: Unpack[EntryOptions],
 ) -> tuple[list[Entry], Decoder | None]:
     """Allocate, and write a submission for each budget: one in ``folder`` itself, several in folders inside it.
@@ -143,6 +144,7 @@ def make_entries(
         folder: created if missing; gets the decoder, and a page about the entries if there are several.
         targets: see :func:`capped_budgets`.
         size: see :func:`capped_budgets`.
+        refine: first called to add refined points for the budgets, such as :func:`allocator.measure.refine.refine`.
         **options: see :class:`EntryOptions`.
 
     Returns:
@@ -156,6 +158,9 @@ def make_entries(
     if options.get("fill"):  # before the solver runs
         _refuse_unfillable(problem.constraints, problem.rule)
     budgets = capped_budgets(problem, options.get("edition"), options.get("count"), targets, size)
+    if refine:
+        refine(table, problem, [one.budget for one in budgets])
+        problem = problem.reread(table)
     allocations = [problem.allocate(one.budget) for one in budgets]
     return write_entries(table, allocations, [one.cap for one in budgets], folder, problem.constraints, **options)
 

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +26,7 @@ from allocator.cli.solving import SolveOptions, takes_problem
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from submissions.entries import Entry
     from submissions.verify import Verdict
 
 
@@ -98,13 +99,13 @@ def submit(
     from allocator.tables import Table
     from submissions.decoder import DECODER, read_decoder
     from submissions.edition import CUSTOM, Count, find_edition
-    from submissions.entries import DecoderOptions, Entry, capped_budgets, make_entries
+    from submissions.entries import DecoderOptions, make_entries
     from submissions.manifest import ARCHIVE
 
     use_weights(metric_weights)
     say = functools.partial(echo, err=as_json)
 
-    def show(entry: Entry) -> None:
+    def show(entry: "Entry") -> None:
         cap = entry.manifest.budget_bytes
         slack = "" if cap is None else f", {cap - entry.counted_bytes:,} under the cap"
         say(Summary(entry.allocation).text())
@@ -113,21 +114,17 @@ def submit(
 
     rules = find_edition(edition) if edition else None
     packing = DecoderOptions(python, wheelhouse, machine)
-    problem = options.read()
     counted: Count | None = count.value if count else None
     with Table(options.table) as opened:
-        if refine:
-            capped = capped_budgets(problem, rules, counted, options.target or (), options.budget)
-            refine_with_progress(opened, problem, [one.budget for one in capped], steps=refine)
-            problem = options.read()
         entries, packed = make_entries(
             opened,
-            problem,
+            options.read(),
             out,
             edition=rules,
             count=counted,
             targets=options.target or (),
             size=options.budget,
+            refine=functools.partial(refine_with_progress, steps=refine) if refine else None,
             fill=fill,
             decoder=None if no_decoder else read_decoder(decoder) if decoder else packing,
             written=show,
@@ -144,19 +141,23 @@ def submit(
         "edition": rules.name if rules else CUSTOM,
         "count": entries[0].manifest.count,
         "decoder": archive,
-        "entries": [
-            {
-                "folder": one.folder,
-                "bytes": one.manifest.bytes,
-                "counted_bytes": one.counted_bytes,
-                "budget_bytes": one.manifest.budget_bytes,
-                "value": one.manifest.value,
-                "allocation": Summary(one.allocation).record(),
-            }
-            for one in entries
-        ],
+        "entries": [_record(one) for one in entries],
     }
     emit(result, as_json=as_json)
+
+
+def _record(entry: "Entry") -> dict[str, Any]:
+    """The JSON fields of an entry."""
+    from allocator.summary import Summary
+
+    return {
+        "folder": entry.folder,
+        "bytes": entry.manifest.bytes,
+        "counted_bytes": entry.counted_bytes,
+        "budget_bytes": entry.manifest.budget_bytes,
+        "value": entry.manifest.value,
+        "allocation": Summary(entry.allocation).record(),
+    }
 
 
 @app.command(epilog="Example: `allocator verify entries/`")
