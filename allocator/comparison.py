@@ -29,7 +29,7 @@ class Curves(NamedTuple):
     """The metrics to show, and whether higher is better."""
     published: list[Published]
     refined_by: dict[str, list[str]]
-    """Of each refined codec the metrics it was refined for."""
+    """The metrics that each refined codec was refined for."""
 
 
 def read_curves(

@@ -182,7 +182,7 @@ class Objective:
 
         Args:
             images: their names.
-            pixels: of each.
+            pixels: the numbers of their pixels.
         """
         counted = self.aggregate.shares(pixels)
         return counted * [self.weights[name] for name in images] if self.weights is not None else counted

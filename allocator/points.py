@@ -47,7 +47,7 @@ class Point:
     decoded_sha256: str = field(metadata=_stored(Column("TEXT", needed=False)))
     bitstream: Bitstream | None = None
     values: dict[str, float] = field(default_factory=dict)
-    """Metric fingerprint to value."""
+    """The values of metrics, by the metrics' fingerprints, or by their names if a table returned the point."""
 
     def stored(self) -> list[Any]:
         """The values of :data:`COLUMNS`."""
@@ -62,7 +62,7 @@ REFINED = "~refined-"
 
 
 class LevelKey(NamedTuple):
-    """By what a codec's level is known in a table."""
+    """Identifies a codec's level in a table."""
 
     level: int
     setting: str
@@ -70,7 +70,7 @@ class LevelKey(NamedTuple):
 
 
 def is_refined(points: "pd.DataFrame") -> "NDArray[np.bool_]":
-    """Which of a table's points are refined, see :mod:`allocator.measure.refine`."""
+    """Whether each of a table's points is refined, see :mod:`allocator.measure.refine`; shape (points,)."""
     import numpy as np
     import pandas as pd
 

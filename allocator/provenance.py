@@ -37,6 +37,6 @@ def marked(metric: str, codecs: Iterable[str]) -> str:
 def flattered(
     codecs: Sequence[str], metrics: Sequence[str], refined_by: Mapping[str, Collection[str]] | None = None
 ) -> dict[str, list[str]]:
-    """Of each codec the metrics that flatter it, if any."""
+    """The metrics that flatter each codec, by codec; codecs without any are left out."""
     found = {codec: [metric for metric in metrics if flatters(metric, codec, refined_by)] for codec in codecs}
     return {codec: names for codec, names in found.items() if names}

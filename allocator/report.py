@@ -118,7 +118,7 @@ def _image(
         if metric:
             data = table.bitstream(one["sha256"], one["fingerprint"])
             if data is None:
-                raise AllocatorError(f"{table.path}: holds no bitstream of {name}; build it with bitstreams.")
+                raise AllocatorError(f"{table.path}: contains no bitstream of {name}; build it with bitstreams.")
             decoded = decode(one, data, background)
             entry["picture"] = _picture(decoded, side)
             entry["heat"] = _inline(as_webp(shrunk(draw_heat(metric.map(reference, decoded)), side // 4), 50))
@@ -127,7 +127,7 @@ def _image(
 
 
 def _curves(points: pd.DataFrame) -> dict[str, dict[str, list[Any]]]:
-    """Of each codec."""
+    """The points of each codec, for the page."""
     return {
         str(codec): {
             "bpp": [round(float(x), 5) for x in curve["bpp"]],

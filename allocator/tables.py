@@ -269,7 +269,7 @@ class Table(TableFile):
             return known
 
     def kept_keys(self, sha256: str, codec: str) -> list[LevelKey]:
-        """Of one image the points of a codec whose bitstreams are kept."""
+        """The keys of one image's points of a codec whose bitstreams are kept, sorted by level."""
         with self._errors():
             rows = self._connection.execute(
                 "SELECT level, setting, fingerprint FROM point JOIN image ON image.id = point.image "

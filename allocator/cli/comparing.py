@@ -5,13 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from allocator.cli import completion
 from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, echo, emit, note
 from allocator.cli.formats import FormatName, format_table
 from allocator.cli.options import (
     ALL_METRICS,
-    ANCHOR,
     TARGETS,
+    Anchor,
     Threads,
     codec_option,
     metric_option,
@@ -33,10 +32,7 @@ Decibels = Annotated[bool, typer.Option("--ms-ssim-db", help="Print MS-SSIM in d
 @app.command(epilog="Example: `allocator compare run.db --anchor hevc --target 0.15`")
 def compare(
     table: TableFile,
-    anchor: Annotated[
-        str,
-        typer.Option(metavar="CODEC", help=ANCHOR, autocompletion=completion.codec_names),
-    ] = "hevc",
+    anchor: Anchor = "hevc",
     metric: Annotated[
         list[str] | None,
         metric_option(ALL_METRICS, "NAME,..."),

@@ -93,7 +93,7 @@ def demo(
 
 
 def _value_alone(table: "Table", target: str, metric: str, codec: str) -> float | None:
-    """Of the allocation among one codec's levels; None where the target is out of its reach."""
+    """The value of an allocation with one codec alone; None if it can't reach the target."""
     from allocator.allocation import AllocationError
 
     try:

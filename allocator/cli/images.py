@@ -62,7 +62,7 @@ def encode(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="Bitstream file. Default: the image's name with the codec's ending, in this folder."
+            "--out", "-o", help="Bitstream file. Default: the image's name with the codec's suffix, in this folder."
         ),
     ] = None,
     as_json: Json = False,
@@ -117,7 +117,7 @@ def decode(
     bitstream: Annotated[Path, typer.Argument(help="Bitstream file made by `encode`.", show_default=False)],
     codec: Annotated[
         str | None,
-        codec_option("Codec to decode with. Default: the codec of the file's ending."),
+        codec_option("Codec to decode with. Default: the codec of the file's suffix."),
     ] = None,
     out: Annotated[
         Path | None,

@@ -22,7 +22,12 @@ Threads = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", min=1, help="Number of threads. Default: PyTorch's own choice."),
 ]
-ANCHOR = "Codec that all others are compared with."
+Anchor = Annotated[
+    str,
+    typer.Option(
+        metavar="CODEC", help="Codec that all others are compared with.", autocompletion=completion.codec_names
+    ),
+]
 ALL_METRICS = "Metrics to show, separated by commas; repeatable. Default: all metrics of the table."
 ONLY_CODECS = "Codec to use; repeatable. Default: all codecs of the table."
 OBJECTIVE = "Metric to optimise; several, with weights, make a mixture. Default: the table's first metric."

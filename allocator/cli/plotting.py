@@ -6,13 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from allocator.cli import completion
 from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, codec_names, emit, note
 from allocator.cli.comparing import Decibels, With
 from allocator.cli.options import (
     ALL_METRICS,
-    ANCHOR,
     TARGETS,
+    Anchor,
     codec_option,
     metric_option,
     objective_option,
@@ -43,7 +42,7 @@ class FigureOptions:
 
     table: TableFile
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Figure file; its ending sets the format: .pdf, .svg or .png.")
+        Path, typer.Option("--out", "-o", help="Figure file; its suffix sets the format: .pdf, .svg or .png.")
     ]
     codec: Annotated[
         list[str] | None,
@@ -155,10 +154,7 @@ def curves(
 @takes_figure
 def bd(
     options: FigureOptions,
-    anchor: Annotated[
-        str,
-        typer.Option(metavar="CODEC", help=ANCHOR, autocompletion=completion.codec_names),
-    ] = "hevc",
+    anchor: Anchor = "hevc",
     metric: Metrics = None,
     as_json: Json = False,
 ) -> None:

@@ -13,6 +13,7 @@ from allocator.cli.options import Images, Jobs, codec_option, metric_option
 from allocator.cli.waiting import showing_progress
 
 if TYPE_CHECKING:
+    from allocator.measure.build import BuildReport
     from allocator.metrics import Metric
     from codec import Codec
 
@@ -156,6 +157,13 @@ def tables_build(
     except KeyboardInterrupt:
         echo(f"Interrupted. The measurements are kept in {out}; the same command resumes the build.", err=True)
         raise typer.Exit(130) from None
+    _print_built(out, report, assume, as_json=as_json)
+    if report.failures:
+        echo("\n".join(["Not measured (an image, or an image with one codec):", *report.failures]), err=True)
+        raise typer.Exit(1)
+
+
+def _print_built(out: Path, report: "BuildReport", assume: AssumptionName, *, as_json: bool) -> None:
     lines = [
         f"{out}: {report.images} images, {report.points_measured:,} operating points measured, "
         f"{report.points_known:,} known before."
@@ -176,9 +184,6 @@ def tables_build(
     for one in report.notes:
         note(one)
     emit({"table": out, **vars(report)}, *lines, as_json=as_json)
-    if report.failures:
-        echo("\n".join(["Not measured (an image, or an image with one codec):", *report.failures]), err=True)
-        raise typer.Exit(1)
 
 
 def _estimate(
@@ -287,7 +292,7 @@ def tables_drop(
 def tables_export(
     table: TableFile,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="File to write; its ending sets the format: .csv or .parquet.")
+        Path, typer.Option("--out", "-o", help="File to write; its suffix sets the format: .csv or .parquet.")
     ],
     as_json: Json = False,
 ) -> None:

@@ -1,5 +1,6 @@
 """The command that trains learned codecs."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,8 @@ from allocator.cli.app import Json, Weights, app, console, echo, emit, grid, use
 from allocator.cli.options import Threads
 
 if TYPE_CHECKING:
-    from codec.training.trainer import Report, Trainer
+    from codec.bank import Bank
+    from codec.training.trainer import Evaluation, Report, Trainer
 
 
 @app.command(epilog="Example: `allocator train dkic-compact --photos photos/ --out run/`")
@@ -125,12 +127,16 @@ def train(
     if bank is None:
         echo(f"{done.networks} of {done.wanted} levels are trained; the bank is made when all are.", err=as_json)
         return
+    _print_bank(bank, trainer.step, done.levels, as_json)
+
+
+def _print_bank(bank: "Bank", steps: int, levels: "Sequence[Evaluation]", as_json: bool) -> None:
     rows = [
         [str(one.level), f"{one.bpp:.4f}", f"{one.estimated_bpp:.4f}", f"{one.psnr:.2f}", f"{one.lpips:.4f}"]
-        for one in done.levels
+        for one in levels
     ]
     text = grid(["level", "bpp", "estimated", "PSNR", "LPIPS"], rows, "Validation images, actual bytes")
-    result = {"bank": bank.name, "folder": bank.folder, "steps": trainer.step, "levels": done.levels}
+    result = {"bank": bank.name, "folder": bank.folder, "steps": steps, "levels": levels}
     emit(result, text, f"{bank.folder}: bank {bank.name}; give it as --codec {bank.folder}", as_json=as_json)
 
 

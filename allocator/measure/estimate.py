@@ -67,7 +67,7 @@ class _Work(NamedTuple):
 class _Sample(NamedTuple):
     member: Member
     points: list[list[Point]]
-    """By the codec's index."""
+    """The measured points, by the codec's index."""
     seconds: float
 
 

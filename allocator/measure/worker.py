@@ -39,13 +39,13 @@ class Task:
 
     member: Member
     codec: int
-    """Its index."""
+    """The codec's index."""
     levels: tuple[WantedLevel, ...]
     colour: Colour = "raw"
 
     @property
     def pixels(self) -> int:
-        """Of the image."""
+        """The number of the image's pixels."""
         return self.member.width * self.member.height
 
     @property
@@ -56,25 +56,22 @@ class Task:
 
 @dataclass(frozen=True)
 class RefineTask:
-    """One image whose latents are searched for, beginning at a level of a bank."""
+    """A search for better latents of one image, which begins at a level of a bank."""
 
     member: Member
     codec: int
-    """Its index."""
+    """The codec's index."""
     level: int
+    """The level where the search begins."""
     key: LevelKey
-    """Of the point that it becomes."""
+    """The key of the resulting point."""
     terms: tuple[tuple[int, float], ...]
-    """Of the objective: the index of a metric, and its signed weight."""
+    """The terms of the objective: the index of a metric, and its signed weight."""
     price: float
-    """Of a byte, in units of the objective."""
+    """The price of a byte, in units of the objective."""
     steps: int
+    """The number of steps of the search."""
     colour: Colour = "raw"
-
-    @property
-    def pixels(self) -> int:
-        """Of the image."""
-        return self.member.width * self.member.height
 
 
 _bank: tuple[Sequence[Codec], Sequence[Metric]] = ((), ())
@@ -189,15 +186,15 @@ def _point(
     seconds: float,
     metrics: Sequence[tuple[Metric, Callable[[], Sequence[Any]]]],
 ) -> Point:
-    """What a bitstream is, by decoding it.
+    """Decode a bitstream, and measure it.
 
     Args:
-        codec: that made it.
+        codec: the codec that encoded it.
         picture: the original.
-        wanted: what it is of.
+        wanted: the level of the bitstream.
         data: the bitstream.
-        seconds: that encoding took.
-        metrics: each with what makes its references, one for each background.
+        seconds: the duration of encoding.
+        metrics: metrics, and functions that return their references, one for each background.
     """
     setting = wanted.setting
     start = time.perf_counter()

@@ -43,7 +43,7 @@ class Metric(ABC):
         """The value with gradients, by which bitstreams can be refined; None where there is none, as by default.
 
         Args:
-            device: that the images are on.
+            device: the device of the images.
 
         Returns:
             A function of a decoded and an original image, (1, 3, H, W) each, 0 to 1.
@@ -79,6 +79,6 @@ def mirror_to(image: RGBImage, side: int) -> RGBImage:
 
 
 def mirror_tensor_to(image: "Tensor", side: int) -> "Tensor":
-    """As :func:`mirror_to`, of an image (1, 3, H, W), with gradients."""
+    """:func:`mirror_to` for an image (1, 3, H, W), with gradients."""
     rows, columns = (np.pad(np.arange(n), (0, max(0, side - n)), mode="symmetric") for n in image.shape[2:])
     return image if min(image.shape[2:]) >= side else image[:, :, rows][..., columns]

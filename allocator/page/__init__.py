@@ -4,11 +4,9 @@ from importlib.resources import files
 
 from allocator.errors import AllocatorError
 
-PARTS = ("parts.css", "parts.js", "report.html", "report.js", "explore.html", "explore.css", "explore.js")
-
 
 def read_part(name: str) -> str:
-    """Return the text of one of :data:`PARTS`."""
+    """Return the text of a file in this folder, such as ``parts.js``."""
     return files(__name__).joinpath(name).read_text(encoding="utf-8")
 
 
