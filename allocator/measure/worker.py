@@ -104,7 +104,7 @@ def identify(colour: Colour, file: ImageFile) -> Member:
         picture.file_bytes,
         picture.format,
         picture.alpha,
-        picture.found,
+        picture.found if colour != "profile" or picture.profile else "",  # converted pixels need no profile
     )
 
 
