@@ -17,7 +17,7 @@ from codec.learned import LearnedCodec
 from codec.refinement import Distortion, mse, price_of_byte, refine
 from codec.tensors import to_tensor
 
-GUARD = 10.0
+GUARD = 5.0
 """The weight of MSE and of 1 - MS-SSIM beside a network's distance, in units of the bytes that each is worth."""
 
 
