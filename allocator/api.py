@@ -1,4 +1,8 @@
-"""The public API, which ``import allocator as al`` provides. It uses all three packages, as the command line does."""
+"""The public API, which ``import allocator as al`` provides. It uses all three packages, as the command line does.
+
+:class:`Table` and :class:`Allocation` are the classes of these names in the lower layers, which all layers accept,
+with methods that need the layers above.
+"""
 
 import functools
 import hashlib
