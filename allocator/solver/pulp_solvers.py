@@ -33,6 +33,7 @@ _SCRIPT = Path(__file__).with_name("process.py")
 _START = 60.0  # seconds for a child to import PuLP
 _GRACE = 2.0  # seconds, plus a tenth of its time limit, for a solver to stop by itself after the limit
 _POLL = 0.1  # seconds between checks for a cancellation; Windows handles Ctrl-C only between waits
+_LARGEST = 1e100  # of a value; sums of larger ones could overflow
 _INTEGRAL = 1e-5  # accepted difference from a whole number; solvers' own tolerances are 1e-6 or less
 _FEASIBLE = 1e-6  # relative to a constraint's terms
 
@@ -202,8 +203,8 @@ def _fault(program: Any, values: dict[str, Any]) -> str:
 
     for x in program.variables():
         value = values.get(x.name)
-        if not isinstance(value, float | int) or not math.isfinite(value):
-            return f"{x.name} is {value}"
+        if not isinstance(value, float | int) or not abs(value) <= _LARGEST:
+            return f"{x.name} is {str(value)[:20]}"
         if x.cat == pulp.LpInteger and abs(value - round(value)) > _INTEGRAL:
             return f"{x.name} is {value}, no whole number"
         low, high = (-math.inf if x.lowBound is None else x.lowBound), (math.inf if x.upBound is None else x.upBound)

@@ -58,6 +58,13 @@ class NotANumber(_Faulty):
         self.assign(program, {x.name: float("nan") for x in program.variables()})
 
 
+class TooLarge(_Faulty):
+    """An integer that no float can represent."""
+
+    def actualSolve(self, program: Any) -> None:
+        self.assign(program, {x.name: 10**400 for x in program.variables()})
+
+
 class Fractions(_Faulty):
     def actualSolve(self, program: Any) -> None:
         self.assign(program, {x.name: 0.4 for x in program.variables()})

@@ -25,6 +25,7 @@ FAULTS = {
     "Hangs": "did not stop at its time limit",
     "BreaksConstraints": "returned nonsense: the constraint",
     "NotANumber": "is nan",
+    "TooLarge": "is 10000000000000000000",
     "Fractions": "no whole number",
 }
 LIES = {
