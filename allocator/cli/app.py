@@ -238,6 +238,13 @@ def note(text: str) -> None:
     console(stderr=True).print(marked("note", f": {text}", "yellow"), soft_wrap=True)
 
 
+def end_incomplete(failures: Sequence[str]) -> None:
+    """List what a build could not measure, and exit with status 1; do nothing if it measured all."""
+    if failures:
+        echo("\n".join(["Not measured (an image, or an image with one codec):", *failures]), err=True)
+        raise typer.Exit(1)
+
+
 def marked(word: str, text: str, style: str) -> "Text":
     """A line with a coloured first word; the colour repeats the word's meaning."""
     from rich.text import Text

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from allocator.cli.app import Json, app, echo, emit, note
+from allocator.cli.app import Json, app, echo, emit, end_incomplete, note
 from allocator.cli.options import FLOOR, WEIGHTS, Images, Jobs, codec_option, metric_option
 from allocator.cli.solving import SolveOptions, takes_problem
 from allocator.cli.tables import ColourName
@@ -142,9 +142,7 @@ def optimize(
         _describe(done.exported, out) if done.exported else f"{out}: no files were written (--dry-run)",
     ]
     emit(done.record() if as_json else {}, *lines, as_json=as_json)
-    if built.failures:
-        echo("\n".join(["Not measured (an image, or an image with one codec):", *built.failures]), err=True)
-        raise typer.Exit(1)
+    end_incomplete(built.failures)
 
 
 def _write(opened: "Table", allocation: "Allocation", out: Path) -> "Exported":

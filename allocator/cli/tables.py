@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from allocator.cli.app import Json, TableFile, Weights, app, echo, emit, grid, note, use_weights, write_frame
+from allocator.cli.app import (
+    Json,
+    TableFile,
+    Weights,
+    app,
+    echo,
+    emit,
+    end_incomplete,
+    grid,
+    note,
+    use_weights,
+    write_frame,
+)
 from allocator.cli.options import Images, Jobs, codec_option, metric_option
 from allocator.cli.waiting import showing_progress
 
@@ -158,9 +170,7 @@ def tables_build(
         echo(f"Interrupted. The measurements are kept in {out}; the same command resumes the build.", err=True)
         raise typer.Exit(130) from None
     _print_built(out, report, assume, as_json=as_json)
-    if report.failures:
-        echo("\n".join(["Not measured (an image, or an image with one codec):", *report.failures]), err=True)
-        raise typer.Exit(1)
+    end_incomplete(report.failures)
 
 
 def _print_built(out: Path, report: "BuildReport", assume: AssumptionName, *, as_json: bool) -> None:

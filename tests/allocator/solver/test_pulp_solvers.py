@@ -16,7 +16,7 @@ from allocator.solver.knapsack import solve
 from allocator.solver.pulp_solvers import Status
 from benchmarks.solver import make_set
 from tests.allocator import faulty
-from tests.helpers import is_running
+from tests.helpers import is_running, wait_until
 
 FAULTS = {
     "Crashes": "was ended by SIGSEGV",
@@ -142,15 +142,11 @@ def test_children_end_with_their_parent(how: signal.Signals, tmp_path: Path) -> 
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    deadline = time.monotonic() + 60
-    while not file.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(file.exists, 60)
     processes = [int(word) for word in file.read_text().split()]
     assert all(map(is_running, processes))
     parent.send_signal(how)
     error = parent.communicate(timeout=30)[1]
     assert ("KeyboardInterrupt" in error) == (how == signal.SIGINT)
-    while any(map(is_running, processes)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(map(is_running, processes))
+    wait_until(lambda: not any(map(is_running, processes)))
     assert [path.name for path in tmp_path.iterdir()] == ["processes"]
