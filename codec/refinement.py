@@ -15,6 +15,7 @@ falls are kept, if the total falls as well. Without this choice, descent and Ada
 afterwards: each move changes means, so latents elsewhere are rounded to other values, mostly for the worse.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -168,30 +169,15 @@ class _Search:
         for mask, stride in zip(inside, (STRIDE, CELL), strict=True):
             mask[(..., *window.slices(stride, seen))] = 1
         generator = torch.Generator().manual_seed(0)  # encoding is repeatable
-
-        def chosen(share: Tensor | float, of: Tensor) -> Tensor:
-            return torch.rand(of.shape, generator=generator).to(of.device) < share
-
         best = self.code(views, seen, relaxed=True)
-        gradients = best.gradients()
-        paces, shares = (torch.full_like(best.bits, first) for first in (PACE, SYMBOL_SHARE))
+        phase: _Descent | _SymbolChanges = _Descent(inside, best, generator)
         bent = moved = 0.0  # the distortion's second derivative along all changes of pixels, and their squared length
         for step in range(1, steps + 1):
-            relaxed = step <= DESCENT
             if step == DESCENT + 1:
                 best = self.code(best.latents, seen, relaxed=False)
-                curvature = best.curvature(max(bent, 0.0) / moved if moved else 0.0, generator)
-                gradients = best.gradients()
-            if relaxed:
-                tried = [
-                    values - _spread(paces, values) * chosen(SHARE, values) * mask * gradient / gain.square()
-                    for values, mask, gradient, gain in zip(best.latents, inside, gradients, best.gains, strict=True)
-                ]
-            else:
-                gain, values = best.gains[0], best.latents[0]
-                moves = best.gaining(gradients[0] / gain, CAUTION * curvature)
-                moves = moves * chosen(_spread(shares, values), values) * inside[0]
-                tried = [values + moves / gain, best.latents[1]]
+                phase = _SymbolChanges(inside[0], best, max(bent, 0.0) / moved if moved else 0.0, generator)
+            relaxed = isinstance(phase, _Descent)
+            tried = phase.propose(best)
             found = self.code(tried, seen, relaxed=relaxed, differentiable=False)
             change = found.image - best.image
             bent += float(((found.slopes - best.slopes) * change).sum())
@@ -204,13 +190,10 @@ class _Search:
                 mixed = [torch.where(_spread(kept, one), one, other) for one, other in both]
                 coded = self.code(mixed, seen, relaxed=relaxed)
                 if coded.loss < best.loss:
-                    best, gradients = coded, coded.gradients()
+                    best = coded
                 else:
                     kept = torch.zeros_like(kept)
-            if relaxed:
-                paces = (paces * torch.where(kept, FASTER, SLOWER)).clamp_min(SLOWEST_PACE)
-            else:
-                shares = (shares * torch.where(kept, MORE, FEWER)).clamp(SMALLEST_SHARE, 1)
+            phase.adapt(kept)
             for view, values in zip(views, best.latents, strict=True):
                 view.copy_(values)
             yield step
@@ -224,46 +207,25 @@ class _Search:
         that are not rounded; otherwise those of changes of symbols, without their own rates.
         """
         priors, original = self.network.priors, self.image[(..., *seen.slices(1))]
-        gain, hyper_gain = priors.gains(self.gain).flatten(2), priors.hyper_gains(self.gain)
-        places, all_symbols, all_scales = [], [], []
-        rates: list[Tensor] = []
-        coded = torch.empty_like(latents[0]).flatten(2)
-        numbers = torch.arange(coded.numel(), device=coded.device).view(coded.shape[1:])
+        gain, hyper_gain = priors.gains(self.gain), priors.hyper_gains(self.gain)
+        prior = self.network.hyper_prior
         with torch.set_grad_enabled(differentiable):
             y, z = (part.detach().requires_grad_() for part in latents)
             steps = z * hyper_gain
             rounded = steps.round().detach()
-            prior = self.network.hyper_prior
-            if relaxed and differentiable:
-                rates.append(-prior.likelihood(z, 1 / hyper_gain).log2().flatten())
-
-            def visit(channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
-                wanted = y.flatten(2)[:, channels].index_select(2, positions) * gain[:, channels]
-                residuals = wanted - means
-                symbols = residuals.round().detach()
-                if differentiable:
-                    rates.append(bits_of(residuals if relaxed else symbols, scales).flatten())
-                places.append(numbers[channels][:, positions].flatten())
-                all_symbols.append(symbols.flatten())
-                all_scales.append(scales.detach().flatten())
-                within = (symbols + means.detach()) / gain[:, channels]
-                coded[:, channels] = coded[:, channels].index_copy(2, positions, within)
-                moving = residuals if relaxed else wanted
-                carried: Tensor = symbols + means + (moving - moving.detach())
-                return carried
-
+            record = _Record(y, gain, relaxed)
             context = priors.context((rounded + (steps - steps.detach())) / hyper_gain, self.gain, *y.shape[2:])
-            decoded = priors.code(context, self.gain, visit, lambda channels, values, lost: values + lost)
+            decoded = priors.code(context, self.gain, record.visit, lambda channels, values, lost: values + lost)
             image = self.network.reconstruct(decoded, self.gain, *original.shape[2:]).clamp(0, 1)
+            rates = record.rates
+            if relaxed and differentiable:
+                rates = [-prior.likelihood(z, 1 / hyper_gain).log2().flatten(), *rates]
         pixels = image.detach().requires_grad_()
         with torch.enable_grad():
             share = original.numel() / self.image.numel()
             distortion = 8 / self.price * share * self.distortion(pixels, original)
             (slopes,) = torch.autograd.grad(distortion, pixels)
-        order = torch.cat(places)
-        symbols, scales = (torch.empty_like(coded).flatten() for _ in range(2))
-        symbols[order], scales[order] = torch.cat(all_symbols), torch.cat(all_scales)
-        symbols, scales = symbols.view_as(y), scales.view_as(y)
+        symbols, scales = record.symbols(), record.scales()
         with torch.no_grad():
             hyper_bits = -prior.likelihood(rounded / hyper_gain, 1 / hyper_gain).log2()
             bits = _by_block(bits_of(symbols, scales), CELL // STRIDE) + hyper_bits.sum((0, 1))
@@ -271,16 +233,68 @@ class _Search:
         if not (math.isfinite(loss) and slopes.isfinite().all()):
             raise CodecError("The distortion that latents are refined for isn't finite.")
         return _Coded(
-            (y.detach() if relaxed else coded.view_as(y), z.detach()),
+            (y.detach() if relaxed else record.coded.view_as(y), z.detach()),
             pixels.detach(),
             slopes,
             bits,
             loss,
             symbols,
             scales,
-            (gain[..., None], hyper_gain),
+            (gain, hyper_gain),
             (y, z, image, torch.cat(rates)) if differentiable else None,
         )
+
+
+class _Record:
+    """What the entropy model gives for each latent, in the order of its visits.
+
+    Args:
+        latents: (1, M, h, w).
+        gain: (1, M, 1, 1).
+        relaxed: as in :meth:`_Search.code`.
+    """
+
+    def __init__(self, latents: Tensor, gain: Tensor, relaxed: bool) -> None:
+        self._latents, self._gain, self._relaxed = latents.flatten(2), gain.flatten(2), relaxed
+        self._shape = latents.shape
+        self._numbers = torch.arange(latents.numel(), device=latents.device).view(self._latents.shape[1:])
+        self._order: list[Tensor] = []
+        self._symbols: list[Tensor] = []
+        self._scales: list[Tensor] = []
+        self.coded = torch.empty_like(self._latents)
+        """The latents (1, M, h w) as decoded."""
+        self.rates: list[Tensor] = []
+        """Bits, with gradients."""
+
+    def visit(self, channels: slice, positions: Tensor, means: Tensor, scales: Tensor) -> Tensor:
+        """Code latents with their predicted means and scales; returns the values, scaled by the gains."""
+        gain = self._gain[:, channels]
+        wanted = self._latents[:, channels].index_select(2, positions) * gain
+        residuals = wanted - means
+        symbols = residuals.round().detach()
+        if torch.is_grad_enabled():
+            self.rates.append(bits_of(residuals if self._relaxed else symbols, scales).flatten())
+        self._order.append(self._numbers[channels][:, positions].flatten())
+        self._symbols.append(symbols.flatten())
+        self._scales.append(scales.detach().flatten())
+        within = (symbols + means.detach()) / gain
+        self.coded[:, channels] = self.coded[:, channels].index_copy(2, positions, within)
+        moving = residuals if self._relaxed else wanted
+        carried: Tensor = symbols + means + (moving - moving.detach())
+        return carried
+
+    def symbols(self) -> Tensor:
+        """The rounded residuals (1, M, h, w)."""
+        return self._ordered(self._symbols)
+
+    def scales(self) -> Tensor:
+        """The predicted scales (1, M, h, w)."""
+        return self._ordered(self._scales)
+
+    def _ordered(self, parts: list[Tensor]) -> Tensor:
+        values = torch.empty_like(self._latents).flatten()
+        values[torch.cat(self._order)] = torch.cat(parts)
+        return values.view(self._shape)
 
 
 @dataclass(frozen=True)
@@ -302,26 +316,17 @@ class _Coded:
     graph: tuple[Tensor, Tensor, Tensor, Tensor] | None
     """Latents, hyper-latents, image and rates."""
 
+    @functools.cached_property
     def gradients(self) -> tuple[Tensor, ...]:
-        """The gradients of the loss by the latents and hyper-latents. They can be computed once, and last."""
+        """The gradients of the loss by the latents and hyper-latents. They free the graph."""
         assert self.graph
         y, z, image, rates = self.graph
         return torch.autograd.grad([image, rates], (y, z), [self.slopes, torch.ones_like(rates)])
 
-    def gaining(self, slope: Tensor, curvature: Tensor) -> Tensor:
-        """The changes of symbols, -1, 0 or 1, that are predicted to lower the loss.
-
-        Args:
-            slope: the gradient of the loss by the symbols, without their own rates.
-            curvature: the second derivatives.
-        """
-        less, own, more = (bits_of(self.symbols + change, self.scales) for change in (-1, 0, 1))
-        less, more = less - own - slope + curvature / 2, more - own + slope + curvature / 2
-        gaining: Tensor = torch.minimum(less, more) < 0
-        return torch.where(less < more, -1.0, 1.0) * gaining
-
     def curvature(self, of_pixels: float, generator: torch.Generator) -> Tensor:
         """The diagonal of the Gauss-Newton matrix of the loss by the symbols, in bits, estimated by random probes.
+
+        It is computed before the gradients.
 
         Args:
             of_pixels: the mean second derivative of the distortion by a pixel.
@@ -342,6 +347,69 @@ class _Coded:
         mean = total.mean((2, 3), keepdim=True) / PROBES
         estimate: Tensor = (total + SHRINKAGE * mean) / (PROBES + SHRINKAGE)
         return estimate
+
+
+class _Descent:
+    """The first phase: moves of a random share of the latents and hyper-latents along the gradient.
+
+    Args:
+        inside: 1 where latents and hyper-latents may move, elsewhere 0.
+        best: the latents that the phase begins with.
+        generator: chooses the latents.
+    """
+
+    def __init__(self, inside: Sequence[Tensor], best: _Coded, generator: torch.Generator) -> None:
+        self._inside, self._generator = inside, generator
+        self._paces = torch.full_like(best.bits, PACE)
+
+    def propose(self, best: _Coded) -> list[Tensor]:
+        """Moved latents and hyper-latents."""
+        return [
+            values
+            - _spread(self._paces, values) * _chosen(SHARE, values, self._generator) * mask * gradient / gain.square()
+            for values, mask, gradient, gain in zip(
+                best.latents, self._inside, best.gradients, best.gains, strict=True
+            )
+        ]
+
+    def adapt(self, kept: Tensor) -> None:
+        """Learn which blocks' moves were kept."""
+        self._paces = (self._paces * torch.where(kept, FASTER, SLOWER)).clamp_min(SLOWEST_PACE)
+
+
+class _SymbolChanges:
+    """The second phase: changes by one of a random share of the symbols whose change is predicted to lower the loss.
+
+    Args:
+        inside: 1 where latents may change, elsewhere 0.
+        best: the latents that the phase begins with.
+        of_pixels: the mean second derivative of the distortion by a pixel.
+        generator: chooses the symbols.
+    """
+
+    def __init__(self, inside: Tensor, best: _Coded, of_pixels: float, generator: torch.Generator) -> None:
+        self._inside, self._generator = inside, generator
+        self._shares = torch.full_like(best.bits, SYMBOL_SHARE)
+        self._curvature = CAUTION * best.curvature(of_pixels, generator)
+
+    def propose(self, best: _Coded) -> list[Tensor]:
+        """Latents with changed symbols, and the hyper-latents."""
+        latents, hyper_latents = best.latents
+        slope = best.gradients[0] / best.gains[0]
+        less, own, more = (bits_of(best.symbols + change, best.scales) for change in (-1, 0, 1))
+        less, more = less - own - slope + self._curvature / 2, more - own + slope + self._curvature / 2
+        moves = torch.where(less < more, -1.0, 1.0) * (torch.minimum(less, more) < 0)
+        moves = moves * _chosen(_spread(self._shares, latents), latents, self._generator) * self._inside
+        return [latents + moves / best.gains[0], hyper_latents]
+
+    def adapt(self, kept: Tensor) -> None:
+        """Learn which blocks' changes were kept."""
+        self._shares = (self._shares * torch.where(kept, MORE, FEWER)).clamp(SMALLEST_SHARE, 1)
+
+
+def _chosen(share: Tensor | float, of: Tensor, generator: torch.Generator) -> Tensor:
+    """A random share of the positions: true or false for each."""
+    return torch.rand(of.shape, generator=generator).to(of.device) < share
 
 
 def _by_block(values: Tensor, side: int) -> Tensor:
