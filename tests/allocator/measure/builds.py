@@ -1,6 +1,7 @@
 """Shared functions of the tests of builds."""
 
 import sqlite3
+import subprocess
 import time
 from pathlib import Path
 
@@ -34,8 +35,10 @@ def rows(path: Path) -> int:
         return 0
 
 
-def wait_for_rows(path: Path, least: int) -> None:
+def wait_for_rows(path: Path, least: int, process: "subprocess.Popen[str] | None" = None) -> None:
+    """Wait until a table has so many points; fails as soon as the process that writes them has ended."""
     deadline = time.monotonic() + 300  # seconds: a hang, even on a busy machine
     while rows(path) < least:
-        assert time.monotonic() < deadline, "the build makes no progress"
+        assert process is None or process.poll() is None, f"the command ended: {process.communicate()[1]}"
+        assert time.monotonic() < deadline, "the command makes no progress"
         time.sleep(0.02)

@@ -276,7 +276,7 @@ def test_killed_and_resumed_it_ends_as_if_never_killed(photos: Path, tmp_path: P
     command = ("tables", "build", folder, "-c", "webp", "-c", "jpeg", "-m", "psnr", "-m", "ms-ssim")
     killed, whole = tmp_path / "killed.db", tmp_path / "whole.db"
     with started(*command, "-o", killed, "-j", 2) as process:
-        wait_for_rows(killed, 100)
+        wait_for_rows(killed, 100, process)
         process.kill()
         process.wait()
         kept = rows(killed)
@@ -302,7 +302,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_resume(photos: Path, tmp_path: Path
     folder, path = tmp_path / "images", tmp_path / "run.db"
     copy(photos, folder, 60)
     with started("tables", "build", folder, "-c", "webp", "-m", "ms-ssim", "-o", path) as process:
-        wait_for_rows(path, 30)
+        wait_for_rows(path, 30, process)
         assert process.poll() is None
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         _, err = process.communicate(timeout=20)

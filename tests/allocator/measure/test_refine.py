@@ -206,13 +206,13 @@ def test_an_interrupted_and_a_killed_refinement_resume(plain: Path, done: Path, 
     path = Path(shutil.copy(plain, tmp_path))
     command = ("refine", path, "-t", RATE, "--steps", STEPS, "-j", 1)
     with started(*command) as process:
-        wait_for_rows(path, rows(plain) + 1)
+        wait_for_rows(path, rows(plain) + 1, process)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
         assert process.returncode == 130
         assert "the same command resumes" in said
     with started(*command) as process:
-        wait_for_rows(path, rows(plain) + 2)
+        wait_for_rows(path, rows(plain) + 2, process)
         process.send_signal(signal.SIGKILL)
     ran = run(*command)
     assert ran.code == 0, ran.err

@@ -186,7 +186,7 @@ def test_a_killed_driver_starts_again_where_it_was(cluster: Any, photos: Path, t
     build_it = ("tables", "build", folder, "-c", "jpeg", "-m", "ms-ssim", "-o", path)
     command = (*build_it, "--engine", "ray", "--address", cluster.address)
     with started(*command) as process:
-        wait_for_rows(path, JPEG)
+        wait_for_rows(path, JPEG, process)
         process.kill()
         process.wait()
     kept = rows(path)
