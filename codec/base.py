@@ -132,6 +132,9 @@ class Codec(ABC):
         if "encode" in vars(cls):
             cls.encode = _takes_images(cls.encode)  # type: ignore[assignment,method-assign]
 
+    def prepare(self, level: int) -> None:  # noqa: B027
+        """Load what a level needs at its first use, such as a network, so that measured times don't include it."""
+
     @abstractmethod
     def encode(self, image: Any, level: int) -> bytes:
         """Encode ``image`` at ``levels[level]`` into one complete bitstream.

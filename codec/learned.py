@@ -53,6 +53,9 @@ class LearnedCodec(Codec):
         of_this_machine = ("device", "_networks", "_tables")
         return {key: value for key, value in self.__dict__.items() if key not in of_this_machine}
 
+    def prepare(self, level: int) -> None:
+        self._network(self.bank.levels[level].weights)
+
     def encode(self, image: RGBImage, level: int) -> bytes:
         return self.encoder(image)(level)
 

@@ -70,6 +70,9 @@ class ModelCodec(Codec):
             CodecError: it is unavailable.
         """
 
+    def prepare(self, level: int) -> None:
+        self.network(level)
+
     def encode(self, image: RGBImage, level: int) -> bytes:
         height, width = image.shape[:2]
         model = self.network(level)

@@ -130,6 +130,9 @@ def _points(task: Task) -> list[Point]:
     codec = codecs[task.codec]
     picture, references = _original(task.member.path, task.member.sha256, task.colour)
     points = []
+    for wanted in task.levels:
+        with foreign_errors(f"{codec.name} can't be prepared for {wanted.setting}"):
+            codec.prepare(wanted.level)
     start = time.perf_counter()
     encode = None
     if any(wanted.bitstream is None for wanted in task.levels):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from allocator.metrics import get_metric
 from allocator.metrics.fidelity import PSNR
 from allocator.tables import Table
 from codec import RGBImage, get_codec, pixels_sha256, read_image
+from codec.picture import Picture
 from codec.pillow import PillowCodec, jpeg
 from tests.allocator.measure.builds import copy, frame, rows, wait_for_rows
 from tests.helpers import CROPS, run, started
@@ -268,6 +270,22 @@ def test_a_codec_that_loses_rows_is_caught(photos: Path, tmp_path: Path) -> None
     faulty.__class__ = Shrinks
     with pytest.raises(AllocatorError, match="jpeg decoded it to another size at q1, 96x127"):
         build(tmp_path / "run.db", [photos / "rocket.png"], [faulty], [get_metric("psnr")])
+
+
+class Prepared(PillowCodec):
+    def prepare(self, level: int) -> None:
+        self.prepared = {*getattr(self, "prepared", ()), level}
+
+    def picture_encoder(self, picture: Picture) -> Callable[[int], bytes]:
+        assert self.prepared == {*range(JPEG)}
+        return super().picture_encoder(picture)
+
+
+def test_codecs_are_prepared_before_their_times_are_measured(photos: Path, tmp_path: Path) -> None:
+    codec = jpeg()
+    codec.__class__ = Prepared
+    build(tmp_path / "run.db", [photos / "rocket.png"], [codec], [get_metric("psnr")])
+    assert rows(tmp_path / "run.db") == JPEG
 
 
 def test_killed_and_resumed_it_ends_as_if_never_killed(photos: Path, tmp_path: Path) -> None:
