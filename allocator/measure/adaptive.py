@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from allocator.allocation import AllocationError, Budget, read_points
 from allocator.constraints import Constraints, Floor
-from allocator.measure.build import Wanted, fits
+from allocator.measure.build import Wanted, fits, level_keys
 from allocator.objective import Objective
 from allocator.points import is_refined
 from allocator.solver.knapsack import Infeasible, Solution, solve
@@ -112,7 +112,14 @@ class Needed:
                 codec.name: [member.name for member in table.members() if fits(codec, member, colour)]
                 for codec in self.codecs
             }
-            return first_points(able, levels, self.assumption)
+            wanted = first_points(able, levels, self.assumption)
+            # points of earlier builds get this build's metrics, too, so that all can be compared
+            keys = {(codec.name, key.fingerprint): key.level for codec in self.codecs for key in level_keys(codec)}
+            known = table.points()
+            for image, codec, fingerprint in zip(known["image"], known["codec"], known["fingerprint"], strict=True):
+                if (level := keys.get((codec, fingerprint))) is not None:
+                    wanted.setdefault((image, codec), set()).add(level)
+            return wanted
         points = read_points(table)
         points = points[points["codec"].isin(list(levels)) & ~is_refined(points)]
         found = plan(

@@ -146,6 +146,19 @@ def test_a_build_for_a_target_measures_less_and_allocates_the_same(table: Path, 
         assert len(read_points(lazy)) == len(points[1])
 
 
+def test_points_of_one_metric_get_another(table: Path, photos: Path, tmp_path: Path) -> None:
+    path, metrics = tmp_path / "run.db", ("psnr", "ms-ssim")
+    for metric, target in zip(metrics, ("1.0", "2.5"), strict=True):
+        ran = run("tables", "build", photos, "-c", "jpeg", "-m", metric, "-o", path, "-j", 1, "--for-target", target)
+        assert ran.code == 0, ran.err
+        with Table(path) as lazy, Table(table) as full:
+            values = []
+            for points in (read_points(lazy), read_points(full, ["jpeg"])):
+                budget = make_budget(points, "pooled", target=Fraction(target))
+                values.append(allocate(points, budget, find_objective(full, [metric])).value)
+        assert values[0] == pytest.approx(values[1], rel=1e-9)
+
+
 class FailsFrom(PillowCodec):
     """A codec with a fault at some levels of one image."""
 
