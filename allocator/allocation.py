@@ -174,6 +174,12 @@ def pick_codecs(table: Table, frame: "pd.DataFrame", codecs: Sequence[str], imag
     if codecs:
         frame = frame[frame["codec"].isin(codecs)]
     if missing := images - frame["image"].nunique():
+        if codecs:
+            raise AllocationError(
+                f"{table.path}: {missing} of {images} images have not been measured with {' or '.join(codecs)}; "
+                "build the table again for them.",
+                hint={"command": "tables build", "codec": [*codecs]},
+            )
         raise AllocationError(
             f"{table.path}: {missing} of {images} images have not been measured; run its build again to finish.",
             hint={"command": "tables build"},

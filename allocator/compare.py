@@ -123,7 +123,10 @@ def level_means(
     rates, values = [], []
     for _, rows in points[(points["codec"] == codec) & ~is_refined(points)].groupby("level"):
         if len(rows) < images or rows[metric].isna().any():
-            raise CompareError(f"{metric} isn't measured on all images at every level of {codec}.")
+            raise CompareError(
+                f"{metric} isn't measured on all images at every level of {codec}.",
+                hint={"command": "tables build", "codec": codec, "metric": metric},
+            )
         pixels = rows["width"] * rows["height"]
         rate = rows["bytes"].sum() / pixels.sum() if rule == "pooled" else (rows["bytes"] / pixels).mean()
         rates.append(float(8 * rate))
@@ -155,7 +158,7 @@ def at_targets(
     Returns:
         Columns ``codec``, ``target``, ``bpp`` (the achieved rate under the rule), ``mean_bpp`` or ``pooled_bpp`` (the
         same under the other rule) and the metrics' means over the images; NaN if a codec can't reach a target, or
-        lacks an image.
+        lacks an image; a metric's mean is NaN if it is missing at a chosen point.
     """
     import pandas as pd
 
@@ -170,7 +173,7 @@ def at_targets(
                     raise AllocationError(f"Not all images are measured with {codec}.")
                 found = allocate(of_codec, make_budget(of_codec, rule, target=target), objective)
                 row |= {"bpp": found.bpp, other: getattr(found, other)}
-                row |= {metric: found.chosen[metric].mean() for metric in metrics}
+                row |= {metric: found.chosen[metric].mean(skipna=False) for metric in metrics}
             except AllocationError:
                 row |= dict.fromkeys(["bpp", other, *metrics], math.nan)
             rows.append(row)

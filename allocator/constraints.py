@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocator.errors import AllocatorError
-from allocator.objective import find_metric
+from allocator.objective import find_metric, measured_values
 from allocator.tables import Table
 
 if TYPE_CHECKING:
@@ -78,16 +78,9 @@ class Floor(NamedTuple):
             ConstraintError: the text has another form.
             ObjectiveError: the table has no such metric.
         """
-        what, _, value = text.rpartition("=")
-        images, colon, name = what.rpartition(":")
-        try:
-            worst = float(value)
-        except ValueError:
-            worst = math.nan
-        if not math.isfinite(worst):
-            raise ConstraintError(f"{text!r}: write a floor as METRIC=VALUE or IMAGES:METRIC=VALUE.")
+        images, name, worst = _split_floor(text)
         metric = find_metric(table, name)
-        return cls(metric, worst, table.metrics()[metric], images if colon else None)
+        return cls(metric, worst, table.metrics()[metric], images)
 
     def binds(self, points: "pd.DataFrame") -> NDArray[np.bool_]:
         """Mark the points of the images that it applies to.
@@ -112,10 +105,34 @@ class Floor(NamedTuple):
 
         Raises:
             ConstraintError: it applies to no image.
+            ObjectiveError: its metric is missing at a point that it applies to.
         """
-        values = points[self.metric].to_numpy()
-        good: NDArray[np.bool_] = values >= self.worst if self.higher_is_better else values <= self.worst
-        return good | ~self.binds(points)
+        binds = self.binds(points)
+        values = measured_values(points[binds], self.metric)
+        allowed = ~binds
+        allowed[binds] = values >= self.worst if self.higher_is_better else values <= self.worst
+        return allowed
+
+
+def floor_metric(text: str) -> str:
+    """The metric's name in the text of a :class:`Floor`.
+
+    Raises:
+        ConstraintError: the text has another form.
+    """
+    return _split_floor(text)[1]
+
+
+def _split_floor(text: str) -> tuple[str | None, str, float]:
+    what, _, value = text.rpartition("=")
+    images, colon, name = what.rpartition(":")
+    try:
+        worst = float(value)
+    except ValueError:
+        worst = math.nan
+    if not math.isfinite(worst):
+        raise ConstraintError(f"{text!r}: write a floor as METRIC=VALUE or IMAGES:METRIC=VALUE.")
+    return images if colon else None, name, worst
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,22 @@
 """Measure, allocate and export in one call: files to deploy that look best within one budget."""
 
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from allocator.advice import Suggestion, suggest_floor
-from allocator.allocation import Allocation, make_budget
-from allocator.constraints import Floor
-from allocator.errors import AllocatorError
+from allocator.allocation import Allocation, make_budget, read_points
+from allocator.constraints import Floor, floor_metric
+from allocator.errors import AllocatorError, a_few
 from allocator.export import Exported, export
 from allocator.measure.adaptive import Needed
-from allocator.measure.build import BuildReport, Progress, a_few, build
+from allocator.measure.build import BuildReport, Progress, build
 from allocator.measure.engines import Engine
-from allocator.metrics import Metric
-from allocator.objective import find_objective
+from allocator.metrics import Metric, get_metric
+from allocator.objective import find_objective, measured_points
 from allocator.problem import Problem
 from allocator.sizes import Size
 from allocator.summary import Summary
@@ -26,6 +27,8 @@ from codec.remote import is_address
 CODECS = ("avif", "webp")
 METRICS = ("ssimulacra2",)
 """The default codecs and metrics."""
+_MOST_NAMED = 20
+"""The most images that a command in an error names."""
 DeployedColour = Literal["srgb", "profile"]
 
 
@@ -92,7 +95,7 @@ def optimize(
         budget: the budget of all files.
         folder: the folder for the files; created if missing.
         codecs: the codecs to choose among.
-        metrics: the metrics to measure; the first is optimised.
+        metrics: the metrics to measure, in addition to those of the floors; the first is optimised.
         floors: ``[IMAGES:]METRIC=VALUE``, see :class:`allocator.constraints.Floor`.
         weights: weights of images, see :func:`allocator.objective.find_objective`.
         colour: the rule for colour profiles, see :mod:`codec.picture`.
@@ -109,9 +112,12 @@ def optimize(
     if any(not is_address(path) and os.path.realpath(path) == os.path.realpath(folder) for path in images):
         raise AllocatorError(f"{folder}: is the folder of the images; choose another folder for the new files.")
     place = table or default_table(folder)
+    metrics = _with_floors(metrics, floors)
     needed = Needed(
         codecs,
-        lambda opened, points: [make_budget(points, "pooled", size=budget, originals=opened.original_bytes())],
+        lambda opened, points: [
+            make_budget(points, "pooled", size=budget, originals=opened.original_bytes(points["image"]))
+        ],
         lambda opened: find_objective(opened, [metrics[0].name], weights=weights),
         "convex",
         lambda opened: [Floor.parse(opened, text) for text in floors],
@@ -131,19 +137,18 @@ def optimize(
     )
     with Table(place) as opened:
         if built.others:
+            named = built.others if len(built.others) <= _MOST_NAMED else ["NAMES"]
+            gone = f"{place}: also contains {a_few(built.others)}, which this command does not include; "
+            gone += "remove what is gone from the table, or name another table."
             raise AllocatorError(
-                f"{place}: also contains {a_few(built.others)}, which this command does not include; "
-                "remove what is gone from the table, or name another table.",
-                hint={"command": "tables drop", "table": "FILE"},
+                "\n".join([*built.failures, gone]),
+                hint={"command": shlex.join(["tables", "drop", str(place), *named]), "table": "FILE"},
             )
         measured = opened.codecs()
-        problem = Problem.read(
-            opened,
-            objective=[metrics[0].name],
-            weights=weights,
-            floors=floors,
-            codecs=[one.name for one in codecs if one.name in measured],
-        )
+        points = read_points(opened, [one.name for one in codecs if one.name in measured])
+        points = measured_points(points, [one.name for one in metrics])
+        originals = opened.original_bytes(points["image"])
+        problem = Problem.of(opened, points, originals, objective=[metrics[0].name], weights=weights, floors=floors)
         allocation = problem.allocate(problem.budget(size=budget))
         exported = None
         if write:
@@ -162,6 +167,15 @@ def optimize(
         suggestion=suggest_floor(allocation, problem.constraints),
         exported=exported,
     )
+
+
+def _with_floors(metrics: Sequence[Metric], floors: Sequence[str]) -> list[Metric]:
+    """The metrics, and those of the floors."""
+    every = [*metrics]
+    for name in map(floor_metric, floors):
+        if not any(one.name == name or one.name.startswith(f"{name}-") for one in every):
+            every.append(get_metric(name))
+    return every
 
 
 def default_table(folder: Path) -> Path:

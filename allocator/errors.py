@@ -1,4 +1,6 @@
-"""The base class of this package's errors, and errors that several modules raise."""
+"""The base class of this package's errors, and what the errors of several modules share."""
+
+from collections.abc import Sequence
 
 from codec.base import UserError
 
@@ -9,3 +11,9 @@ class AllocatorError(UserError):
 
 class SolveError(AllocatorError):
     """The problem is invalid, or its solver is unavailable."""
+
+
+def a_few(names: Sequence[str]) -> str:
+    """The number of images, and the first names: ``2 images (a, b)``."""
+    first = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names):,} image{'s'[: len(names) > 1]} ({first})"

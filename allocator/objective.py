@@ -4,7 +4,7 @@ import contextlib
 import csv
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from allocator.errors import AllocatorError
+from allocator.errors import AllocatorError, a_few
 from allocator.solver.knapsack import Floats
 from allocator.tables import Member, Table
 
@@ -164,14 +164,7 @@ class Objective:
         """
         total = np.zeros(len(points))
         for term in self.terms:
-            if term.metric not in points or points[term.metric].isna().any():
-                count = int(points[term.metric].isna().sum()) if term.metric in points else len(points)
-                raise ObjectiveError(
-                    f"{term.metric} is missing at {count:,} of {len(points):,} operating points; "
-                    f"build the table again with the metric {term.metric}.",
-                    hint={"command": "tables build", "metric": term.metric},
-                )
-            values = term.sign * points[term.metric].to_numpy(np.float64)
+            values = term.sign * measured_values(points, term.metric)
             if self.aggregate.power is not None:
                 values = values - min(0.0, float(values.min()))
             total += term.weight * values
@@ -190,6 +183,34 @@ class Objective:
     def value(self, costs: Floats, shares: Floats) -> float:
         """The aggregate of the chosen points' costs, as reported."""
         return self.natural_sign * self.aggregate.value(costs, shares)
+
+
+def measured_values(points: "pd.DataFrame", metric: str) -> Floats:
+    """A metric's values at operating points, shape (points,).
+
+    Raises:
+        ObjectiveError: it is missing at some of them.
+    """
+    values = points[metric].to_numpy(np.float64) if metric in points else np.full(len(points), np.nan)
+    if (missing := np.isnan(values)).any():
+        lacking = points[missing]
+        codecs, images = (sorted(lacking[name].unique()) if name in lacking else [] for name in ("codec", "image"))
+        where = f", of {', '.join(codecs)} and {a_few(images)}" if codecs and images else ""
+        raise ObjectiveError(
+            f"{metric} is missing at {len(lacking):,} of {len(points):,} operating points{where}; "
+            f"build the table again with the metric {metric}.",
+            hint={"command": "tables build", "codec": codecs, "metric": metric},
+        )
+    return values
+
+
+def measured_points(points: "pd.DataFrame", metrics: Iterable[str]) -> "pd.DataFrame":
+    """The operating points at which all metrics are measured; all points if there is none.
+
+    A build leaves out images on which a metric fails, but keeps their earlier points, and those of other images.
+    """
+    complete = points[[*metrics]].notna().all(axis=1)
+    return points[complete].reset_index(drop=True) if complete.any() else points
 
 
 def find_metric(table: Table, name: str) -> str:

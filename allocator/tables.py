@@ -162,9 +162,10 @@ class Table(TableFile):
             )
             return [Member(*row) for row in rows]
 
-    def original_bytes(self) -> int | None:
-        """Bytes of all images' files; None if one is unknown."""
-        sizes = [member.file_bytes for member in self.members()]
+    def original_bytes(self, images: Iterable[str] | None = None) -> int | None:
+        """Bytes of the files of all images, or of the named ones; None if one is unknown."""
+        wanted = None if images is None else {*images}
+        sizes = [member.file_bytes for member in self.members() if wanted is None or member.name in wanted]
         return None if None in sizes else sum(filter(None, sizes))
 
     def add_metrics(self, metrics: Sequence[Metric]) -> None:

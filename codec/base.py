@@ -46,13 +46,13 @@ class UserError(Exception):
 
     Args:
         message: usually one sentence.
-        hint: parameters that solve the problem, by name, with a value for each (True: no value). The command line
-            shows them as its options.
+        hint: parameters that solve the problem, by name, with a value for each (True: no value), or a list of values.
+            The command line shows them as its options.
     """
 
-    def __init__(self, message: str = "", *, hint: Mapping[str, str | bool] | None = None) -> None:
+    def __init__(self, message: str = "", *, hint: Mapping[str, str | bool | list[str]] | None = None) -> None:
         super().__init__(message)
-        self.hint: Mapping[str, str | bool] = hint or {}
+        self.hint: Mapping[str, str | bool | list[str]] = hint or {}
 
 
 class CodecError(UserError):

@@ -59,12 +59,16 @@ def main() -> None:
     sys.exit(code)
 
 
-def _options(hint: Mapping[str, str | bool]) -> Iterator[str]:
+def _options(hint: Mapping[str, str | bool | list[str]]) -> Iterator[str]:
     """The options in an error's hint, in brackets."""
     options = []
     for name, value in hint.items():
         flag = f"--{name.replace('_', '-')}"
-        options.append(f"`allocator {value}`" if name == "command" else flag if value is True else f"{flag} {value}")
+        if name == "command":
+            options.append(f"`allocator {value}`")
+        else:
+            values = value if isinstance(value, list) else [value]
+            options += [flag if one is True else f"{flag} {one}" for one in values]
     if options:
         yield f"({', '.join(options)})"
 

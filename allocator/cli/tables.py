@@ -185,7 +185,7 @@ def _print_built(out: Path, report: "BuildReport", assume: AssumptionName, *, as
             "were measured in full."
         )
     if report.others:
-        from allocator.measure.build import a_few
+        from allocator.errors import a_few
 
         lines.append(
             f"note: the set also contains {a_few(report.others)} from earlier builds, which this command does not "

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from allocator.allocation import AllocationError, Budget, read_points
 from allocator.constraints import Constraints, Floor
 from allocator.measure.build import Wanted, fits, level_keys
-from allocator.objective import Objective
+from allocator.objective import Objective, measured_points
 from allocator.points import is_refined
 from allocator.solver.knapsack import Infeasible, Solution, solve
 from allocator.tables import Table
@@ -122,14 +122,9 @@ class Needed:
             return wanted
         points = read_points(table)
         points = points[points["codec"].isin(list(levels)) & ~is_refined(points)]
-        found = plan(
-            points,
-            levels,
-            self.budgets(table, points),
-            self.objective(table),
-            self.assumption,
-            self.floors(table),
-        )
+        objective, floors = self.objective(table), self.floors(table)
+        points = measured_points(points, {one.metric for one in (*objective.terms, *floors)})
+        found = plan(points, levels, self.budgets(table, points), objective, self.assumption, floors)
         self.broken = found.broken
         return found.wanted
 

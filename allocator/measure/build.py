@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from allocator.errors import AllocatorError
+from allocator.errors import AllocatorError, a_few
 from allocator.images import ImageFile, find_images
 from allocator.measure import worker
 from allocator.measure.engines import Engine, Local, WorkerLost
@@ -317,12 +317,6 @@ class _Build:
 def fits(codec: Codec, member: Member, colour: Colour) -> bool:
     """Whether a codec can keep everything of an image that is read under a rule."""
     return codec.fits(member.format, alpha=member.alpha, profile=colour == "profile" and bool(member.profile))
-
-
-def a_few(names: Sequence[str]) -> str:
-    """The number of images, and the first names: ``2 images (a, b)``."""
-    first = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
-    return f"{len(names)} image{'s'[: len(names) > 1]} ({first})"
 
 
 def level_keys(codec: Codec) -> list[LevelKey]:

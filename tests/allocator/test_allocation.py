@@ -200,3 +200,6 @@ def test_an_unfinished_table_is_reported(photos: Path, tmp_path: Path) -> None:
     assert (
         "1 of 2 images have not been measured; run its build again to finish. (`allocator tables build`)" in ran.err
     )
+    ran = run("solve", path, "-t", "1", "-c", "jpeg")
+    assert "1 of 2 images have not been measured with jpeg; build the table again for them. " in ran.err
+    assert ran.err.endswith("(`allocator tables build`, --codec jpeg)\n")

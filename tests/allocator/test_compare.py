@@ -155,6 +155,15 @@ def test_the_papers_rows_are_there_measured_or_blank(table: Path) -> None:
     assert list(with_rows["codec"][2:]) == ["BPG444", "InvComp", "SwinT-ChARM", "DKIC"]
 
 
+def test_means_over_some_of_the_images_are_blank(table: Path) -> None:
+    with Table(table) as opened:
+        points, goal = read_points(opened), find_objective(opened)
+    points["ms-ssim"] = points["ms-ssim"].mask((points["image"] == "coffee") & (points["codec"] == "webp"))
+    frame = at_targets(points, [Fraction(1)], goal, ["psnr", "ms-ssim"]).set_index("codec")
+    assert frame["psnr"].notna().all()
+    assert frame["ms-ssim"].isna().to_dict() == {"jpeg": False, "webp": True}
+
+
 def test_every_format_and_every_mistake(table: Path) -> None:
     markdown = run("compare", table, "--anchor", "jpeg", "-t", "1", "--format", "markdown").out
     assert "| codec | target | bpp |" in markdown

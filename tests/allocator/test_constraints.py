@@ -8,7 +8,7 @@ import pytest
 
 from allocator.allocation import Allocation, allocate, make_budget, read_points
 from allocator.constraints import Choice, Constraints, Floor
-from allocator.objective import WORST, Objective, Term
+from allocator.objective import WORST, Objective, ObjectiveError, Term
 from allocator.tables import Table
 from tests.helpers import run
 
@@ -32,6 +32,18 @@ def test_a_floor_holds_for_every_image(points: pd.DataFrame) -> None:
     assert found.chosen["ms-ssim"].min() >= limit
     assert found.bytes <= found.budget.limit
     assert found.value <= free.value
+
+
+def test_a_floor_needs_its_metric_at_the_points_that_it_applies_to(points: pd.DataFrame) -> None:
+    """Points without a value would otherwise be lost as if they were bad."""
+    unmeasured = (points["image"] == "coffee") & (points["codec"] == "webp") & (points["level"] == 3)
+    partly = points.assign(**{"ms-ssim": points["ms-ssim"].mask(unmeasured)})
+    with pytest.raises(
+        ObjectiveError, match=r"ms-ssim is missing at 1 of .* of webp and 1 image \(coffee\)"
+    ) as error:
+        best(partly, Constraints(floors=[Floor("ms-ssim", 0.5, True)]))
+    assert error.value.hint == {"command": "tables build", "codec": ["webp"], "metric": "ms-ssim"}
+    best(partly, Constraints(floors=[Floor("ms-ssim", 0.5, True, "r*")]))
 
 
 def test_rates_of_images_are_bounded(points: pd.DataFrame) -> None:

@@ -4,6 +4,8 @@ import base64
 import csv
 import hashlib
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +16,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+import allocator as al
 import allocator.export
+from allocator.deployment import Optimized
+from allocator.measure.engines import Local
+from allocator.metrics import Metric
 from allocator.tables import Table
-from codec import get_codec
+from codec import CodecError, get_codec
 from codec.files import write_file
 from codec.picture import read_picture
 from tests import profiles
@@ -304,6 +310,64 @@ def test_optimize_keeps_floors_and_names_unreachable_ones(photos: Path, tmp_path
     ran = run(*command, "--budget", "20kB", "--floor", "coffee:psnr=90")
     assert ran.code == 2
     assert "The constraints leave no level for coffee" in ran.err
+
+
+def test_optimize_measures_what_floors_need(photos: Path, tmp_path: Path) -> None:
+    """Also points that were measured before by another metric."""
+    found = []
+    for name, before in (("once", None), ("twice", "ms-ssim")):
+        command = ("optimize", photos, "--budget", "20kB", "-c", "webp", "-o", tmp_path / name, "-j", 1, "--json")
+        if before:
+            assert run(*command, "-m", before).code == 0
+        ran = run(*command, "-m", "psnr", "--floor", "ms-ssim=0.97")
+        assert ran.code == 0, ran.err
+        found.append(json.loads(ran.out)["allocation"]["value"])
+        assert all(float(row["ms-ssim"]) >= 0.97 for row in listed(tmp_path / name))
+    assert found[0] == found[1]
+
+
+def test_optimize_says_how_to_remove_deleted_photos(photos: Path, tmp_path: Path) -> None:
+    """Also if it measures by another metric, which their points lack."""
+    own = tmp_path / "my photos"
+    shutil.copytree(photos, own)
+    (own / "coffee.png").rename(own / "big cup.png")
+    command = ("optimize", own, "--budget", "20kB", "-c", "webp", "-o", tmp_path / "web", "-j", 1)
+    assert run(*command, "-m", "psnr").code == 0
+    (own / "big cup.png").unlink()
+    (own / "rocket.png").write_bytes(b"damaged")
+    again = (*command, "-m", "ms-ssim")
+    ran = run(*again)
+    assert ran.code == 2
+    assert "rocket.png: is not an image" in ran.err
+    assert "also contains 2 images (big cup, rocket), which this command does not include" in ran.err
+    [advice] = re.findall("`allocator (.*?)`", ran.err)
+    assert run(*shlex.split(advice)).code == 0
+    ran = run(*again)
+    assert ran.code == 1, ran.err
+    assert "rocket" not in {row["source"] for row in listed(tmp_path / "web")}
+    assert len(listed(tmp_path / "web")) == 3
+
+
+class Picky(Metric):
+    name, version = "picky", "1"
+
+    def compare(self, reference: Any, decoded: NDArray[np.uint8]) -> float:
+        if decoded.shape == (112, 112, 3):
+            raise CodecError("too square.")
+        return float(np.abs(decoded.astype(float) - reference).mean())
+
+
+def test_optimize_leaves_out_images_on_which_a_new_metric_fails(photos: Path, tmp_path: Path) -> None:
+    def optimize(metric: str | Metric) -> Optimized:
+        return al.optimize(photos, "30%", tmp_path / "web", ["webp"], [metric], engine=Local(1))
+
+    optimize("psnr")
+    done = optimize(Picky())
+    assert done.built.failures == [f"{photos / 'chelsea.png'}: too square."] * 2  # by webp, and the original
+    names = [row["source"] for row in listed(tmp_path / "web")]
+    assert names == ["astronaut.png", "coffee.png", "motorcycle_left.png", "rocket.png"]
+    assert done.original_bytes == sum((photos / name).stat().st_size for name in names)
+    assert len(optimize("psnr").allocation.chosen) == 5
 
 
 def test_optimize_suggests_a_floor_for_the_worst_image(photos: Path, tmp_path: Path) -> None:
