@@ -131,8 +131,9 @@ def _points(task: Task) -> list[Point]:
     picture, references = _original(task.member.path, task.member.sha256, task.colour)
     points = []
     for wanted in task.levels:
-        with foreign_errors(f"{codec.name} can't be prepared for {wanted.setting}"):
-            codec.prepare(wanted.level)
+        if wanted.level < len(codec.levels):  # refined points are only decoded, and keep their times
+            with foreign_errors(f"{codec.name} can't be prepared for {wanted.setting}"):
+                codec.prepare(wanted.level)
     start = time.perf_counter()
     encode = None
     if any(wanted.bitstream is None for wanted in task.levels):
