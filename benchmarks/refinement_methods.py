@@ -121,7 +121,7 @@ def by_adam(
             (bits(output.likelihoods) + 8 / crop.search.price * error).backward()  # type: ignore[no-untyped-call]
             del network.__dict__["_round"]
         else:
-            slopes = crop.search.code(latents, whole, relaxed=True).gradients()
+            slopes = crop.search.code(latents, whole, relaxed=True).gradients
             for value, slope, unit in zip(values, slopes, units, strict=True):
                 value.grad = slope / unit
         adam.step()
