@@ -123,7 +123,8 @@ class Needed:
         points = read_points(table)
         points = points[points["codec"].isin(list(levels)) & ~is_refined(points)]
         objective, floors = self.objective(table), self.floors(table)
-        points = measured_points(points, {one.metric for one in (*objective.terms, *floors)})
+        needed = [term.metric for term in objective.terms] + [floor.metric for floor in floors]
+        points = measured_points(points, needed)
         found = plan(points, levels, self.budgets(table, points), objective, self.assumption, floors)
         self.broken = found.broken
         return found.wanted
