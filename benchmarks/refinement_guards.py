@@ -1,0 +1,91 @@
+"""Weights of the guard of refinement, compared by metrics at equal bytes.
+
+    ALLOCATOR_METRIC_WEIGHTS=... python -m benchmarks.refinement_guards PHOTOS [--guards 1.25,2.5,5,10] [--photos 4]
+        [--levels 3,7] [--codec po-dkic] [--crop 192] [--steps 60]
+
+Refines centre crops of photos, chosen at random, for LPIPS (`alex`), and compares each metric with that of plain
+bitstreams of equal bytes, interpolated between the levels. Prints Markdown: each search, then the means.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import allocator as al
+from allocator import refinement
+from allocator.images import find_images
+from allocator.metrics import Metric
+from benchmarks.refined_sets import JUDGES
+from benchmarks.refinement import centre
+from codec import RGBImage, get_codec
+from codec.learned import LearnedCodec
+from codec.refinement import price_of_byte
+
+
+class Judges:
+    """The metrics of an image's bitstreams, compared with those of its plain ones."""
+
+    def __init__(self, codec: LearnedCodec, image: RGBImage, metrics: list[Metric]) -> None:
+        self.codec, self.metrics = codec, metrics
+        self.references = [metric.reference(image) for metric in metrics]
+        encode = codec.encoder(image)
+        plain = [encode(level) for level in range(len(codec.levels))]
+        self.bytes, self.values = [len(data) for data in plain], np.array([self._measure(data) for data in plain])
+
+    def changes(self, data: bytes) -> NDArray[np.float64]:
+        """In percent of distances, otherwise differences."""
+        plain = [np.interp(len(data), self.bytes, values) for values in self.values.T]
+        return np.array(
+            [
+                100 * (value / before - 1) if metric.name.startswith(("lpips", "dists")) else value - before
+                for metric, value, before in zip(self.metrics, self._measure(data), plain, strict=True)
+            ]
+        )
+
+    def _measure(self, data: bytes) -> list[float]:
+        decoded = self.codec.decode(data)
+        return [
+            metric.compare(reference, decoded)
+            for metric, reference in zip(self.metrics, self.references, strict=True)
+        ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--guards", default="1.25,2.5,5,10")
+    parser.add_argument("--photos", type=int, default=4)
+    parser.add_argument("--levels", default="3,7")
+    parser.add_argument("--codec", default="po-dkic")
+    parser.add_argument("--crop", type=int, default=192)
+    parser.add_argument("--steps", type=int, default=60)
+    arguments = parser.parse_args()
+    codec = get_codec(arguments.codec)
+    assert isinstance(codec, LearnedCodec)
+    paths = [Path(image.path) for image in find_images([arguments.folder])]
+    paths = [paths[i] for i in np.random.default_rng(5).choice(len(paths), arguments.photos, replace=False)]
+    metrics = [al.get_metric(name) for name in JUDGES]
+    objective = al.get_metric("lpips-alex")
+    distance = objective.differentiable(codec.device)
+    assert distance
+    found: dict[float, list[NDArray[np.float64]]] = {}
+    print(f"| photo | level | guard | {' | '.join(JUDGES)} |\n{'| --- ' * (3 + len(JUDGES))}|")
+    for path in paths:
+        image = centre(path, arguments.crop)
+        judges = Judges(codec, image, metrics)
+        for level in map(int, arguments.levels.split(",")):
+            price = price_of_byte(codec, image, level, distance)
+            for guard in map(float, arguments.guards.split(",")):
+                refinement.GUARD = guard
+                data = refinement.refined_for(codec, image, level, [(objective, 1.0)], price, arguments.steps)
+                found.setdefault(guard, []).append(judges.changes(data))
+                cells = " | ".join(f"{change:+.3f}" for change in found[guard][-1])
+                print(f"| {path.stem} | {level} | {guard} | {cells} |", flush=True)
+    for guard, changes in found.items():
+        print(f"| mean | | {guard} | {' | '.join(f'{change:+.3f}' for change in np.mean(changes, 0))} |")
+
+
+if __name__ == "__main__":
+    main()
