@@ -18,7 +18,7 @@ from allocator.tables import Table
 from codec import Codec
 from codec.bitstream import MAX_LEVELS
 
-_SEARCH = 3
+_SEARCH = 4
 """The version of the search: increased by changes that change its results."""
 _HEX_DIGITS = 5
 _SETTING = re.compile(rf"(?P<base>.+){re.escape(REFINED)}\d+-(?P<aim>[0-9a-f]{{{_HEX_DIGITS}}})")

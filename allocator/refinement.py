@@ -17,8 +17,8 @@ from codec.learned import LearnedCodec
 from codec.refinement import Distortion, mse, price_of_byte, refine
 from codec.tensors import to_tensor
 
-GUARD = 5.0
-"""The weight of MSE and of 1 - MS-SSIM beside a network's distance, in units of the bytes that each is worth."""
+GUARDS = (5.0, 2.5)
+"""The weights of MSE and of 1 - MS-SSIM beside a network's distance, in units of the bytes that each is worth."""
 
 
 class RefinementError(AllocatorError):
@@ -75,8 +75,8 @@ def refined_for(
     """Encode an image with latents that minimise a mixture of metrics plus the price of the bytes.
 
     Some changes reduce only one network's distance. Beside such a distance, the search therefore also minimises MSE
-    and 1 - MS-SSIM. A byte saves so much of each between the neighbouring levels; in these units, each weighs
-    :data:`GUARD` times as much as the distance, at every rate. The price of a byte rises accordingly.
+    and 1 - MS-SSIM. A byte saves so much of each between the neighbouring levels; in these units, they weigh
+    :data:`GUARDS` times as much as the distance, at every rate. The price of a byte rises accordingly.
 
     Args:
         codec: the codec of a bank.
@@ -107,10 +107,11 @@ def refined_for(
     if by_network:
         paid = price
         similarity = MSSSIM().differentiable(codec.device)
-        for of in (mse, lambda decoded, original: 1 - similarity(decoded, original)):
+        of_guards: tuple[Distortion, ...] = (mse, lambda decoded, original: 1 - similarity(decoded, original))
+        for of, weight in zip(of_guards, GUARDS, strict=True):
             with contextlib.suppress(CodecError):  # no levels determine the price, on tiny images
-                parts.append((of, GUARD * paid / price_of_byte(codec, image, level, of)))
-                price += GUARD * paid
+                parts.append((of, weight * paid / price_of_byte(codec, image, level, of)))
+                price += weight * paid
 
     def distortion(decoded: Tensor, original: Tensor) -> Tensor:
         return sum((weight * of(decoded, original) for of, weight in parts), decoded.new_zeros(()))

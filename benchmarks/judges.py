@@ -44,7 +44,7 @@ def budgets(points: pd.DataFrame) -> list[Budget]:
 
 def chosen(table: Table, codec: str, metric: str) -> dict[float, pd.DataFrame]:
     """What is allocated by the metric to each image at each target that can be reached."""
-    points = read_points(table, [codec])
+    points = read_points(table, [codec]).dropna(subset=[metric])  # others were measured for another metric
     objective = find_objective(table, [metric])
     return {budget.bpp: allocate(points, budget, objective).chosen for budget in budgets(points)}
 

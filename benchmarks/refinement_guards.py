@@ -1,7 +1,7 @@
-"""Weights of the guard of refinement, compared by metrics at equal bytes.
+"""Weights of refinement's guards, of MSE and of MS-SSIM, compared by metrics at equal bytes.
 
-    ALLOCATOR_METRIC_WEIGHTS=... python -m benchmarks.refinement_guards PHOTOS [--guards 1.25,2.5,5,10] [--photos 4]
-        [--levels 3,7] [--codec po-dkic] [--crop 192] [--steps 60]
+    ALLOCATOR_METRIC_WEIGHTS=... python -m benchmarks.refinement_guards PHOTOS [--guards 2.5/2.5 5/2.5 ...]
+        [--photos 4] [--levels 3,7] [--codec po-dkic] [--crop 192] [--steps 60]
 
 Refines centre crops of photos, chosen at random, for LPIPS (`alex`), and compares each metric with that of plain
 bitstreams of equal bytes, interpolated between the levels. Prints Markdown: each search, then the means.
@@ -55,7 +55,7 @@ class Judges:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--guards", default="1.25,2.5,5,10")
+    parser.add_argument("--guards", nargs="+", default=["1.25/1.25", "2.5/2.5", "5/2.5", "5/5", "10/10"])
     parser.add_argument("--photos", type=int, default=4)
     parser.add_argument("--levels", default="3,7")
     parser.add_argument("--codec", default="po-dkic")
@@ -70,21 +70,22 @@ def main() -> None:
     objective = al.get_metric("lpips-alex")
     distance = objective.differentiable(codec.device)
     assert distance
-    found: dict[float, list[NDArray[np.float64]]] = {}
-    print(f"| photo | level | guard | {' | '.join(JUDGES)} |\n{'| --- ' * (3 + len(JUDGES))}|")
+    found: dict[str, list[NDArray[np.float64]]] = {}
+    print(f"| photo | level | guards | {' | '.join(JUDGES)} |\n{'| --- ' * (3 + len(JUDGES))}|")
     for path in paths:
         image = centre(path, arguments.crop)
         judges = Judges(codec, image, metrics)
         for level in map(int, arguments.levels.split(",")):
             price = price_of_byte(codec, image, level, distance)
-            for guard in map(float, arguments.guards.split(",")):
-                refinement.GUARD = guard
+            for guards in arguments.guards:
+                of_mse, of_ms_ssim = map(float, guards.split("/"))
+                refinement.GUARDS = of_mse, of_ms_ssim
                 data = refinement.refined_for(codec, image, level, [(objective, 1.0)], price, arguments.steps)
-                found.setdefault(guard, []).append(judges.changes(data))
-                cells = " | ".join(f"{change:+.3f}" for change in found[guard][-1])
-                print(f"| {path.stem} | {level} | {guard} | {cells} |", flush=True)
-    for guard, changes in found.items():
-        print(f"| mean | | {guard} | {' | '.join(f'{change:+.3f}' for change in np.mean(changes, 0))} |")
+                found.setdefault(guards, []).append(judges.changes(data))
+                cells = " | ".join(f"{change:+.3f}" for change in found[guards][-1])
+                print(f"| {path.stem} | {level} | {guards} | {cells} |", flush=True)
+    for guards, changes in found.items():
+        print(f"| mean | | {guards} | {' | '.join(f'{change:+.3f}' for change in np.mean(changes, 0))} |")
 
 
 if __name__ == "__main__":
