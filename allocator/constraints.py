@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocator.errors import AllocatorError
+from allocator.metrics.registry import LIBRARIES
 from allocator.objective import find_metric, measured_values
 from allocator.tables import Table
 
@@ -126,6 +127,9 @@ def floor_metric(text: str) -> str:
 def _split_floor(text: str) -> tuple[str | None, str, float]:
     what, _, value = text.rpartition("=")
     images, colon, name = what.rpartition(":")
+    before, inner_colon, library = images.rpartition(":")
+    if library in LIBRARIES:
+        images, colon, name = before, inner_colon, f"{library}:{name}"
     try:
         worst = float(value)
     except ValueError:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from allocator.allocation import Allocation
-from allocator.errors import AllocatorError
+from allocator.errors import AllocatorError, a_few
 from allocator.tables import Member, Table
 from codec import Codec, CodecError
 from codec.files import is_safe_name, write_file
@@ -60,13 +60,15 @@ def export(
         report: called with the number of finished images and of all images.
 
     Raises:
-        AllocatorError: the folder is a file, a new file's place is taken by an original image or by a file that no
-            export wrote, a colour profile was ignored when images were measured, two file names differ only in case,
-            or a bitstream can't be reproduced.
+        AllocatorError: the table no longer contains an image, the folder is a file, a new file's place is taken by an
+            original image or by a file that no export wrote, a colour profile was ignored when images were measured,
+            two file names differ only in case, or a bitstream can't be reproduced.
         CodecError: an image can't be read or encoded again, or a file can't be written.
     """
     members = {member.name: member for member in table.members()}
     rows: list[dict[str, Any]] = allocation.chosen.to_dict("records")
+    if gone := sorted({row["image"] for row in rows} - members.keys()):
+        raise AllocatorError(f"{table.path}: no longer contains {a_few(gone)}; allocate again.")
     codecs = {name: stored_codec(name) for name in allocation.chosen["codec"].unique()}
     _refuse_ignored_profiles(table, [members[row["image"]] for row in rows])
     files = {row["image"]: _file_name(members[row["image"]], codecs[row["codec"]]) for row in rows}

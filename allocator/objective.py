@@ -267,8 +267,10 @@ def find_objective(
     if isinstance(weights, Mapping):
         names_found = {member.name for member in table.members()}
         found = {name: float(weight) for name, weight in weights.items() if name in names_found}
-        if not all(math.isfinite(weight) and weight >= 0 for weight in found.values()) or not any(found.values()):
-            raise ObjectiveError("Weights of images must be numbers of at least 0, and one of them above 0.")
+        if not all(math.isfinite(weight) and weight >= 0 for weight in found.values()):
+            raise ObjectiveError("Weights of images must be numbers of at least 0.")
+        if not any(found.values()):
+            raise ObjectiveError(f"The weights give no image of {table.path} a weight above 0.")
         weights = _for_all(table, found)
     elif weights is not None:
         weights = read_weights(table, weights)

@@ -295,7 +295,8 @@ class Table(TableFile):
         row = self._of_point("SELECT decoded_sha256 FROM point", sha256, fingerprint)
         if row is None:
             raise TableError(
-                f"{self.path}: no longer contains a chosen point, because it has changed in the meantime."
+                f"{self.path}: no longer contains a chosen point, because it has changed in the meantime; "
+                "allocate again."
             )
         return str(row[0])
 

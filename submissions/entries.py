@@ -239,7 +239,8 @@ def fill_allocation(
     chosen = allocation.chosen
     floors = {floor.metric for floor in constraints.floors}
     known = [name for name in metric_names() if name in chosen and chosen[name].notna().all()]
-    metrics: list[Metric] = [stored_metric(name) for name in dict.fromkeys([*known, *sorted(floors)])]
+    needed = [*(term.metric for term in allocation.objective.terms), *sorted(floors)]
+    metrics: list[Metric] = [stored_metric(name) for name in dict.fromkeys([*known, *needed])]
     return refill(
         allocation, int(allocation.slack), metrics, keep=sorted(floors), report=lambda line: report(f"  {line}")
     )

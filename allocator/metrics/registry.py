@@ -9,7 +9,9 @@ from codec.trust import check_name, note_typed
 
 METRICS = "clic_allocator.metrics"
 """The entry-point group of metrics; each entry is called without arguments and returns a :class:`Metric`."""
-_OF_LIBRARIES = ("piq:", "pyiqa:")
+LIBRARIES = ("piq", "pyiqa")
+"""Packages whose metrics have names such as ``piq:gmsd``."""
+_OF_LIBRARIES = tuple(f"{library}:" for library in LIBRARIES)
 """The prefixes of their metrics' names, see :mod:`allocator.metrics.libraries`."""
 
 

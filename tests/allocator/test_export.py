@@ -83,6 +83,19 @@ def test_an_original_is_kept_if_the_budget_allows(deploying: Path, tmp_path: Pat
         assert written[row["file"]] == (deploying / "photos" / row["source"]).read_bytes()
 
 
+def test_an_allocation_of_a_dropped_image_is_refused(deploying: Path, tmp_path: Path) -> None:
+    path = shutil.copy(deploying / "run.db", tmp_path / "run.db")
+    with al.open(path) as opened:
+        found = opened.allocate(budget="12kB")
+        opened.drop(["coffee"])
+        with pytest.raises(al.AllocatorError, match=r"no longer contains 1 image \(coffee\); allocate again"):
+            found.export(tmp_path / "web")
+        opened.allocate(budget="12kB").export(tmp_path / "web")
+        with pytest.raises(al.AllocatorError, match=r"give no image of .* a weight above 0"):
+            opened.allocate(budget="12kB", weights={"coffee": 2})
+    assert len(listed(tmp_path / "web")) == 2
+
+
 def test_another_budget_replaces_only_files_of_the_export(deploying: Path, tmp_path: Path) -> None:
     out = tmp_path / "web"
     run("export", deploying / "run.db", "--budget", "100%", "-o", out)

@@ -161,6 +161,13 @@ def test_a_metric_with_a_colon_is_built_allocated_and_weighted(photos: Path, tmp
     refused = run("solve", table, "-t", "1", "--objective", "piq:gmsd:much")
     assert refused.code == 2
     assert "write an objective as METRIC or METRIC:WEIGHT" in refused.err
+    for images in ("", "c*:"):
+        assert run("solve", table, "-t", "1", "--floor", f"{images}piq:gmsd=0.5").code == 0
+        refused = run("solve", table, "-t", "1", "--floor", f"{images}piq:gmsd=0")
+        assert "The constraints leave no level for coffee" in refused.err
+    filled = run("submit", table, "-t", "1", "--fill", "--no-decoder", "-o", tmp_path / "entry")
+    assert filled.code == 0, filled.err
+    assert "becomes quality" in filled.out
 
 
 @pytest.mark.parametrize(
