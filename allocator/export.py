@@ -197,7 +197,12 @@ def encode_again(colour: Colour, codec: Codec, row: Mapping[str, Any], stored: b
                 f"{row['image']}: was measured with another version of {codec.name}, and the table keeps no "
                 "bitstreams; build it again."
             )
-        picture = read_stored_picture(row["path"], colour)
+        try:
+            picture = read_stored_picture(row["path"], colour)
+        except CodecError as error:
+            raise AllocatorError(
+                f"{error} The table keeps no bitstreams; build it again from the images' present place."
+            ) from error
         if picture.sha256 != row["sha256"]:
             raise AllocatorError(f"{row['path']}: has changed since it was measured; build the table again.")
         data = codec.picture_encoder(picture)(row["level"])

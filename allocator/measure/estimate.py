@@ -88,11 +88,14 @@ def estimate(
     measurements.
 
     Raises:
-        AllocatorError: see :func:`allocator.images.find_images`; or no image of the sample could be measured.
+        AllocatorError: see :func:`allocator.images.find_images`; or the table was built with another colour rule, or
+            no image of the sample could be measured.
     """
     files = find_images(images)
     local = Local(jobs)
     with Table(table) if Path(table).exists() else contextlib.nullcontext() as known:
+        if known and len(known):
+            known.use_colour(colour)
         work = list(_missing(known, files, codecs, metrics))
         chosen = random.Random(0).sample(work, min(len(work), _SAMPLES_A_JOB * local.processes))
         chosen = [_with_bitstreams(known, one) for one in chosen]

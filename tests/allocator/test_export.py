@@ -200,6 +200,11 @@ def test_without_stored_bitstreams_files_are_the_same(deploying: Path, tmp_path:
     for path, out in ((table, "bare"), (deploying / "run.db", "kept")):
         assert run("export", path, "--budget", "12kB", "-o", tmp_path / out).code == 0
     assert files(tmp_path / "bare") == files(tmp_path / "kept")
+    with Table(table) as opened, opened._transaction():
+        opened._connection.execute("UPDATE member SET path = '/moved' || path")
+    ran = run("export", table, "--budget", "12kB", "-o", tmp_path / "bare")
+    assert ran.code == 2
+    assert "there is no such file. The table keeps no bitstreams; build it again from the images' present" in ran.err
 
 
 def test_ignored_profiles_are_not_exported(photos: Path, tmp_path: Path) -> None:

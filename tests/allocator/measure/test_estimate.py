@@ -21,6 +21,8 @@ def test_exactly_the_missing_points_are_measured(photos: Path, tmp_path: Path) -
     assert f"0 operating points measured, {5 * (JPEG + WEBP)} known before" in run(*command).out  # the sample was all
     ran = run(*command, "--dry-run")
     assert ran.out == f"{path}: 0 of {5 * (JPEG + WEBP)} operating points are missing, 0 of 5 images are new.\n"
+    ran = run(*command, "--colour", "srgb", "--dry-run")  # what the build says, too
+    assert (ran.code, "was built with the colour rule raw" in ran.err) == (2, True)
 
 
 def test_the_estimate_is_near_the_actual_bytes_and_seconds(photos: Path, tmp_path: Path) -> None:
