@@ -151,7 +151,7 @@ def read_points(table: Table, codecs: Sequence[str] = ()) -> "pd.DataFrame":
     """
     images, frame = table.steady(lambda: (len(table), table.points()))
     if not images:
-        raise AllocationError(f"{table.path}: the table is empty.")
+        raise AllocationError(f"{table.path}: the table is empty.", hint={"command": "tables build"})
     return pick_codecs(table, frame, codecs, images).reset_index(drop=True)
 
 

@@ -138,7 +138,7 @@ def _refuse_ignored_profiles(table: Table, members: Sequence[Member]) -> None:
             raise AllocatorError(
                 f"{member.path}: its colour profile ({profile}) was ignored when it was measured, and its colours "
                 "would be wrong; build another table with the colour rule srgb.",
-                hint={"colour": "srgb"},
+                hint={"command": "tables build", "colour": "srgb"},
             )
 
 

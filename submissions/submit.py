@@ -59,7 +59,7 @@ def submit(
         raise SubmissionError(
             f"{table.path}: was built with the colour rule {table.colour}, for files to deploy; a submission needs "
             "the rule raw, which reads pixels as the challenge does.",
-            hint={"colour": "raw"},
+            hint={"command": "tables build", "colour": "raw"},
         )
     metrics = [name for name in table.metrics() if name in allocation.chosen]
     codecs: dict[str, Codec] = {}

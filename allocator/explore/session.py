@@ -98,7 +98,7 @@ class Session:
             table.changed_by_others()
             images, points = table.steady(lambda: (len(table), table.points()))
             if not images:
-                raise AllocationError(f"{table.path}: the table is empty.")
+                raise AllocationError(f"{table.path}: the table is empty.", hint={"command": "tables build"})
             pick_codecs(table, points, (), images)
             metrics, originals, colour = table.metrics(), table.original_bytes(), table.colour
             stack.pop_all()

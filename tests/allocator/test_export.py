@@ -218,6 +218,7 @@ def test_ignored_profiles_are_not_exported(photos: Path, tmp_path: Path) -> None
     ran = run("export", table, "--budget", "5kB", "-o", tmp_path / "web")
     assert ran.code == 2
     assert "wide.png: its colour profile (Display P3) was ignored when it was measured" in ran.err
+    assert ran.err.endswith("(`allocator tables build`, --colour srgb)\n")
     assert not (tmp_path / "web").exists()
 
 
@@ -225,6 +226,7 @@ def test_a_table_with_colour_conversion_makes_no_submission(deploying: Path, tmp
     ran = run("submit", deploying / "run.db", "--target", "2", "-c", "webp", "--no-decoder", "-o", tmp_path / "entry")
     assert ran.code == 2
     assert "was built with the colour rule srgb, for files to deploy" in ran.err
+    assert ran.err.endswith("(`allocator tables build`, --colour raw)\n")
 
 
 def test_optimize_measures_solves_and_writes(photos: Path, tmp_path: Path) -> None:
