@@ -109,7 +109,7 @@ def check_table(opened: Opened, folder: Path, given: Path | None, verdict: Verdi
             return known
         with Table(path) as table:
             members = {member.name: member for member in table.members()}
-            check_names(manifest, members.keys(), f"of {path}", verdict)
+            check_names(manifest, members.keys(), str(path), verdict)
             between, unkept, lacking = [], [], set[str]()
             for entry in manifest.entries:
                 member = members.get(entry.name)
@@ -201,12 +201,14 @@ def check_claims(manifest: Manifest, verdict: Verdict) -> None:
 
 
 def check_names(manifest: Manifest, names: Iterable[str], of: str, verdict: Verdict) -> None:
-    """Compare the entries' names with the required ones."""
+    """Compare the entries' names with the required ones, which are those of the table or list ``of``."""
     own, wanted = {entry.name for entry in manifest.entries}, set(names)
     if wanted - own:
-        verdict.failures.append(f"{len(wanted - own):,} images {of} are missing: {cite(wanted - own)}.")
+        verdict.failures.append(
+            f"{of} has images that are missing here ({len(wanted - own):,}): {cite(wanted - own)}."
+        )
     if own - wanted:
-        verdict.failures.append(f"{len(own - wanted):,} images do not belong to those {of}: {cite(own - wanted)}.")
+        verdict.failures.append(f"{of} lacks images of the manifest ({len(own - wanted):,}): {cite(own - wanted)}.")
 
 
 def _value(manifest: Manifest) -> float | None:

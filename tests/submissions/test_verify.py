@@ -225,15 +225,14 @@ def test_an_image_dropped_from_both_files_is_missed(own: Path, photos: Path, tmp
     streams = members(own)
     dropped = Path(streams.popitem()[0]).stem
     repack(own, streams)
-    assert f"1 images of {json.loads((own / 'manifest.json').read_text())['table']} are missing" in failures(
-        verify(own)
-    )
+    table = json.loads((own / "manifest.json").read_text())["table"]
+    assert f"{table} has images that are missing here (1): {dropped}." in failures(verify(own))
     forget(own)
     change(own, value=0.0)
     for target_list in (photos, tmp_path / "names.txt"):
         (tmp_path / "names.txt").write_text("".join(f"{photo.name}\n" for photo in photos.iterdir()))
         found = failures(verify(own, images=[str(target_list)]))
-        assert f"1 images of the target list are missing: {dropped}." in found
+        assert f"The target list has images that are missing here (1): {dropped}." in found
 
 
 def test_bytes_that_belong_to_no_bitstream_are_detected(own: Path) -> None:
