@@ -16,7 +16,7 @@ from allocator.measure.adaptive import Needed
 from allocator.measure.build import BuildReport, Progress, build
 from allocator.measure.engines import Engine
 from allocator.metrics import Metric, get_metric
-from allocator.objective import find_objective, measured_points
+from allocator.objective import find_objective, match_metrics, measured_points
 from allocator.problem import Problem
 from allocator.sizes import Size
 from allocator.summary import Summary
@@ -173,7 +173,7 @@ def _with_floors(metrics: Sequence[Metric], floors: Sequence[str]) -> list[Metri
     """The metrics, and those of the floors."""
     every = [*metrics]
     for name in map(floor_metric, floors):
-        if not any(one.name == name or one.name.startswith(f"{name}-") for one in every):
+        if not match_metrics([one.name for one in every], name):
             every.append(get_metric(name))
     return every
 

@@ -4,7 +4,7 @@ import contextlib
 import csv
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
@@ -213,6 +213,15 @@ def measured_points(points: "pd.DataFrame", metrics: Iterable[str]) -> "pd.DataF
     return points[complete].reset_index(drop=True) if complete.any() else points
 
 
+def match_metrics(metrics: Collection[str], name: str) -> list[str]:
+    """The metrics that a name may refer to: the one with this name, otherwise those with this prefix."""
+    if name in metrics:
+        return [name]
+    if name == "lpips" and "lpips-alex" in metrics:
+        return ["lpips-alex"]
+    return [metric for metric in metrics if metric.startswith(f"{name}-")]
+
+
 def find_metric(table: Table, name: str) -> str:
     """The table's metric named ``name``, or the only one with this prefix: ``lpips-squeeze`` for ``lpips``.
 
@@ -222,11 +231,7 @@ def find_metric(table: Table, name: str) -> str:
         ObjectiveError: no metric matches, or several do.
     """
     metrics = table.metrics()
-    if name in metrics:
-        return name
-    if name == "lpips" and "lpips-alex" in metrics:
-        return "lpips-alex"
-    matching = [metric for metric in metrics if metric.startswith(f"{name}-")]
+    matching = match_metrics(metrics, name)
     if len(matching) == 1:
         return matching[0]
     known = ", ".join(metrics) or "none"

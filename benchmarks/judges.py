@@ -21,7 +21,7 @@ from allocator.measure.adaptive import Needed
 from allocator.measure.build import Wanted, build
 from allocator.measure.engines import Engine, Local
 from allocator.metrics import get_metric
-from allocator.objective import find_objective
+from allocator.objective import find_objective, measured_points
 from allocator.provenance import FOOTNOTE, marked
 from allocator.tables import Table
 from codec import Codec, get_codec
@@ -44,7 +44,7 @@ def budgets(points: pd.DataFrame) -> list[Budget]:
 
 def chosen(table: Table, codec: str, metric: str) -> dict[float, pd.DataFrame]:
     """What is allocated by the metric to each image at each target that can be reached."""
-    points = read_points(table, [codec]).dropna(subset=[metric])  # others were measured for another metric
+    points = measured_points(read_points(table, [codec]), [metric])  # others were measured for another metric
     objective = find_objective(table, [metric])
     return {budget.bpp: allocate(points, budget, objective).chosen for budget in budgets(points)}
 

@@ -11,6 +11,7 @@ stopped goes on with the same command.
 import argparse
 import dataclasses
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,19 @@ from codec import get_codec, read_image
 
 TARGETS = ("0.075", "0.15", "0.3")
 JUDGES = ("lpips-alex", "lpips-squeeze", "lpips-vgg", "dists", "ssimulacra2", "ms-ssim", "psnr")
+DISTANCES = ("lpips", "dists")
 DECIMALS = {"psnr": 2, "ssimulacra2": 2}
+
+
+def change(name: str, before: float, after: float) -> float:
+    """A metric's change: relative for distances, otherwise the difference."""
+    return after / before - 1 if name.startswith(DISTANCES) else after - before
+
+
+def shown(changes: Iterable[float]) -> str:
+    """The cells of the judges' changes."""
+    cells = zip(JUDGES, changes, strict=True)
+    return " | ".join(f"{value:+.1%}" if name.startswith(DISTANCES) else f"{value:+.4g}" for name, value in cells)
 
 
 def judged(table: al.Table, chosen: pd.DataFrame, metric: Metric) -> float:
@@ -87,11 +100,8 @@ def main() -> None:
             rows.append([judged(table, chosen.chosen, metric) for metric in metrics])
             cells = [f"{value:.{DECIMALS.get(name, 4)}f}" for name, value in zip(JUDGES, rows[-1], strict=True)]
             print(f"| {target} | {what} | {chosen.bytes:,} | {' | '.join(cells)} |", flush=True)
-        changes = [
-            f"{after / before - 1:+.1%}" if name.startswith(("lpips", "dists")) else f"{after - before:+.4g}"
-            for name, before, after in zip(JUDGES, *rows, strict=True)
-        ]
-        print(f"| | change | | {' | '.join(changes)} |", flush=True)
+        changes = [change(name, before, after) for name, before, after in zip(JUDGES, *rows, strict=True)]
+        print(f"| | change | | {shown(changes)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import allocator as al
 from allocator import refinement
 from allocator.images import find_images
 from allocator.metrics import Metric
-from benchmarks.refined_sets import JUDGES
+from benchmarks.refined_sets import JUDGES, change, shown
 from benchmarks.refinement import centre
 from codec import RGBImage, get_codec
 from codec.learned import LearnedCodec
@@ -35,12 +35,12 @@ class Judges:
         self.bytes, self.values = [len(data) for data in plain], np.array([self._measure(data) for data in plain])
 
     def changes(self, data: bytes) -> NDArray[np.float64]:
-        """In percent of distances, otherwise differences."""
-        plain = [np.interp(len(data), self.bytes, values) for values in self.values.T]
+        """The changes from plain bitstreams of equal bytes."""
+        plain = [float(np.interp(len(data), self.bytes, values)) for values in self.values.T]
         return np.array(
             [
-                100 * (value / before - 1) if metric.name.startswith(("lpips", "dists")) else value - before
-                for metric, value, before in zip(self.metrics, self._measure(data), plain, strict=True)
+                change(metric.name, before, after)
+                for metric, before, after in zip(self.metrics, plain, self._measure(data), strict=True)
             ]
         )
 
@@ -82,10 +82,9 @@ def main() -> None:
                 refinement.GUARDS = of_mse, of_ms_ssim
                 data = refinement.refined_for(codec, image, level, [(objective, 1.0)], price, arguments.steps)
                 found.setdefault(guards, []).append(judges.changes(data))
-                cells = " | ".join(f"{change:+.3f}" for change in found[guards][-1])
-                print(f"| {path.stem} | {level} | {guards} | {cells} |", flush=True)
+                print(f"| {path.stem} | {level} | {guards} | {shown(found[guards][-1])} |", flush=True)
     for guards, changes in found.items():
-        print(f"| mean | | {guards} | {' | '.join(f'{change:+.3f}' for change in np.mean(changes, 0))} |")
+        print(f"| mean | | {guards} | {shown(np.mean(changes, 0))} |")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from allocator.allocation import Allocation, AllocationError, Budget, Program, pick_codecs
+from allocator.allocation import Allocation, Budget, Program, pick_codecs, read_points
 from allocator.errors import AllocatorError
 from allocator.explore.state import State
 from allocator.grid import Rule
@@ -96,10 +96,7 @@ class Session:
             seen = _identity(self.path)
             table = stack.enter_context(Table(self.path))
             table.changed_by_others()
-            images, points = table.steady(lambda: (len(table), table.points()))
-            if not images:
-                raise AllocationError(f"{table.path}: the table is empty.", hint={"command": "tables build"})
-            pick_codecs(table, points, (), images)
+            points = read_points(table)
             metrics, originals, colour = table.metrics(), table.original_bytes(), table.colour
             stack.pop_all()
         if self.version:

@@ -130,13 +130,13 @@ def _points(task: Task) -> list[Point]:
     codec = codecs[task.codec]
     picture, references = _original(task.member.path, task.member.sha256, task.colour)
     points = []
-    for wanted in task.levels:
-        if wanted.level < len(codec.levels):  # refined points are only decoded, and keep their times
-            with foreign_errors(f"{codec.name} can't be prepared for {wanted.setting}"):
-                codec.prepare(wanted.level)
+    new = [wanted for wanted in task.levels if wanted.bitstream is None]  # the others keep their times
+    for wanted in new:
+        with foreign_errors(f"{codec.name} can't be prepared for {wanted.setting}"):
+            codec.prepare(wanted.level)
     start = time.perf_counter()
     encode = None
-    if any(wanted.bitstream is None for wanted in task.levels):
+    if new:
         with foreign_errors(f"{codec.name} can't encode it"):
             encode = codec.picture_encoder(picture)
     shared = time.perf_counter() - start
