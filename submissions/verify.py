@@ -108,7 +108,7 @@ def verify(
         check_budget(manifest, rules, verdict)
         check_streams(opened, verdict)
         if targets is not None:
-            check_names(manifest, targets.keys(), "The target list", verdict)
+            check_names(manifest, targets.keys(), "the target list", verdict)
         known = check_table(opened, folder, table, verdict)
         check_claims(manifest, verdict)
         if not verdict.failures:  # an archive that differs from the measured one is not run

@@ -201,14 +201,16 @@ def check_claims(manifest: Manifest, verdict: Verdict) -> None:
 
 
 def check_names(manifest: Manifest, names: Iterable[str], of: str, verdict: Verdict) -> None:
-    """Compare the entries' names with the required ones, which are those of the table or list ``of``."""
+    """Compare the entries' names with the required ones, which are those of a table or list, ``of``."""
     own, wanted = {entry.name for entry in manifest.entries}, set(names)
     if wanted - own:
         verdict.failures.append(
-            f"{of} has images that are missing here ({len(wanted - own):,}): {cite(wanted - own)}."
+            f"The submission lacks {len(wanted - own):,} of the images of {of}: {cite(wanted - own)}."
         )
     if own - wanted:
-        verdict.failures.append(f"{of} lacks images of the manifest ({len(own - wanted):,}): {cite(own - wanted)}.")
+        verdict.failures.append(
+            f"The submission contains images that are not in {of} ({len(own - wanted):,}): {cite(own - wanted)}."
+        )
 
 
 def _value(manifest: Manifest) -> float | None:

@@ -226,13 +226,13 @@ def test_an_image_dropped_from_both_files_is_missed(own: Path, photos: Path, tmp
     dropped = Path(streams.popitem()[0]).stem
     repack(own, streams)
     table = json.loads((own / "manifest.json").read_text())["table"]
-    assert f"{table} has images that are missing here (1): {dropped}." in failures(verify(own))
+    assert f"The submission lacks 1 of the images of {table}: {dropped}." in failures(verify(own))
     forget(own)
     change(own, value=0.0)
     for target_list in (photos, tmp_path / "names.txt"):
         (tmp_path / "names.txt").write_text("".join(f"{photo.name}\n" for photo in photos.iterdir()))
         found = failures(verify(own, images=[str(target_list)]))
-        assert f"The target list has images that are missing here (1): {dropped}." in found
+        assert f"The submission lacks 1 of the images of the target list: {dropped}." in found
 
 
 def test_bytes_that_belong_to_no_bitstream_are_detected(own: Path) -> None:
