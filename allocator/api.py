@@ -5,14 +5,11 @@ with methods that need the layers above.
 """
 
 import functools
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, Unpack
-
-import numpy as np
 
 from allocator import allocation, deployment, tables
 from allocator.allocation import Rate, make_budget, parse_target, read_points
@@ -34,7 +31,7 @@ from allocator.summary import Summary
 from codec import Codec, ImageError, get_codec
 from codec.files import is_safe_name
 from codec.original import ORIGINAL
-from codec.picture import Colour, ImageLike, save_image
+from codec.picture import Colour, ImageLike, digest_image, save_image
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -640,7 +637,7 @@ def _as_files(images: Images, folder: Path) -> list[str | os.PathLike[str]]:
                 raise ImageError(f"{name}: files have names already; give {image} in a list.")
             files.append(image)
             continue
-        name = name or f"image-{hashlib.sha256(np.asarray(image).tobytes()).hexdigest()[:12]}"
+        name = name or f"image-{digest_image(image)[:12]}"
         if "/" in name or not is_safe_name(name):
             raise ImageError(f"{name!r} is not a valid name for an image file.")
         save_image(folder / f"{name}.png", image)

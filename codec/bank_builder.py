@@ -17,6 +17,7 @@ from torch import Tensor
 from codec.bank import FORMAT, TABLES, Bank, BankError, Level
 from codec.bank_folders import BANK_MANIFEST
 from codec.base import CodecError, is_codec_name
+from codec.bitstream import MAX_LEVELS
 from codec.configurations import find_configuration
 from codec.entropy.tables import FrequencyTable, gaussian_tables, make_tables, pack_tables
 from codec.families import to_json
@@ -65,6 +66,8 @@ def create_bank(
     labels = labels or [f"g{i}" for i in range(count)]
     if len(labels) != count or len(set(labels)) != count:
         raise BankError(f"A bank with {count} levels needs {count} different labels.")
+    if count > MAX_LEVELS:
+        raise BankError(f"A bank has at most {MAX_LEVELS} levels, not {count}.")
     target = Path(folder)
     different = list({id(network): network for network in networks}.values())
     files = (

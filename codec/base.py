@@ -90,7 +90,7 @@ def reason(error: BaseException) -> str:
 def _takes_images(encode: Callable[[Any, RGBImage, int], bytes]) -> Callable[[Any, Any, int], bytes]:
     @functools.wraps(encode)
     def wrapped(self: Any, image: Any, level: int) -> bytes:
-        if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,)):
+        if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,) and image.size):
             from codec.picture import as_rgb
 
             image = as_rgb(image)

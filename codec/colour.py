@@ -2,13 +2,10 @@
 
 import functools
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-
-if TYPE_CHECKING:
-    from PIL.ImageCms import ImageCmsProfile
 
 _SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 """A profile's colour space to Pillow's mode of its pixels."""
@@ -16,27 +13,41 @@ _SAME = 1
 """The largest difference, in steps of 255, between a profile and sRGB for both to count as equal."""
 
 
+class _Opened(NamedTuple):
+    """A profile that pixels can be converted by."""
+
+    mode: str
+    """Pillow's mode of the pixels."""
+    name: str
+    to_srgb: Any
+
+
 @functools.lru_cache(maxsize=32)
-def _open(profile: bytes) -> "ImageCmsProfile | None":
+def _open(profile: bytes) -> _Opened | None:
+    """A profile; None if it is damaged, incomplete or of another kind."""
     from PIL import ImageCms
 
     try:
-        return ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    except (OSError, ValueError, ImageCms.PyCMSError):
+        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        mode = _SPACES[opened.profile.xcolor_space.strip()]
+        to_srgb = ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (OSError, ValueError, KeyError, ImageCms.PyCMSError):
         return None
+    name = " ".join((opened.profile.profile_description or "").split())
+    return _Opened(mode, name or "unnamed", to_srgb)
 
 
 def mode_of(profile: bytes | None) -> str | None:
-    """Pillow's mode of the pixels that a profile describes; None if it is damaged or of another kind."""
+    """Pillow's mode of the pixels that a profile describes; None if it is damaged, incomplete or of another kind."""
     opened = _open(profile) if profile else None
-    return _SPACES.get(opened.profile.xcolor_space.strip()) if opened else None
+    return opened.mode if opened else None
 
 
 def profile_name(profile: bytes) -> str:
-    """The name in a profile."""
+    """The name in a profile that :func:`mode_of` returns a mode for."""
     opened = _open(profile)
-    name = opened.profile.profile_description if opened else None
-    return " ".join((name or "").split()) or "unnamed"
+    assert opened
+    return opened.name
 
 
 def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
@@ -46,19 +57,11 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
         image: an image in the mode that :func:`mode_of` returns for the profile.
         profile: the profile of its pixels.
     """
-    converted = _transform(profile).apply(image)
+    opened = _open(profile)
+    assert opened
+    converted = opened.to_srgb.apply(image)
     assert isinstance(converted, Image.Image)
     return converted
-
-
-@functools.lru_cache(maxsize=32)
-def _transform(profile: bytes) -> Any:
-    from PIL import ImageCms
-
-    opened, mode = _open(profile), mode_of(profile)
-    assert opened
-    assert mode
-    return ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB")
 
 
 @functools.lru_cache(maxsize=32)

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import secrets
 import stat
 from pathlib import Path
 
@@ -35,10 +36,10 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
         ImageError: the file can't be written (disk full, no permission).
     """
     target = Path(path)
-    if target.is_dir():
-        raise ImageError(f"{path}: is a folder; name a file.")
-    partial = target.with_name(f".{os.getpid()}.partial")
     try:
+        if target.is_dir():
+            raise ImageError(f"{path}: is a folder; name a file.")
+        partial = target.with_name(f".{secrets.token_hex(8)}.partial")  # threads and other machines write here, too
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists() and not target.is_file():  # a device or pipe can't be replaced by renaming
             target.write_bytes(data)
@@ -48,8 +49,9 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise ImageError(f"{path}: can't be written ({error.strerror or error}).") from error
+    except (OSError, ValueError) as error:  # ValueError: the path contains a zero
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"{path}: can't be written ({reason}).") from error
 
 
 def is_safe_name(name: str) -> bool:

@@ -140,7 +140,7 @@ def as_rgb(image: ImageLike) -> RGBImage:
     if isinstance(image, str | os.PathLike):
         return read_image(image)
     if isinstance(image, Image.Image):
-        pixels = to_pixels(image.copy(), io.BytesIO(), "The image")
+        pixels = to_pixels(_upright(image), io.BytesIO(), "The image")
     else:
         pixels = _check_array(image)
     if pixels.shape[2] > 3 and pixels[..., 3].min() < 255:
@@ -149,22 +149,47 @@ def as_rgb(image: ImageLike) -> RGBImage:
 
 
 def save_image(path: str | os.PathLike[str], image: "NDArray[np.uint8] | Image.Image") -> None:
-    """Write an image as a PNG, which is lossless; the file is never written in part.
+    """Write an image as a PNG, upright and without loss; the file is never written in part.
 
     Args:
         path: the file; missing folders are created.
         image: a Pillow image, or an array as :func:`as_rgb` accepts.
 
     Raises:
-        ImageError: it has another type or shape, PNG can't store its samples, or the file can't be written.
+        ImageError: it has another type or shape, can't be decoded, PNG can't store its samples, or the file can't be
+            written.
     """
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(_check_array(image))
+    picture = _as_pillow(image)
     buffer = io.BytesIO()
     try:
         picture.save(buffer, "PNG", compress_level=1)
     except (OSError, ValueError) as error:
         raise ImageError(f"{path}: an image of mode {picture.mode} can't be written as PNG ({error}).") from error
     write_file(path, buffer.getvalue())
+
+
+def digest_image(image: "NDArray[np.uint8] | Image.Image") -> str:
+    """SHA-256, in hex, of what :func:`save_image` writes of an image, independent of the PNG's compression.
+
+    Raises:
+        ImageError: the image has another type or shape, or can't be decoded.
+    """
+    picture = _as_pillow(image)
+    more = (picture.info.get(name) for name in ("transparency", "icc_profile"))
+    facts = (picture.mode, picture.size, picture.getpalette(), *more)
+    return hashlib.sha256(repr(facts).encode() + picture.tobytes()).hexdigest()
+
+
+def _as_pillow(image: object) -> Image.Image:
+    return _upright(image) if isinstance(image, Image.Image) else Image.fromarray(_check_array(image))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """A copy of an image in its EXIF orientation."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # Pillow's plugins raise many kinds of exceptions on damaged input
+        raise ImageError(f"The image can't be decoded ({str(error).strip().rstrip('.')}).") from error
 
 
 def _check_array(array: object) -> NDArray[np.uint8]:

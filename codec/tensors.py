@@ -9,7 +9,8 @@ from codec.base import RGBImage
 
 def to_tensor(image: RGBImage) -> Tensor:
     """Pixels as input of a network: (1, 3, H, W), 0 to 1, channels last in memory."""
-    return torch.from_numpy(image).movedim(2, 0)[None].float() / 255
+    own = torch.from_numpy(image.copy())  # torch accepts no arrays with negative strides, or that are read-only
+    return own.movedim(2, 0)[None].float() / 255
 
 
 def edge_pad(image: Tensor, multiple: int) -> Tensor:

@@ -342,22 +342,21 @@ def _is_needed(name: str) -> bool:
 
 def _download(wanted: Sequence[str], python: str, wheelhouse: Path | None, machine: str, folder: Path) -> None:
     """Wheels from the wheelhouse, the cache or the registry; those from the registry are cached."""
+    if wheelhouse and not wheelhouse.is_dir():
+        raise SubmissionError(f"{wheelhouse}: there is no such folder of wheels.")
     cache = platformdirs.user_cache_path("clic-allocator", appauthor=False) / "wheels"
     tags = ["_2_28", "_2_27", "_2_17", "2014", *(f"_2_{minor}" for minor in range(29, _NEWEST_GLIBC + 1))]
     platforms = [f"--platform=manylinux{tag}_{machine}" for tag in tags]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary=:all:", f"--python-version={python}", "--implementation=cp", *platforms]
-    places = [place for place in (wheelhouse, None if wheelhouse else cache) if place and place.is_dir()]
-    links = [f"--find-links={place}" for place in places]
-    tries = [["--no-index", *links, f"--dest={folder}"]] if links else []
-    if wheelhouse is None:
-        tries.append([f"--dest={folder}"])
+    command += [f"--dest={folder}"]
+    tries = [["--no-index", f"--find-links={place}"] for place in (wheelhouse or cache,) if place.is_dir()]
+    tries += [] if wheelhouse else [[]]
     for more in tries:
         done = subprocess.run([*command, *more, *wanted], capture_output=True, text=True, check=False)
         if done.returncode == 0:
-            if wheelhouse is None and "--no-index" not in more:
-                for wheel in folder.glob("*.whl"):
-                    write_file(cache / wheel.name, wheel.read_bytes())
+            for wheel in [] if more else folder.glob("*.whl"):
+                write_file(cache / wheel.name, wheel.read_bytes())
             return
     place = f"in {wheelhouse}" if wheelhouse else "from the package registry"
     here = f"{sys.version_info.major}.{sys.version_info.minor}"

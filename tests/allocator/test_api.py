@@ -1,5 +1,6 @@
 """The public API of the project: one import is enough."""
 
+import io
 import subprocess
 import sys
 from fractions import Fraction
@@ -92,6 +93,9 @@ def test_images_may_be_pixels(photos: Path, tmp_path: Path) -> None:
     assert not al.build(tmp_path / "a.db", {"one": pixels}, ["jpeg"], ["psnr"]).built.points_measured  # type: ignore[union-attr]
     with al.build(tmp_path / "b.db", [photos / "rocket.png", pixels], ["jpeg"], ["psnr"], jobs=1) as b:
         assert len(b) == 2
+    black = [np.zeros(shape, np.uint8) for shape in ((16, 32, 3), (32, 16, 3))]
+    with al.build(tmp_path / "black.db", black, ["jpeg"], ["psnr"], jobs=1) as both:
+        assert sorted((one.height, one.width) for one in both.members()) == [(16, 32), (32, 16)]
     with pytest.raises(ImageError, match=r"float64, shape \(4, 4, 3\)"):
         al.build(tmp_path / "c.db", {"one": np.zeros((4, 4, 3))}, ["jpeg"], ["psnr"])
     with pytest.raises(ImageError, match="is not a valid name"):
@@ -114,6 +118,9 @@ def test_a_codec_encodes_files_pillow_images_and_arrays_alike(photos: Path) -> N
             jpeg.encode(image, level=3)
     with pytest.raises(ImageError, match="no such file"):
         jpeg.encode("gone.png", level=3)
+    cut = io.BytesIO((photos / "coffee.png").read_bytes()[:3000])
+    with pytest.raises(ImageError, match="The image can't be decoded"):
+        jpeg.encode(Image.open(cut), level=3)
 
 
 def test_an_allocation_becomes_a_submission_that_verifies(table: Path, tmp_path: Path) -> None:

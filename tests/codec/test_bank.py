@@ -129,6 +129,10 @@ def test_networks_that_make_no_bank_are_refused(tmp_path: Path) -> None:
     for name in ("hevc", "a b", "jpg", "x.png", "J2K"):
         with pytest.raises(BankError, match="is not a valid bank name"):
             create_bank(tmp_path, name, [network()])
+    assert not [*tmp_path.iterdir()]
+    with pytest.raises(BankError, match="at most 128 levels"):
+        create_bank(tmp_path, "x", [untrained_network("compact", 129)])
+    assert not [*tmp_path.iterdir()]
     broken = network()
     next(broken.synthesis.parameters()).data[0] = torch.inf
     with pytest.raises(BankError, match="not finite"):

@@ -1,6 +1,7 @@
 import os
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,26 @@ def test_a_full_disk_is_reported_and_the_old_file_remains(tmp_path: Path) -> Non
     with pytest.raises(ImageError):
         write_file(tmp_path / "old" / "below-a-file", b"new")
     assert (tmp_path / "old").read_bytes() == b"old"
+
+
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
+    for name in ("a" * 300, "a\0b"):
+        with pytest.raises(ImageError, match="can't be written"):
+            write_file(tmp_path / name, b"bytes")
+
+
+def test_threads_write_different_files_of_one_folder(tmp_path: Path) -> None:
+    def write(number: int) -> list[bytes]:
+        found = []
+        for _ in range(100):
+            write_file(tmp_path / str(number), bytes([number]) * 100_000)
+            found.append((tmp_path / str(number)).read_bytes()[-1:])
+        return found
+
+    with ThreadPoolExecutor(3) as pool:
+        for number, found in enumerate(pool.map(write, range(3))):
+            assert found == [bytes([number])] * 100
+    assert len([*tmp_path.iterdir()]) == 3
 
 
 def test_the_hash_depends_on_size_and_pixels(photos: Path) -> None:

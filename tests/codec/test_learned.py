@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from codec import BitstreamError, CodecError, RGBImage, get_codec, read_image
+from codec import BitstreamError, CodecError, ImageError, RGBImage, get_codec, read_image
 from codec.bank import Bank
 from codec.bank_builder import create_bank
 from codec.bitstream import MAX_LEVELS, pack, unpack
@@ -52,6 +52,17 @@ def test_any_size_comes_back_within_half_a_step(size: tuple[int, int], codec: Le
             model.reconstruct((latents / gain).float(), level, *size)[0].clamp(0, 1).movedim(0, 2).numpy() * 255
         )
         assert np.abs(codec.decode(stream) - expected).max() <= 0.51
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_array_may_be_a_view_and_read_only(codec: LearnedCodec, photo: RGBImage) -> None:
+    expected = codec.encode(np.ascontiguousarray(photo[:, ::-1]), 0)
+    assert codec.encode(photo[:, ::-1], 0) == expected
+    locked = photo.copy()
+    locked.flags.writeable = False
+    assert codec.encode(locked, 0) == codec.encode(photo, 0)
+    with pytest.raises(ImageError, match=r"not ndarray of uint8, shape \(0, 5, 3\)"):
+        codec.encode(np.zeros((0, 5, 3), np.uint8), 0)
 
 
 def test_a_stream_is_no_longer_than_the_model_estimates(codec: LearnedCodec, large: RGBImage) -> None:

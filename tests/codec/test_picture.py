@@ -12,7 +12,7 @@ from PIL import Image
 from codec import CodecError, ImageError, get_codec, read_image
 from codec.colour import is_srgb
 from codec.original import Original
-from codec.picture import Picture, read_picture
+from codec.picture import Picture, as_rgb, read_picture, save_image
 from tests import profiles
 from tests.profiles import ADOBE_RGB, DISPLAY_P3, linear
 
@@ -81,9 +81,13 @@ def test_pixels_of_a_press_and_grey_ones_are_converted(photo: Image.Image, tmp_p
 
 
 def test_a_damaged_or_unsuitable_profile_is_ignored(photo: Image.Image, tmp_path: Path) -> None:
-    for index, profile in enumerate((b"no profile at all", DISPLAY_P3[:200], profiles.cmyk_profile())):
+    without_curves = DISPLAY_P3.replace(b"TRC", b"???")
+    for index, profile in enumerate((b"no profile", DISPLAY_P3[:200], profiles.cmyk_profile(), without_curves)):
         photo.save(tmp_path / f"{index}.png", icc_profile=profile)
-        assert (read_picture(tmp_path / f"{index}.png", "srgb").pixels == np.asarray(photo)).all()
+        for colour in ("raw", "srgb", "profile"):
+            picture = read_picture(tmp_path / f"{index}.png", colour)
+            assert (picture.pixels == np.asarray(photo)).all()
+            assert picture.found == ""
 
 
 def test_wide_colours_without_a_profile_are_refused_but_for_raw(photo: Image.Image, tmp_path: Path) -> None:
@@ -144,6 +148,10 @@ def test_every_orientation_is_set_upright(photo: Image.Image, tmp_path: Path) ->
         for colour in ("raw", "profile"):
             picture = read_picture(tmp_path / "turned.png", colour)
             assert (picture.pixels == upright(np.asarray(photo))).all()
+        with Image.open(tmp_path / "turned.png") as opened:
+            assert (as_rgb(opened) == upright(np.asarray(photo))).all()
+            save_image(tmp_path / "saved.png", opened)
+        assert (read_image(tmp_path / "saved.png") == upright(np.asarray(photo))).all()
 
 
 @pytest.mark.parametrize("name", ["avif", "hevc", "jxl", "webp"])

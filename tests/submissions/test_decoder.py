@@ -251,6 +251,8 @@ def test_wheels_come_from_a_wheelhouse_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(SubmissionError, match=r"unavailable in .*wheels") as error:
         make_decoder([get_codec("hevc")], ["3.12"], tmp_path / "wheels")
     assert error.value.hint == {"wheelhouse": "FOLDER", "python": THIS_PYTHON}
+    with pytest.raises(SubmissionError, match=r"gone: there is no such folder of wheels"):
+        make_decoder([get_codec("hevc")], ["3.12"], tmp_path / "gone")
     with pytest.raises(SubmissionError, match=r"must look like 3\.12"):
         make_decoder([get_codec("jpeg")], ["three"])
 
