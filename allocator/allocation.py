@@ -35,7 +35,7 @@ Rate: TypeAlias = str | float | Fraction | Decimal
 _LEAST_TARGET, _MOST_TARGET = Decimal("1e-12"), Decimal("1e6")  # larger values are errors, and slow as fractions
 _MOST_BYTES = 1 << 60
 _SECOND = 1_000_000  # decoding times are counted in microseconds
-_ROUNDED = "The images' rates have no common unit in which 60 bits count them exactly."
+_ROUNDED = "The images' rates have no common denominator small enough for exact 60-bit integers."
 
 
 class AllocationError(AllocatorError):

@@ -157,10 +157,10 @@ class Constraints:
     def __post_init__(self) -> None:
         for name, value in (("decoding time", self.decode_seconds), ("number of codecs", self.max_codecs)):
             if value is not None and not 0 < value <= _MOST:
-                raise ConstraintError(f"The {name} needs to be above 0 and at most {_MOST:,}, not {value:g}.")
+                raise ConstraintError(f"The {name} must be above 0 and at most {_MOST:,}, not {value:g}.")
         for rate in (self.least_bpp, self.most_bpp):
             if rate is not None and not math.isfinite(rate):
-                raise ConstraintError(f"A rate in bits per pixel needs to be a number, not {rate:g}.")
+                raise ConstraintError(f"A rate in bits per pixel must be a number, not {rate:g}.")
 
     def restrict(self, points: "pd.DataFrame") -> "pd.DataFrame":
         """The points that an allocation may choose.

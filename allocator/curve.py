@@ -115,7 +115,7 @@ class Curve:
         return self.objective.natural_sign * cost / len(self.grid.pixels)
 
     def frame(self, budgets: int) -> "pd.DataFrame":
-        """The curve at budgets spread evenly in log-rate, one a row.
+        """The curve at budgets spread evenly in log-rate, one per row.
 
         Columns: ``budget_bytes`` (of the rule ``pooled``) and ``budget_bpp``; ``bytes``, ``bpp`` under the rule,
         ``pooled_bpp``, ``mean_bpp`` and ``value`` of the best supported allocation within it; ``bound``, the

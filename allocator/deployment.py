@@ -139,7 +139,7 @@ def optimize(
         if built.others:
             named = built.others if len(built.others) <= _MOST_NAMED else ["NAMES"]
             gone = f"{place}: also contains {a_few(built.others)}, which this command does not include; "
-            gone += "remove what is gone from the table, or name another table."
+            gone += "remove the missing images from the table, or name another table."
             raise AllocatorError(
                 "\n".join([*built.failures, gone]),
                 hint={"command": shlex.join(["tables", "drop", str(place), *named]), "table": "FILE"},

@@ -67,7 +67,7 @@ def _explain_image(image: str, points: "pd.DataFrame", chosen: Any, allocation: 
             if price * saved < loss
             else f"elsewhere these bytes might gain {price * saved:.4f}, but no combination of levels does"
         )
-        lines.append(f"  down, {name(best)}: {saved:,} bytes less lose {loss:.4f}; {verdict}")
+        lines.append(f"  down, {name(best)}: {saved:,} fewer bytes lose {loss:.4f}; {verdict}")
     else:
         lines.append("  down: no level is smaller and worse")
     return lines

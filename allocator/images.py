@@ -65,7 +65,9 @@ def find_images(
         try:
             (image.name + os.path.realpath(image.path)).encode()
         except UnicodeEncodeError:
-            raise AllocatorError(f"{image.path!r}: its name or a folder's isn't valid UTF-8; rename it.") from None
+            raise AllocatorError(
+                f"{image.path!r}: the name of the file or of one of its folders isn't valid UTF-8; rename it."
+            ) from None
         if not is_safe_name(image.name):
             raise AllocatorError(f"{image.path}: {image.name!r} is not a valid file name on every system; rename it.")
         if other := by_name.get(image.name):

@@ -131,7 +131,7 @@ class Objective:
             raise ObjectiveError("An objective needs at least one metric.")
         for term in self.terms:
             if not (math.isfinite(term.weight) and term.weight > 0):
-                raise ObjectiveError(f"The weight of {term.metric} needs to be above 0, not {term.weight:g}.")
+                raise ObjectiveError(f"The weight of {term.metric} must be above 0, not {term.weight:g}.")
 
     @property
     def label(self) -> str:

@@ -96,7 +96,9 @@ def _curve(codec: str, columns: dict[str, list[Any]], path: Path) -> Published:
                 raise PublishedError(f"{path}: the rates of {codec} aren't all numbers.") from None
             continue  # such as settings
         if len(numbers) != len(columns["bpp"]):
-            raise PublishedError(f"{path}: {codec} has {len(columns['bpp'])} rates and {len(numbers)} of {name}.")
+            raise PublishedError(
+                f"{path}: {codec} has {len(columns['bpp'])} values of bpp, {len(numbers)} of {name}."
+            )
         values[name.strip().lower().removesuffix("-rgb")] = numbers
     rates = values.pop("bpp")
     if not values:

@@ -49,7 +49,7 @@ def refined(
     """
     if not isinstance(codec, LearnedCodec):
         raise CodecError(
-            f"{codec.name} can't be refined: only the codecs of this project's banks can, such as dkic and po-dkic."
+            f"{codec.name} can't be refined: refining needs a bank of this project, such as dkic or po-dkic."
         )
     if distortion is None:
         by_lpips = any(name.startswith("lpips") for name in codec.training_metrics)
@@ -101,7 +101,7 @@ def refined_for(
             continue
         of = metric.differentiable(codec.device)
         if of is None:
-            raise RefinementError(f"{metric.name} has no gradients; nothing can be refined by it.")
+            raise RefinementError(f"{metric.name} has no gradients, so nothing can be refined for it.")
         parts.append((of, weight))
         by_network |= isinstance(metric, NetworkMetric)
     if by_network:

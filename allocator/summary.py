@@ -115,8 +115,8 @@ class Summary:
         if one.note:
             lines.append(f"  by PuLP     {one.note}")
         for label, other, missing in (
-            ("one level", one.single, "no single level keeps to the budget"),
-            ("equal rate", one.equal, "some image has no level as small as the rate"),
+            ("one level", one.single, "no single level meets the budget"),
+            ("equal rate", one.equal, "an image has no level within the rate"),
         ):
             if other is None:
                 lines.append(f"  {label:<11} {missing}")
@@ -140,7 +140,7 @@ class Summary:
             f"At {one.budget.bpp:g} bits per pixel {budget} the {len(one.chosen)} images take {one.bytes:,} bytes, "
             f"{one.bpp:.4f} bits per pixel ({other_rate}), and reach {label} {one.value:.4f}: {mix}."
         ]
-        proof = "No other choice of levels is better within this budget: that is proven."
+        proof = "It is proven that no other choice of levels within this budget is better."
         if one.gap:
             proof = f"No choice of levels is better by more than {one.gap:.2g}. {one.reason}".strip()
         better = [
@@ -153,7 +153,7 @@ class Summary:
         ]
         sentences.append(" ".join([proof, (", ".join(better) + ".").capitalize() if better else ""]).strip())
         if self.gain_per_byte is not None:
-            sentences.append(f"A thousand bytes more would gain about {1000 * self.gain_per_byte:.2g}.")
+            sentences.append(f"A thousand more bytes would gain about {1000 * self.gain_per_byte:.2g}.")
         return " ".join(sentences)
 
     def compared(self, originals: int) -> list[str]:
@@ -223,7 +223,9 @@ class CurveSummary:
             ]
             if near.changes:
                 gain = f"{1000 * near.price:.2g}"
-                lines.append(f"  1,000 more bytes would gain about {gain}; with more budget change first")
+                lines.append(
+                    f"  1,000 more bytes would gain about {gain}; with a larger budget, these images change first:"
+                )
             lines += [f"    {one.image}: {one.before} -> {one.after}, {one.bytes:+,} bytes" for one in near.changes]
         return "\n".join(shown(line, line_breaks=False) for line in lines)
 

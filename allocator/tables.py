@@ -350,7 +350,7 @@ class Table(TableFile):
         return {name: known[metric] for name, metric in self._latest_metrics()}
 
     def frame(self) -> "pd.DataFrame":
-        """All operating points, one a row, sorted by image, codec and level.
+        """All operating points, one per row, sorted by image, codec and level.
 
         Columns: those of :meth:`points`, texts as such, and ``decoded_sha256``.
         """

@@ -67,7 +67,7 @@ def main() -> None:
         whole = time.perf_counter() - start
     share = sum(seconds) / arguments.jobs
     print(f"{len(paths)} images, {arguments.codec}, {arguments.metric}, {arguments.jobs} jobs")
-    print(f"bare work   {sum(seconds):.1f} s in all, {share:.1f} s a job")
+    print(f"bare work   {sum(seconds):.1f} s in all, {share:.1f} s per job")
     print(f"build       {whole:.1f} s, {whole / share:.3f} x a job's share")
 
 

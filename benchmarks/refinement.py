@@ -3,7 +3,7 @@
     python benchmarks/refinement.py FOLDER [--codec dkic] [--images 3] [--crop 256] [--levels 3,6,9] [--steps 60]
 
 Takes centre crops of images evenly from the folder. The plain bitstream of equal PSNR is found by bisection of the
-levels and of the steps between them. Prints Markdown, with processor seconds a step.
+levels and of the steps between them. Prints Markdown, with CPU seconds per step.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main() -> None:
     assert isinstance(codec, LearnedCodec)
     paths = [Path(image.path) for image in find_images([arguments.folder])]
     paths = paths[:: max(1, len(paths) // arguments.images)][: arguments.images]
-    print("| image | level | bytes | refined | PSNR | refined | bytes saved at equal PSNR | s a step |")
+    print("| image | level | bytes | refined | PSNR | refined | bytes saved at equal PSNR | s per step |")
     print("| --- " * 8 + "|", flush=True)
     saved = []
     for path in paths:

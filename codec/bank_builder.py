@@ -60,8 +60,8 @@ def create_bank(
         )
     if not is_codec_name(name) or is_taken(name):
         raise BankError(
-            f"{name!r} is not a valid bank name; use letters, digits, -, +, _ and ., and no name or file "
-            "suffix of another codec."
+            f"{name!r} is not a valid bank name; use letters, digits, -, +, _ and ., and not the name "
+            "or file suffix of another codec."
         )
     labels = labels or [f"g{i}" for i in range(count)]
     if len(labels) != count or len(set(labels)) != count:

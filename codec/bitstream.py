@@ -7,7 +7,7 @@ bytes  content
 2      bank: the first 16 bits of its identity
 1      level; its highest bit says that a step follows
 0-1    step to the next level, 1 to 255
-2-5    width - 1 and height - 1, seven bits a byte, lowest first
+2-5    width - 1 and height - 1, seven bits per byte, lowest first
 3      CRC-32 of all other bytes, its low 24 bits
 =====  ==========================================================
 """
@@ -21,7 +21,7 @@ VERSION = 3
 MAX_PIXELS = 1 << 26
 """The most pixels of a learned bitstream, because networks need about 200 bytes for each."""
 CELL = 64
-"""Networks compute complete squares of this many pixels a side: one hyper-latent."""
+"""Networks compute complete squares of this many pixels per side: one hyper-latent."""
 _MOST_CELLS = MAX_PIXELS // CELL**2 * 9 // 8
 MAX_LEVELS = _HAS_STEP = 1 << 7
 STEPS = 1 << 8

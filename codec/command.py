@@ -231,7 +231,9 @@ class CommandCodec(Codec):
             process.wait()
         if process.returncode:
             said = (err or out).decode(errors="replace").strip().splitlines()
-            raise _Failure(f"{program} ended with {process.returncode} ({said[-1][:200] if said else 'no word'}).")
+            raise _Failure(
+                f"{program} ended with status {process.returncode} ({said[-1][:200] if said else 'no message'})."
+            )
 
 
 def _reason(error: Exception, folder: Path) -> str:

@@ -45,7 +45,7 @@ def read_image(path: str | os.PathLike[str]) -> RGBImage:
         image = open_image(file, FORMATS)
         pixels = to_pixels(image, file, path)
         if pixels.shape[2] > 3:
-            raise ImageError(f"{path}: has transparent pixels, which only other colour rules keep.")
+            raise ImageError(f"{path}: has transparent pixels, which only the colour rules srgb and profile keep.")
         return pixels
 
 

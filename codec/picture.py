@@ -115,7 +115,9 @@ def read_picture(path: str | os.PathLike[str], colour: Colour, data: bytes | Non
         found = profiles.profile_name(profile) if profile else _other_colours(image, source)
         if colour == "raw":
             if pixels.shape[2] > 3:
-                raise ImageError(f"{path}: has transparent pixels, which only other colour rules keep.")
+                raise ImageError(
+                    f"{path}: has transparent pixels, which only the colour rules srgb and profile keep."
+                )
             return Picture(pixels, format=image.format or "", found=found, file_bytes=len(source))
         if found and not profile:
             raise ImageError(

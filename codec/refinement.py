@@ -89,11 +89,11 @@ def refine(
             finite, or there is no price.
     """
     if steps < 1:
-        raise CodecError(f"A refinement takes at least one step, not {steps}.")
+        raise CodecError(f"Refining needs at least one step, not {steps}.")
     if tile < CELL or tile % CELL:
-        raise CodecError(f"Tiles measure a multiple of {CELL} pixels, not {tile}.")
+        raise CodecError(f"The side of tiles must be a multiple of {CELL} pixels, not {tile}.")
     if price is not None and not (math.isfinite(price) and price > 0):
-        raise CodecError(f"The price of a byte is positive, not {price}.")
+        raise CodecError(f"The price of a byte must be positive, not {price}.")
     plain = codec.encode(image, level)
     price = price_of_byte(codec, image, level, distortion) if price is None else price
     height, width = image.shape[:2]
@@ -127,7 +127,7 @@ def price_of_byte(
         low, high = (_distortion_of(codec, image, data, distortion, tile) for data in ends)
         if len(ends[0]) < len(ends[1]) and high < low:
             return (low - high) / (len(ends[1]) - len(ends[0]))
-    raise CodecError(f"{codec.name} has no levels that tell the price of a byte for this image; give one.")
+    raise CodecError(f"{codec.name} has no levels that determine the price of a byte for this image; give a price.")
 
 
 def _distortion_of(codec: LearnedCodec, image: RGBImage, data: bytes, distortion: Distortion, tile: int) -> float:

@@ -92,7 +92,7 @@ def _find_codec(name: str) -> Codec:
             return tuned
     banks = f" (A bank's folder is a codec, too; {SEARCH_PATH} names folders whose banks are known by name.)"
     codec: Codec = create(CODECS, name, "codec", names(), banks)
-    with foreign_errors(f"The codec {name!r} has no sound name, suffix, version and levels"):
+    with foreign_errors(f"The codec {name!r} has an invalid name, suffix, version or list of levels"):
         _check(codec)
     return codec
 

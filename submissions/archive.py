@@ -158,7 +158,7 @@ def open_streams(path: Path, shown: Path | None = None) -> Streams:
         SubmissionError: it is missing or damaged, or a member is compressed (:func:`pack` stores), duplicate, or
             would be written outside the folder.
     """
-    with _sentences(path, "is not a ZIP archive, or a damaged one", shown), path.open("rb") as file:
+    with _sentences(path, "is not a ZIP archive, or is damaged", shown), path.open("rb") as file:
         places = _read_directory(path, file)
         if places.keys() != {JOINED}:
             return Streams(path, places, "files")
@@ -218,7 +218,7 @@ def _bound_directory(path: Path, file: BinaryIO, most: int) -> None:
     size = path.stat().st_size
     end = _read_at(file, max(0, size - _END), _END)
     if len(end) < _END or not end.startswith(b"PK\5\6"):
-        raise ValueError("it does not end like one")
+        raise ValueError("the record at its end is missing")
     directory = int.from_bytes(end[12:16], "little")
     longer = _read_at(file, max(0, size - _END - _END_64), _END_64)
     if longer[-20:].startswith(b"PK\6\7"):  # the size in this record takes precedence

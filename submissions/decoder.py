@@ -360,7 +360,7 @@ def _download(wanted: Sequence[str], python: str, wheelhouse: Path | None, machi
             return
     place = f"in {wheelhouse}" if wheelhouse else "from the package registry"
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    why = (done.stderr.strip().splitlines() or ["pip says nothing"])[-1]
+    why = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
     raise SubmissionError(
         f"The wheels of {', '.join(wanted)} for Python {python} are unavailable {place} ({why}). Give a folder of "
         f"them, or pack for this Python only, {here}.",

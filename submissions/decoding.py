@@ -130,7 +130,7 @@ def _in_processes(tasks: Sequence[_Task], folder: Path, source: Source, jobs: in
         tasks = left
         if left and jobs == 1:  # the first failed alone: it is tried a second time
             if suspect == left[0] or not died:
-                yield f"{left[0].member}: its process {'died' if died else 'had too little memory'}, twice."
+                yield f"{left[0].member}: its process {'died' if died else 'ran out of memory'} twice."
                 tasks = left[1:]
             suspect = left[0]
         jobs = max(1, jobs // 2)

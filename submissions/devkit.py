@@ -204,9 +204,9 @@ def watch(
             walls |= {"cgroup": str(group.processes) if group else ""}
             process, unenforced = _start_behind(walls, folder, environment)
             if group is None:
-                unenforced["memory"] = f"no control group may be made; it is looked at every {_POLL_SECONDS} s only"
+                unenforced["memory"] = f"without a control group, it is only checked every {_POLL_SECONDS} s"
         else:
-            group, unenforced = None, dict.fromkeys(LIMITS, "this system has no such walls")
+            group, unenforced = None, dict.fromkeys(LIMITS, "this system does not support it")
             process = _start(command, folder, environment)
         errors = bytearray()
         reader = threading.Thread(target=_read_errors, args=(process.stderr, errors), daemon=True)

@@ -206,7 +206,7 @@ def write_entries(
     for name, codec in chosen.items():
         if not codec.portable:
             warn(
-                f"{name} isn't exact across machines: another one may read other symbols and decode noise. "
+                f"{name} isn't exact across machines: another machine may decode other symbols, which gives noise. "
                 "Verification with perturbations shows the risk; the documentation says how to make a model exact."
             )
     entries = []

@@ -114,7 +114,7 @@ class Manifest:
                 raise SubmissionError(f"{path}: has more than {_MOST_BYTES:,} bytes.")
             text = path.read_text(encoding="utf-8")
             if (text.count("[") + text.count("{")) * _LEAST_ENTRY > len(text) + 4096:
-                raise ValueError("more brackets than content")
+                raise ValueError("too many brackets for its length")
             content = json.loads(text, object_pairs_hook=_unique)
             if content["version"] not in range(OLDEST_VERSION, MANIFEST_VERSION + 1):
                 raise SubmissionError(
@@ -137,7 +137,7 @@ class Manifest:
         """
         names = {entry.name for entry in self.entries}
         if not names or len(names) < len(self.entries):
-            raise ValueError("no entry, or two of one name")
+            raise ValueError("no entries, or two with one name")
         if self.bytes != sum(entry.bytes for entry in self.entries):
             raise ValueError("a wrong total")
         if self.rule not in ("pooled", "mean") or (self.rule == "pooled") != (self.budget_bytes is not None):

@@ -12,7 +12,7 @@ from allocator.cli.options import Threads
 if TYPE_CHECKING:
     from codec.bank import Bank
 
-banks = typer.Typer(help="Make, inspect and check banks of learned codecs.", no_args_is_help=True)
+banks = typer.Typer(help="Create, inspect and check banks of learned codecs.", no_args_is_help=True)
 app.add_typer(banks, name="bank")
 codecs = typer.Typer(help="Inspect learned codecs.", no_args_is_help=True)
 app.add_typer(codecs, name="codec", hidden=True)  # its earlier name
@@ -35,7 +35,7 @@ def create(
         list[str] | None,
         typer.Argument(
             help="Weights saved by `train`: one file that holds all levels, or one file per level, fewest bytes "
-            "first. A bank stands for the weights that its levels share.",
+            "first. The name or folder of a bank stands for the weights that its levels share.",
             show_default=False,
         ),
     ] = None,
@@ -60,9 +60,9 @@ def create(
     levels_at: Annotated[
         str | None,
         typer.Option(
-            metavar="PLACES",
-            help="Replace the levels of the weights by levels at these places, such as `-2,-1,0,1.5,3`: a fraction "
-            "lies between two level numbers, and a place outside them is extrapolated.",
+            metavar="POSITIONS",
+            help="Replace the levels by levels at these positions, such as `-2,-1,0,1.5,3`: a fraction lies between "
+            "two level numbers, and positions below the first or above the last level are extrapolated.",
         ),
     ] = None,
     label: Annotated[
@@ -72,7 +72,7 @@ def create(
     full: Annotated[bool, typer.Option("--full", help="Store weights in 32 bits. Default: 16 bits.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a bank from a network's weights."""
+    """Create a bank from a network's weights."""
     from codec.bank_builder import create_bank, respace_levels, untrained_network
     from codec.base import CodecError
     from codec.checkpoints import read_network

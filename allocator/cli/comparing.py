@@ -49,7 +49,7 @@ def compare(
     published: With = None,
     papers: Annotated[
         bool,
-        typer.Option("--papers", help="Add rows for the methods of the papers' tables 1, blank where unmeasured."),
+        typer.Option("--papers", help="Add rows for the methods of the papers' tables 1, blank if not measured."),
     ] = False,
     per_image: Annotated[bool, typer.Option("--per-image", help="Also print the BD-rates of each image.")] = False,
     ms_ssim_db: Decibels = False,

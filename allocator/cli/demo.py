@@ -32,7 +32,7 @@ def demo(
     metric_weights: Weights = None,
     as_json: Json = False,
 ) -> None:
-    """Run the whole job on small copies of the shipped photos.
+    """Run the whole job on small copies of the included photos.
 
     The demo measures them, allocates at three rates, and writes and verifies a submission for each.
     """

@@ -88,7 +88,8 @@ def optimize(
         ),
     ] = ColourName.srgb,
     no_original: Annotated[
-        bool, typer.Option("--no-original", help="Encode every image. Default: an original file is a candidate, too.")
+        bool,
+        typer.Option("--no-original", help="Encode every image. Default: the original file may be kept."),
     ] = False,
     table: Annotated[
         Path | None,
@@ -157,7 +158,7 @@ def _describe(done: "Exported", out: Path) -> str:
     from allocator.sizes import format_size
 
     removed = f", {len(done.removed)} of an earlier export removed" if done.removed else ""
-    left = f"; {len(done.left)} that were changed since stay ({done.left[0]}, ...)" if done.left else ""
+    left = f"; changed since and kept: {len(done.left)} ({done.left[0]}, ...)" if done.left else ""
     return (
         f"{out}: {done.files} files, {format_size(done.bytes)}, {done.written} of them new{removed}{left}; "
         f"listed in {out / MANIFEST}"
@@ -167,6 +168,6 @@ def _describe(done: "Exported", out: Path) -> str:
 def _hint(suggested: "Suggestion") -> str:
     floor = suggested.floor
     return (
-        f"hint        --floor {floor.metric}={floor.worst:g} would make the worst {suggested.worst:.4g}, for "
-        f"{suggested.allocation.value:.4g} on average"
+        f"hint        --floor {floor.metric}={floor.worst:g} would improve the worst image to {suggested.worst:.4g}; "
+        f"the average would be {suggested.allocation.value:.4g}"
     )

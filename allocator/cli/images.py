@@ -45,7 +45,7 @@ def encode(
         int | None, typer.Option("--level", "-l", metavar="LEVEL", help="Level number from 0, fewest bytes first.")
     ] = None,
     bpp: Annotated[
-        str | None, typer.Option(metavar="BPP", help="Take the best level of at most this rate, in bits per pixel.")
+        str | None, typer.Option(metavar="BPP", help="Use the best level of at most this rate, in bits per pixel.")
     ] = None,
     refine: Annotated[
         int | None,
@@ -56,7 +56,8 @@ def encode(
     distortion: Annotated[
         Distortion | None,
         typer.Option(
-            help="What --refine reduces besides bytes; lpips is LPIPS and MSE. Default: as the bank was trained."
+            help="What --refine reduces besides bytes: MSE, or LPIPS with MSE and MS-SSIM. Default: as the bank was "
+            "trained."
         ),
     ] = None,
     out: Annotated[

@@ -20,7 +20,7 @@ Jobs = Annotated[
 
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", metavar="N", min=1, help="Number of threads. Default: PyTorch's own choice."),
+    typer.Option("--threads", metavar="N", min=1, help="Number of threads. Default: chosen by PyTorch."),
 ]
 Anchor = Annotated[
     str,
@@ -32,10 +32,12 @@ ALL_METRICS = "Metrics to show, separated by commas; repeatable. Default: all me
 ONLY_CODECS = "Codec to use; repeatable. Default: all codecs of the table."
 OBJECTIVE = "Metric to optimise; several, with weights, make a mixture. Default: the table's first metric."
 WEIGHTS = (
-    "CSV file with lines IMAGE,WEIGHT, such as page views; an image it lacks gets the lowest weight. Default: 1 each."
+    "CSV file with lines IMAGE,WEIGHT, such as page views; images not in it get the lowest weight. Default: 1 each."
 )
 WEIGHT = "Weight of one image; repeatable. Default: what --weights says, or 1."
-FLOOR = "Worst value of a metric allowed for every image, or for images of a name ('hero/*:psnr=35'); repeatable."
+FLOOR = (
+    "Worst value of a metric allowed for every image, or for images whose names match ('hero/*:psnr=35'); repeatable."
+)
 TARGETS = "Target rate in bits per pixel; repeatable. Default: 0.075, 0.15 and 0.3."
 
 

@@ -125,7 +125,7 @@ def curves(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Name of an image, whose own curves are drawn; repeatable. Default: means over all images.",
+            help="Image to draw the curves of; repeatable. Default: means over all images.",
         ),
     ] = None,
     published: With = None,

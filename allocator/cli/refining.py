@@ -38,7 +38,7 @@ def refine(
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Search for better bitstreams of the levels that are chosen.
+    """Search for better bitstreams of the chosen levels.
 
     The searches start from the levels of banks that an allocation chooses at the rates (default: 0.075, 0.15 and
     0.3), and from their neighbours. A better bitstream becomes another level of its image in the table. Decoders do

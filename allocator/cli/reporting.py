@@ -14,7 +14,7 @@ from allocator.cli.solving import SolveOptions, takes_problem
 def report(
     options: SolveOptions,
     out: Annotated[Path, typer.Option("--out", "-o", help="HTML file of the report.")],
-    title: Annotated[str | None, typer.Option(help="Title of the page. Default: made of the table's name.")] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the page. Default: from the table's name.")] = None,
     pictures: Annotated[
         int,
         typer.Option(metavar="N", min=0, help="Number of images to show; the curves always use all images."),

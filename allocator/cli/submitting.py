@@ -63,7 +63,7 @@ def submit(
         typer.Option(
             min=1,
             metavar="STEPS",
-            help="First refine what the rates need, as `allocator refine` does.",
+            help="First refine the levels that the rates need, as `allocator refine` does.",
         ),
     ] = None,
     fill: Annotated[
@@ -189,8 +189,8 @@ def verify(
         list[str] | None,
         typer.Option(
             metavar="PATH",
-            help="Target list, the images the submission must contain: files, folders, addresses, or a .txt file of "
-            "names; repeatable. Default: the manifest's images.",
+            help="Target list, the images that the submission must contain: files, folders, addresses, or a .txt "
+            "file of names; repeatable. Default: the manifest's images.",
         ),
     ] = None,
     edition: Annotated[
@@ -255,7 +255,7 @@ def _describe(verdict: "Verdict") -> "list[RenderableType]":
     lines: list[RenderableType] = []
     if run := verdict.watched:
         lines.append(
-            f"decode: {run.seconds:.1f} s ({run.seconds / max(verdict.megapixels, 1e-6):.2f} s a megapixel), "
+            f"decode: {run.seconds:.1f} s ({run.seconds / max(verdict.megapixels, 1e-6):.2f} s per megapixel), "
             f"{run.peak_bytes / 2**30:.2f} GiB at most"
         )
     lines += [f"decoded {line}" for line in verdict.perturbed]

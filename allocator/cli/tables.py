@@ -180,8 +180,8 @@ def _print_built(out: Path, report: "BuildReport", assume: AssumptionName, *, as
     ]
     if report.broken_curves is not None:
         lines.append(
-            f"Of {report.points_whole:,} operating points these are what the budgets need, if curves are "
-            f"{assume.value}: then the allocation is the full table's. {report.broken_curves} curves aren't, and "
+            f"The budgets need only these of all {report.points_whole:,} operating points: if the curves are "
+            f"{assume.value}, the allocation is that of the full table. {report.broken_curves} curves are not, and "
             "were measured in full."
         )
     if report.others:
@@ -215,9 +215,9 @@ def _estimate(
     ]
     seconds = {workers: found.seconds / workers for workers in sorted({found.jobs, 8, 64, 512})}
     if found.missing:
-        certainty = f", give or take {100 * found.error:.0f} %" if math.isfinite(found.error) else ""
+        certainty = f", with a standard error of {100 * found.error:.0f} %" if math.isfinite(found.error) else ""
         lines += [
-            f"From {found.sampled} images, measured {found.jobs} at once{certainty}:",
+            f"Estimated from {found.sampled} images, {found.jobs} measured in parallel{certainty}:",
             *(f"  {workers:>3} workers  {_duration(time):>12}" for workers, time in seconds.items()),
             f"The table grows by {found.bytes / 1e6:,.1f} MB.",
         ]

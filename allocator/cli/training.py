@@ -21,7 +21,7 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            help="TOML file of a recipe, or the name of a shipped recipe.",
+            help="TOML file of a recipe, or the name of an included recipe.",
             show_default=False,
             autocompletion=completion.recipe_names,
         ),
@@ -51,13 +51,13 @@ def train(
         bool,
         typer.Option(
             "--smoke",
-            help="Test the whole training in under a minute, with the recipe `smoke` on the shipped photos.",
+            help="Test the whole training in under a minute, with the recipe `smoke` on the included photos.",
         ),
     ] = False,
     metric_weights: Weights = None,
     as_json: Json = False,
 ) -> None:
-    """Train a learned codec by a recipe, and make a bank of it.
+    """Train a learned codec with a recipe, and create its bank.
 
     The same command resumes a stopped run.
 
@@ -125,7 +125,10 @@ def train(
     if interrupted:
         raise typer.Exit(130)
     if bank is None:
-        echo(f"{done.networks} of {done.wanted} levels are trained; the bank is made when all are.", err=as_json)
+        echo(
+            f"{done.networks} of {done.wanted} levels are trained; the bank is created when all are trained.",
+            err=as_json,
+        )
         return
     _print_bank(bank, trainer.step, done.levels, as_json)
 

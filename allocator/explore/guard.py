@@ -63,11 +63,11 @@ class Guard:
         headers = Headers(scope=scope)
         token = scope["path"].split("/")[1]
         if headers.get("host") not in self._hosts:
-            return "This server answers to 127.0.0.1 only."
+            return "This server accepts requests to 127.0.0.1 only."
         if not hmac.compare_digest(token.encode(), self._token.encode()):
             return "Open the whole address that `allocator explore` printed: this one lacks its token."
         if headers.get("origin", next(iter(self._origins))) not in self._origins:
-            return "Another site's page may not ask this server."
+            return "Pages of other sites may not send requests to this server."
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-            return "Another site's page may not ask this server."
+            return "Pages of other sites may not send requests to this server."
         return ""

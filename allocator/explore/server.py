@@ -137,7 +137,7 @@ class Explorer:
     def _get(self, act: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             if request.path_params["version"] != self.session.version:
-                return _refusal(AllocatorError("The table was read again meanwhile; load the page again."))
+                return _refusal(AllocatorError("The table has been read again in the meantime; load the page again."))
             return await _told(act(request))
 
         return answer

@@ -181,7 +181,7 @@ class Session:
         most = state.number("max_codecs")
         rule = state.one("rule")
         if rule not in ("pooled", "mean"):
-            raise AllocatorError(f"The rule is pooled or mean, not {rule!r}.")
+            raise AllocatorError(f"The rule must be pooled or mean, not {rule!r}.")
         known: Rule = "mean" if rule == "mean" else "pooled"
         return Problem.of(
             self.table,

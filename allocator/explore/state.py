@@ -41,7 +41,7 @@ class State:
         """
         known = {one.name for one in fields(cls)}
         if unknown := sorted({*options} - known):
-            raise AllocatorError(f"The address holds an unknown option, {unknown[0]!r}.")
+            raise AllocatorError(f"The address contains an unknown option, {unknown[0]!r}.")
         given = {name: tuple(values) for name, values in options.items() if values}
         return cls(**{name: values for name, values in given.items() if _DEFAULTS.get(name) != values})
 
@@ -102,4 +102,4 @@ class State:
         try:
             return None if text is None else _NUMBERS[name](text)
         except ValueError:
-            raise AllocatorError(f"{name.replace('_', ' ')} needs to be a number, not {text!r}.") from None
+            raise AllocatorError(f"{name.replace('_', ' ')} must be a number, not {text!r}.") from None

@@ -202,8 +202,8 @@ class _Build:
         """Notes on lost properties of images that are measured nevertheless."""
         if self.colour == "raw" and (found := [member.name for member in members if member.profile]):
             yield (
-                f"The colour profiles of {a_few(found)} are ignored, as the challenge does; for files to deploy "
-                "build by the colour rule srgb."
+                f"The colour profiles of {a_few(found)} are ignored, as in the challenge; for files to deploy, "
+                "build with the colour rule srgb."
             )
         for codec in self.codecs:
             found = [one.name for one in members if one.alpha and not fits(codec, one, self.colour)]

@@ -109,7 +109,7 @@ def refine(
         CodecError: a codec or metric is unavailable.
     """
     if steps < 1 or neighbours < 0 or (hours is not None and not hours > 0):
-        raise AllocatorError("A refinement takes at least one step, no fewer than 0 neighbours, and hours above 0.")
+        raise AllocatorError("Refining needs at least one step, 0 or more neighbours, and more than 0 hours.")
     from allocator.refinement import check_gradients
 
     deadline = math.inf if hours is None else time.monotonic() + 3600 * hours
@@ -198,8 +198,8 @@ def _planned(
     if not found:
         chosen_codecs = sorted({codec for one in allocations for codec in one.chosen["codec"]})
         raise AllocatorError(
-            "Nothing can be refined: only the codecs of banks can, such as dkic and po-dkic, and chosen are "
-            f"{', '.join(chosen_codecs)}."
+            f"Nothing can be refined: the allocations choose only {', '.join(chosen_codecs)}, and refining needs the "
+            "codec of a bank, such as dkic or po-dkic."
         )
     return sorted(found.values(), key=lambda planned: planned.worth, reverse=True)
 

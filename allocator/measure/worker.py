@@ -179,7 +179,7 @@ def refine(task: RefineTask) -> Point | None:
         wanted = WantedLevel(*task.key, every)
         return _point(codec, picture, wanted, data, seconds, [(metrics[i], partial(references, i)) for i in every])
     except MemoryError as error:
-        raise CodecError(f"{codec.name} needs more memory for it than there is.") from error
+        raise CodecError(f"{codec.name} needs more memory for it than is available.") from error
 
 
 def _point(

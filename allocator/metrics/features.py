@@ -22,7 +22,7 @@ _EPSILON = 1e-10  # as in lpips.normalize_tensor, but without a copy
 
 
 class Reference(NamedTuple):
-    """An original, at least 64 pixels a side, and its features, if they fit in memory."""
+    """An original, at least 64 pixels per side, and its features, if they fit in memory."""
 
     image: RGBImage
     features: list[Tensor] | None
@@ -32,7 +32,7 @@ class NetworkMetric(Metric):
     """Compares the features of two images in the layers of a convolutional network.
 
     Images over ``tile_pixels`` are compared strip by strip, with the same result, in bounded memory. Images under
-    64 pixels a side are extended to that size by mirroring.
+    64 pixels per side are extended to that size by mirroring.
     """
 
     tile_pixels: int = 1 << 22
@@ -61,7 +61,7 @@ class NetworkMetric(Metric):
         return features
 
     def mirrored(self, image: RGBImage) -> RGBImage:
-        """An image of at least 64 pixels a side."""
+        """An image of at least 64 pixels per side."""
         return mirror_to(image, _LEAST_SIDE)
 
     def reference(self, image: RGBImage) -> Reference:

@@ -36,7 +36,7 @@ class PSNR(Metric):
 class MSSSIM(Metric):
     """Multi-scale structural similarity, 0 to 1, the mean of the RGB channels' (Wang et al. 2003, five scales).
 
-    Images under 176 pixels a side, the minimum for five scales, are extended to that size by mirroring.
+    Images under 176 pixels per side, the minimum for five scales, are extended to that size by mirroring.
     """
 
     name = "ms-ssim"

@@ -54,7 +54,7 @@ def _import(module: str, extra: str) -> ModuleType:
 
 
 def _tensor(image: RGBImage) -> Tensor:
-    """Convert to (1, 3, H, W), 0 to 1; an image under 176 pixels a side is extended to that size by mirroring."""
+    """Convert to (1, 3, H, W), 0 to 1; an image under 176 pixels per side is extended to that size by mirroring."""
     return torch.from_numpy(mirror_to(image, _LEAST_SIDE).transpose(2, 0, 1).copy())[None].float() / 255
 
 

@@ -71,7 +71,7 @@ class Scale(NamedTuple):
 class SSIMULACRA2(Metric):
     """A score up to 100 (equal): 90 is visually lossless, 70 high, 50 medium, 30 low quality; it can be negative.
 
-    Images under 8 pixels a side are extended to that size by mirroring.
+    Images under 8 pixels per side are extended to that size by mirroring.
     """
 
     name = "ssimulacra2"

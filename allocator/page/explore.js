@@ -520,7 +520,7 @@ const viewer = new Viewer(byId("pictures"), "the metric", 62);
 let choices = null;
 function drawImage() {
   const name = get1("image"), image = set.number.get(name) ?? (name ? -1 : 0);
-  if (image < 0) { alertOf(`The table holds no image ${name}.`); return; }
+  if (image < 0) { alertOf(`The table contains no image ${name}.`); return; }
   if (image !== shown.image) { shown.free = false; shown.image = image; }
   if (!shown.free) shown.row = chosen(image);
   const here = set.images[image], row = shown.row;

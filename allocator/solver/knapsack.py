@@ -41,7 +41,7 @@ _STATES = (
 LARGEST = 2**24  # largest weight given to a solver (floats); at 2**31 HiGHS sometimes fails
 _TRUST = 1e-4  # share of the gap; a solver that reports a worse result as optimal is faulty
 EXCLUSIONS = 100  # choices over the budget that are excluded from a core before it is given up
-INDISTINCT = "Too many choices over the budget are within it for the solver's floats."
+INDISTINCT = "Too many choices that exceed the budget seem to meet it in the solver's floating-point numbers."
 _MOVES = 4000  # options that a pass considers
 ROUNDING = 1e-12  # a generous bound on the relative float64 error of sums of costs
 
@@ -170,7 +170,7 @@ def check_problem(
     given = np.asarray(weight)
     there = np.ones(costs.shape, bool) if available is None else np.asarray(available, dtype=bool)
     if costs.ndim != 2 or costs.shape != given.shape or costs.shape != there.shape:
-        raise SolveError("Costs and weights need the same shape, items by options.")
+        raise SolveError("Costs and weights must have the same shape, items by options.")
     if not costs.size:
         raise SolveError("There is nothing to choose from: no items, or no options.")
     if not there.any(axis=1).all():
@@ -182,11 +182,11 @@ def check_problem(
         if not np.isfinite(values).all():
             raise SolveError("A weight is NaN or infinite.")
         if (values != np.floor(values)).any():
-            raise SolveError("Weights need to be whole numbers; scale them first.")
+            raise SolveError("Weights must be whole numbers; scale them first.")
         if (abs(values) >= 2.0**53).any():
             raise SolveError("A weight is too large for an exact float; give integers.")
     if isinstance(budget, bool) or not isinstance(budget, int | np.integer):
-        raise SolveError(f"The budget needs to be an integer, not {budget!r}.")
+        raise SolveError(f"The budget must be an integer, not {budget!r}.")
     weights = np.where(there, given, 0)
     if weights.max() > 2**62 or (weights.min() < 0):
         raise SolveError("A weight is negative or exceeds 62 bits.")
@@ -416,13 +416,17 @@ class _Search:
         for _ in range(EXCLUSIONS):
             outcome = pulp_solver.run(program)
             if not outcome.values:
-                return self.solution(len(items), outcome.reason or f"The solver found the core {outcome.status}.")
+                return self.solution(
+                    len(items), outcome.reason or f"The solver says that the core is {outcome.status}."
+                )
             taken = np.array([outcome.values[x.name] > 0 for x in take])
             found = base.copy()
             found[items[taken]] = options[taken]
             worse, fits = self.cost(found) - self.cost(self.choices), self.weight(found) <= self.budget
             if outcome.status is Status.optimal and worse > _TRUST * scale:
-                return self.solution(len(items), "The solver called a choice optimal that is worse than a known one.")
+                return self.solution(
+                    len(items), "The solver reported a choice as optimal that is worse than a known one."
+                )
             if fits and worse < 0:
                 self.choices = found
             if fits or worse >= 0:  # if this is optimal, then so is the best known choice

@@ -187,11 +187,11 @@ def _read(program: Any, answer: dict[str, Any]) -> tuple[Status, dict[str, float
         return Status.unsolved, {}, f"failed: {' '.join(answer['error'].split())}".rstrip(".")
     status = statuses.get(answer["status"], Status.unsolved)
     if status is Status.unsolved:
-        return status, {}, "found nothing"
+        return status, {}, "found no solution"
     if status not in (Status.optimal, Status.feasible):
         return status, {}, ""
     if fault := _fault(program, answer["values"]):
-        return Status.unsolved, {}, f"returned nonsense: {fault}"
+        return Status.unsolved, {}, f"returned an invalid solution: {fault}"
     values = {x.name: answer["values"][x.name] for x in program.variables()}
     values |= {x.name: float(round(values[x.name])) for x in program.variables() if x.cat == pulp.LpInteger}
     return status, values, "stopped without a proof" if status is Status.feasible else ""
@@ -206,7 +206,7 @@ def _fault(program: Any, values: dict[str, Any]) -> str:
         if not isinstance(value, float | int) or not abs(value) <= _LARGEST:
             return f"{x.name} is {str(value)[:20]}"
         if x.cat == pulp.LpInteger and abs(value - round(value)) > _INTEGRAL:
-            return f"{x.name} is {value}, no whole number"
+            return f"{x.name} is {value}, not a whole number"
         low, high = (-math.inf if x.lowBound is None else x.lowBound), (math.inf if x.upBound is None else x.upBound)
         tolerance = _INTEGRAL * max(1.0, abs(value))
         if not low - tolerance <= value <= high + tolerance:

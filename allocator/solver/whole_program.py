@@ -60,7 +60,7 @@ def run_program(
     for _ in range(EXCLUSIONS):
         outcome = pulp_solver.run(program)
         if not outcome.values:
-            return None, outcome.reason or f"The solver found the program {outcome.status}."
+            return None, outcome.reason or f"The solver says that the program is {outcome.status}."
         taken = [k for k, x in enumerate(take) if outcome.values[x.name] > 0]
         choices = options[taken].astype(np.int64)
         if all(weight[rows, choices].sum() <= budget for weight, budget in limits):

@@ -82,7 +82,7 @@ class Photos:
                     areas.append(sides[0] * sides[1])
         if not self.photos:
             reason = f" ({self.left_out[0]})" if self.left_out else ""
-            raise CodecError(f"{folder}: contains no images of at least {crop} pixels a side.{reason}")
+            raise CodecError(f"{folder}: contains no images of at least {crop} pixels per side.{reason}")
         self.fingerprint = digest.hexdigest()
         """SHA-256 of the names and sizes of all training files."""
         chances = np.ones(len(areas)) if uniform else np.sqrt(areas)

@@ -58,7 +58,7 @@ class StructuralLoss(nn.Module):
         self.window: Tensor
 
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
-        """The distances (B,), 0 (equal) to 1, of two batches (B, 3, H, W) of at least 11 pixels a side, -1 to 1."""
+        """The distances (B,), 0 (equal) to 1, of two batches (B, 3, H, W) of at least 11 pixels per side, -1 to 1."""
         from pytorch_msssim import ssim
 
         values: list[Tensor] = []

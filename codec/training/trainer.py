@@ -477,7 +477,7 @@ class Trainer:
             TrainingError: its configuration differs, or the run has already started.
         """
         if self.step or network.config != self.network.config:
-            raise TrainingError("Only a new run can start from weights, and they need the run's configuration.")
+            raise TrainingError("Only a new run can start from weights, which must have the run's configuration.")
         self.network.load_state_dict(network.state_dict())
         self.average.load_state_dict(network.state_dict())
         self.core_hours_before = float((notes or {}).get("core_hours_in_all", 0))

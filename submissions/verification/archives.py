@@ -109,7 +109,9 @@ def _check_suffixes(opened: Opened, verdict: Verdict) -> None:
         if len(found - {""}) > 1:
             verdict.failures.append(f"The manifest gives several suffixes for {name}: {cite(found - {''})}.")
     if opened.rules.count == "streams" and opened.streams.layout == "joined":
-        verdict.failures.append(f"{ARCHIVE}: joins its bitstreams, but their names and sizes don't count here.")
+        verdict.failures.append(
+            f"{ARCHIVE}: stores all bitstreams as one member, whose list of names and sizes these rules do not count."
+        )
 
 
 def remove(folder: Path) -> None:
@@ -179,7 +181,7 @@ def _copy_decoder(folder: Path, manifest: Manifest, rules: Edition, scratch: Pat
     if not manifest.decoder_sha256:
         if found:
             verdict.failures.append(
-                f"{found[0]}: lies there, and the manifest names no decoder; delete it, or pack the data for it."
+                f"{found[0]}: is a decoder that the manifest does not name; delete it, or pack the data for it."
             )
         return None
     if not found:

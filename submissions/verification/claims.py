@@ -116,7 +116,7 @@ def check_table(opened: Opened, folder: Path, given: Path | None, verdict: Verdi
                 if member is None:
                     continue
                 if (entry.sha256, entry.width, entry.height) != (member.sha256, member.width, member.height):
-                    verdict.failures.append(f"{entry.name}: is not the table's image of that name.")
+                    verdict.failures.append(f"{entry.name}: differs from the table's image of that name.")
                     continue
                 found = table.find_point(entry.sha256, entry.fingerprint)
                 if found is None:

@@ -51,7 +51,10 @@ def test_encode_at_a_rate_takes_the_best_level_that_fits(photos: Path, tmp_path:
     [
         (("encode", "IMAGE", "-c", "jpeg", "-l", 99), "jpeg has the levels 0 to 15, not 99"),
         (("encode", "IMAGE", "-c", "jpeg"), "Give either --level or --bpp"),
-        (("encode", "IMAGE", "-c", "jpeg", "-l", 1, "--refine", 5), "jpeg can't be refined: only the codecs of this"),
+        (
+            ("encode", "IMAGE", "-c", "jpeg", "-l", 1, "--refine", 5),
+            "jpeg can't be refined: refining needs a bank of this",
+        ),
         (("encode", "IMAGE", "-c", "dkic", "--bpp", 1, "--refine", 5), "--refine needs --level"),
         (("encode", "IMAGE", "-c", "dkic", "-l", 1, "--distortion", "mse"), "--distortion needs --refine"),
         (("encode", "IMAGE", "-c", "jpg", "-l", 1), "Unknown codec 'jpg'; did you mean 'jpeg'"),

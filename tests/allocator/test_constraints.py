@@ -150,9 +150,9 @@ def test_a_second_budget_that_does_not_bind_changes_nothing(points: pd.DataFrame
         (("--forbid", "=jpeg"), "write a choice as CODEC"),
         (("--forbid", "jpeg:q999"), "There is no operating point jpeg:q999 in the table"),
         (("--force", "moon=jpeg"), "There is no operating point jpeg of moon"),
-        (("--decode-seconds", "0"), "decoding time needs to be above 0"),
+        (("--decode-seconds", "0"), "decoding time must be above 0"),
         (("--decode-seconds", "0.0000001"), "meets the limit on decoding time: the lowest possible is about"),
-        (("--max-codecs", "0"), "number of codecs needs to be above 0"),
+        (("--max-codecs", "0"), "number of codecs must be above 0"),
         (("--decode-seconds", "1", "--aggregate", "worst"), "can't be optimised under a decoding budget"),
     ],
 )

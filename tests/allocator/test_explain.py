@@ -14,7 +14,7 @@ def test_bytes_gain_less_elsewhere_for_an_image_of_a_higher_weight(table: Path) 
     lines = found.explain()
     for image, weight in (("coffee", 4), ("rocket", 1)):
         [at] = [number for number, line in enumerate(lines) if line.startswith(f"{image}: ")]
-        verdict = re.search(r"([\d,]+) bytes less lose .* about ([\d.]+)", lines[at + 2])
+        verdict = re.search(r"([\d,]+) fewer bytes lose .* about ([\d.]+)", lines[at + 2])
         assert verdict, lines[at : at + 3]
         gain = found.price * (4 + 4 * 1) / weight * int(verdict[1].replace(",", ""))
         assert float(verdict[2]) == pytest.approx(gain, abs=1e-4)

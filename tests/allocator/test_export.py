@@ -107,7 +107,7 @@ def test_another_budget_replaces_only_files_of_the_export(deploying: Path, tmp_p
     names = {"cats/chelsea.webp", "cats/mine.txt", "cats/rocket.webp", "coffee.PNG", "coffee.webp", "manifest.csv"}
     assert {*files(out)} == names
     assert changed.read_bytes() == b"retouched by hand"
-    assert "2 of an earlier export removed; 1 that were changed since stay (coffee.PNG, ...)" in ran.out
+    assert "2 of an earlier export removed; changed since and kept: 1 (coffee.PNG, ...)" in ran.out
 
 
 def test_files_of_others_are_not_replaced(deploying: Path, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_ignored_profiles_are_not_exported(photos: Path, tmp_path: Path) -> None
     table = tmp_path / "raw.db"
     ran = run("tables", "build", tmp_path / "in", "-c", "jpeg", "-m", "psnr", "-o", table, "-j", 1)
     assert ran.code == 0
-    assert "The colour profiles of 1 image (wide) are ignored, as the challenge does" in ran.err
+    assert "The colour profiles of 1 image (wide) are ignored, as in the challenge" in ran.err
     ran = run("export", table, "--budget", "5kB", "-o", tmp_path / "web")
     assert ran.code == 2
     assert "wide.png: its colour profile (Display P3) was ignored when it was measured" in ran.err
@@ -398,7 +398,10 @@ def test_optimize_suggests_a_floor_for_the_worst_image(photos: Path, tmp_path: P
     before = json.loads(ran.out)
     suggested = before["suggestion"]
     words = run(*command, "-o", tmp_path / "web").out
-    assert f"\nhint        --floor psnr={suggested['floor']:g} would make the worst {suggested['worst']:.4g}" in words
+    assert (
+        f"\nhint        --floor psnr={suggested['floor']:g} would improve the worst image to {suggested['worst']:.4g}"
+        in words
+    )
     again = run(*command, "-o", tmp_path / "web", "--floor", f"psnr={suggested['floor']}", "--json")
     assert again.code == 0, again.err
     after = json.loads(again.out)

@@ -88,8 +88,8 @@ def test_a_short_name_finds_the_only_metric_that_it_begins() -> None:
     ("arguments", "reason"),
     [
         (("--objective", "psnr:heavy"), "METRIC or METRIC:WEIGHT"),
-        (("--objective", "psnr:-1"), "weight of psnr needs to be above 0"),
-        (("--objective", "psnr:nan"), "weight of psnr needs to be above 0"),
+        (("--objective", "psnr:-1"), "weight of psnr must be above 0"),
+        (("--objective", "psnr:nan"), "weight of psnr must be above 0"),
         (("--aggregate", "median"), "mean, pixels, worst or a number of at least 1, not 'median'"),
         (("--aggregate", "0.5"), "not '0.5'"),
         (("--aggregate", "nan"), "not 'nan'"),

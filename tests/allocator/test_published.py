@@ -40,7 +40,7 @@ def test_results_of_compressai_and_points_of_a_csv_file_are_the_same(tmp_path: P
         ("gone.json", None, "can't be read"),
         ("a.json", "{", "contains no results in CompressAI's format"),
         ("a.json", '{"results": {"psnr": [1]}}', "has no column bpp"),
-        ("a.json", '{"results": {"bpp": [1, 2], "psnr": [1]}}', "has 2 rates and 1 of psnr"),
+        ("a.json", '{"results": {"bpp": [1, 2], "psnr": [1]}}', "has 2 values of bpp, 1 of psnr"),
         ("a.csv", "", "contains no points"),
         ("a.csv", "bpp,psnr\n1,30\nmuch,31", "the rates of a aren't all numbers"),
         ("a.csv", "bpp,setting\n1,q1", "has no metric of a"),

@@ -59,7 +59,7 @@ def test_words_say_what_solve_says(page_file: Path, table: Path) -> None:
     solved = run("solve", table, "-t", "0.5", "-t", "1", "--objective", "psnr").out
     for sentence, value in zip(summary, re.findall(r"allocated +([\d.]+)", solved), strict=True):  # type: ignore[call-overload]
         assert f"psnr {float(value):.4f}" in sentence
-        assert "that is proven" in sentence
+        assert "It is proven" in sentence
 
 
 def test_pictures_can_be_few(table: Path, tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_untrusted_bytes_are_refused_and_leave_nothing(entries: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "more", "says"),
     [
-        ("sys.exit('out of ideas')", {}, r"ended with 1 \(out of ideas\)"),
+        ("sys.exit('out of ideas')", {}, r"ended with status 1 \(out of ideas\)"),
         ("pass", {}, "wrote no bitstream"),
         ("time.sleep(30)", {"seconds": 0.5}, "took longer than 0.5 seconds"),
     ],

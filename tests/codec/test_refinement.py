@@ -120,9 +120,9 @@ def test_errors_are_one_sentence(dkic: LearnedCodec, crop: RGBImage) -> None:
         refine(dkic, crop, LEVEL, steps=0)
     with pytest.raises(CodecError, match="multiple of 64 pixels, not 100"):
         refine(dkic, crop, LEVEL, tile=100)
-    with pytest.raises(CodecError, match="price of a byte is positive, not -1"):
+    with pytest.raises(CodecError, match="price of a byte must be positive, not -1"):
         refine(dkic, crop, LEVEL, price=-1)
     with pytest.raises(CodecError, match="isn't finite"):
         refine(dkic, crop[:16, :16].copy(), LEVEL, distortion=lambda one, other: one.sum() * torch.nan, price=1e-6)
-    with pytest.raises(CodecError, match="dkic has no levels that tell the price"):
+    with pytest.raises(CodecError, match="dkic has no levels that determine the price"):
         refine(dkic, crop[:16, :16].copy(), LEVEL, distortion=lambda one, other: one.sum() * 0)

@@ -58,7 +58,7 @@ def test_failures_are_reported_and_the_rest_is_written(source: Brought, tmp_path
     failures = decode(data, tmp_path / "images", source, jobs=2)
     assert names(tmp_path) == ["a", "d", "e", "f"]
     assert len(failures) == 3
-    assert any(line == "b.fragile: its process died, twice." for line in failures)
+    assert any(line == "b.fragile: its process died twice." for line in failures)
     assert "c.fragile: is damaged." in failures
     assert "g.fragile: fails with KeyError ('wrong')." in failures
 

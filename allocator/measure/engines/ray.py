@@ -195,7 +195,7 @@ class _Pool:
                 if attempt.number < _TRIES:
                     queue.extend(_Attempt(one.item, one.number + 1) for one in lost)
                     return
-                future.set_exception(WorkerLost(f"{_TRIES} workers died with it, one by one ({_reason(error)})."))
+                future.set_exception(WorkerLost(f"{_TRIES} workers died while they measured it ({_reason(error)})."))
             else:
                 if isinstance(value, CodecError):
                     future.set_exception(value)

@@ -160,7 +160,7 @@ def test_mixtures_floors_and_limits_are_set_and_taken_back(visit: Visit, served:
     page.locator("#kept", has_text="floor").wait_for(state="hidden")
     page.get_by_label("least bpp").fill("much")
     page.keyboard.press("Tab")
-    page.get_by_role("alert").filter(has_text="needs to be a number").wait_for()
+    page.get_by_role("alert").filter(has_text="must be a number").wait_for()
 
 
 def column(page: "Page", name: str) -> list[str]:

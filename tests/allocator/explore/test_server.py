@@ -36,9 +36,9 @@ def test_only_the_own_page_on_this_machine_is_answered(served: Served) -> None:
         ("/" + urlsplit(page).path.split("/")[1][:-1] + "/set", {}, b"lacks its token"),
         ("set", {"Host": "evil.example"}, b"127.0.0.1 only"),
         ("set", {"Host": "127.0.0.1"}, b"127.0.0.1 only"),
-        ("set", {"Origin": "https://evil.example"}, b"Another site"),
-        ("set", {"Origin": "null"}, b"Another site"),
-        ("set", {"Sec-Fetch-Site": "cross-site"}, b"Another site"),
+        ("set", {"Origin": "https://evil.example"}, b"Pages of other sites"),
+        ("set", {"Origin": "null"}, b"Pages of other sites"),
+        ("set", {"Sec-Fetch-Site": "cross-site"}, b"Pages of other sites"),
     ]:
         status, text, answered = ask(page, path, headers=headers)
         assert (status, words in text) == (403, True), (path, headers, text)
@@ -73,7 +73,7 @@ def test_requests_that_no_page_sends_are_sentences(served: Served) -> None:
     for path, words in [
         ("original/1/99", "no such operating point"),
         ("decoded/1/99999", "no such operating point"),
-        ("decoded/7/0", "read again meanwhile"),
+        ("decoded/7/0", "read again in the meantime"),
         ("column/1/path", "no column 'path'"),
     ]:
         status, text, _ = ask(served.root, path, method="GET")

@@ -32,7 +32,7 @@ def test_other_options_are_refused(query: str) -> None:
 
 
 def test_numbers_and_single_options_are_checked() -> None:
-    with pytest.raises(AllocatorError, match="max codecs needs to be a number"):
+    with pytest.raises(AllocatorError, match="max codecs must be a number"):
         State.parse("max_codecs=two").number("max_codecs")
     with pytest.raises(AllocatorError, match="given 2 times"):
         State.parse("target=1&target=2").one("target")

@@ -128,7 +128,7 @@ def test_a_build_for_a_target_measures_less_and_allocates_the_same(table: Path, 
     arguments = ("-c", "jpeg", "-m", "psnr", "-o", path, "-j", 2)
     ran = run("tables", "build", photos, *arguments, "--for-target", "1.0")
     assert ran.code == 0, ran.err
-    assert "the allocation is the full table's" in ran.out
+    assert "the allocation is that of the full table" in ran.out
     with Table(path) as lazy, Table(table) as full:
         points = [read_points(lazy), read_points(full, ["jpeg"])]
         assert len(points[0]) < len(points[1])

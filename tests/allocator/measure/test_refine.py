@@ -258,7 +258,7 @@ def test_prices_are_those_at_which_each_image_alone_chooses_the_same(table: Path
 
 def test_mistakes_are_one_sentence(table: Path, plain: Path) -> None:
     for path, options, sentence in (
-        (table, ("-t", "1.2"), "only the codecs of banks can, such as dkic and po-dkic, and chosen are "),
+        (table, ("-t", "1.2"), "refining needs the codec of a bank, such as dkic or po-dkic"),
         (plain, ("-t", "0.4", "--aggregate", "worst"), "The aggregate worst gives a byte no price"),
         (plain, ("-t", "100"), "At 100 bpp more bytes gain nothing"),
         (plain, ("-t", "0.0001"), "can't be reached"),

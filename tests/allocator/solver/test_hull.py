@@ -121,4 +121,4 @@ def test_explain_covers_each_image(table: Path) -> None:
         assert block[1].startswith("  up")
         assert block[2].startswith("  down")
     assert "more bytes gain" in ran.out
-    assert "bytes less lose" in ran.out
+    assert "fewer bytes lose" in ran.out

@@ -23,14 +23,14 @@ FAULTS = {
     "Killed": "was ended by SIGKILL, perhaps because memory ran out",
     "Raises": "failed: OSError: No space left on device",
     "Hangs": "did not stop at its time limit",
-    "BreaksConstraints": "returned nonsense: the constraint",
+    "BreaksConstraints": "returned an invalid solution: the constraint",
     "NotANumber": "is nan",
     "TooLarge": "is 10000000000000000000",
-    "Fractions": "no whole number",
+    "Fractions": "not a whole number",
 }
 LIES = {
     "CallsTheWorstOptimal": "worse than a known one",
-    "SaysInfeasible": "found the core infeasible",
+    "SaysInfeasible": "the core is infeasible",
 }
 
 

@@ -145,7 +145,7 @@ def test_an_image_that_kills_every_worker_is_reported_and_the_rest_completes(
     engine = Ray(cluster.address)
     report = build(tmp_path / "run.db", [photos], [codec], [get_metric("psnr")], engine=engine, keep_going=True)
     [failure] = report.failures
-    assert "rocket.png: 3 workers died with it" in failure
+    assert "rocket.png: 3 workers died while they measured it" in failure
     assert len(list(marks.iterdir())) == 3
     assert dict(frame(tmp_path / "run.db").groupby("image").size()) == dict.fromkeys(set(CROPS) - {"rocket"}, JPEG)
 
