@@ -193,7 +193,8 @@ class Table(tables.Table):
     ) -> RefineReport:
         """Search for better bitstreams of the levels that allocations choose, and add them to the table as levels.
 
-        The same call resumes an interrupted refinement. Earlier allocations stay as they are; allocate again.
+        The same call resumes an interrupted refinement. Earlier allocations do not change; allocate again to use the
+        new levels.
 
         Args:
             bpp: rates in bits per pixel whose allocations are refined; by default the challenge's three, unless
@@ -598,7 +599,7 @@ def optimize(
         weights: see :class:`allocator.problem.ProblemOptions`.
         colour: ``srgb`` converts pixels, ``profile`` embeds colour profiles.
         keep_originals: whether the original file is also one of an image's levels.
-        table: the table for the measurements; by default in the same place as the folder, with its name and ``.db``.
+        table: the table for the measurements; by default next to the folder, with its name and ``.db``.
         jobs: see :func:`build`.
         engine: see :func:`build`.
         write: whether to write the files, not only the table.

@@ -33,7 +33,7 @@ class RateCurve(NamedTuple):
     rates: NDArray[np.float64]
     """Bits per pixel."""
     qualities: NDArray[np.float64]
-    """Values of which higher ones are better."""
+    """Values, of which higher ones are better."""
 
 
 def rate_curve(rates: ArrayLike, qualities: ArrayLike) -> RateCurve:

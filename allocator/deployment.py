@@ -99,7 +99,7 @@ def optimize(
         floors: ``[IMAGES:]METRIC=VALUE``, see :class:`allocator.constraints.Floor`.
         weights: weights of images, see :func:`allocator.objective.find_objective`.
         colour: the rule for colour profiles, see :mod:`codec.picture`.
-        table: the table for the measurements; by default in the same place as the folder, with its name and ``.db``.
+        table: the table for the measurements; by default next to the folder, with its name and ``.db``.
         engine: the engine that measures.
         write: whether to write the files, not only the table.
         report: called after each step.

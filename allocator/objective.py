@@ -95,7 +95,7 @@ class Aggregate:
         return np.array(pixels, np.float64) if self == PIXELS else np.ones(np.shape(pixels))
 
     def separable(self, costs: Floats, shares: Floats) -> Floats:
-        """Costs whose sum over the chosen points the solver makes least. ``shares``: of each point's image."""
+        """Costs whose sum over the chosen points the solver minimises; ``shares`` are those of each point's image."""
         return (costs if self.power is None else costs**self.power) * shares
 
     def value(self, costs: Floats, shares: Floats) -> float:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _MOST_PIXELS = 1 << 31
 _REFINED = "refined: "
-"""The beginning of the names of properties that record by which metrics a codec's points were refined."""
+"""The beginning of the names of properties that record the metrics that a codec's points were refined for."""
 _KEYS = ("id", "image", "codec")
 """Columns of a point in addition to :data:`allocator.points.COLUMNS`."""
 
@@ -81,7 +81,7 @@ class Table(TableFile):
         return colour
 
     def use_colour(self, colour: Colour) -> None:
-        """Settle the rule of an empty table, or check that of another.
+        """Set the rule of an empty table; otherwise check that it is the table's rule.
 
         Raises:
             TableError: its images were read by another rule.
@@ -95,22 +95,22 @@ class Table(TableFile):
             )
 
     def set_properties(self, values: Mapping[str, str]) -> None:
-        """Keep facts on the whole table, by name."""
+        """Store facts about the whole table, by name."""
         with self.transaction():
             self._connection.executemany("INSERT OR REPLACE INTO property VALUES (?, ?)", [*values.items()])
 
     def properties(self, prefix: str) -> dict[str, str]:
-        """The facts whose names begin so."""
+        """The facts whose names begin with a prefix."""
         with self._errors():
             rows = self._connection.execute("SELECT name, value FROM property")
             return {name: value for name, value in rows if name.startswith(prefix)}
 
     def note_refined(self, codec: str, metrics: Iterable[str]) -> None:
-        """Keep by which metrics points of a codec were refined."""
+        """Record the metrics that points of a codec were refined for."""
         self.set_properties({f"{_REFINED}{codec} by {metric}": "" for metric in metrics})
 
     def refined_by(self) -> dict[str, set[str]]:
-        """Codecs to the metrics by which points of theirs were refined, and which flatter them."""
+        """Map each codec to the metrics that its points were refined for, which flatter them."""
         found: dict[str, set[str]] = {}
         for name in self.properties(_REFINED):
             codec, _, metric = name.removeprefix(_REFINED).partition(" by ")

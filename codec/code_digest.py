@@ -41,7 +41,7 @@ _DEFINED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def find_unrecorded(module: str) -> list[str]:
-    """The digest of a module's code, in a list; an empty one where it is the recorded code, or has no source file."""
+    """The digest of a module's code, in a list; an empty list if the code is recorded or has no source file."""
     found = digest_code(module)
     return [] if found in (None, _read_record(module.partition(".")[0]).get(module)) else [str(found)]
 
@@ -59,7 +59,7 @@ def record(folder: Path, modules: Iterable[str]) -> None:
 
 @functools.cache
 def digest_code(module: str) -> str | None:
-    """16 hex digits that change with what a module's code does; None where it has no source file."""
+    """16 hex digits that change with what a module's code does; None if it has no source file."""
     if module == "__main__" or _read(module) is None:
         return None
     reached: dict[_Place, str] = {}

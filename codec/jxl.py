@@ -9,7 +9,7 @@ _HEADER = 16  # bytes that hold a codestream's signature and size
 
 
 def jxl_size(file: BinaryIO) -> tuple[int, int] | None:
-    """Width and height in pixels (ISO/IEC 18181-1, SizeHeader); None if ``file`` is no JPEG XL image.
+    """Width and height in pixels (ISO/IEC 18181-1, SizeHeader); None if ``file`` is not a JPEG XL image.
 
     Args:
         file: a codestream or a container, from its position on.

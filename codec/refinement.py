@@ -42,12 +42,12 @@ FASTER, SLOWER = 1.3, 0.85
 DESCENT = 15
 """The number of steps of descent; later steps change symbols."""
 SYMBOL_SHARE, SMALLEST_SHARE = 0.25, 0.02
-"""The share that is changed of the symbols whose change is predicted to lower the loss: initial and minimum."""
+"""The share that a step changes of the symbols whose change is predicted to lower the loss: initial and minimum."""
 MORE, FEWER = 1.3, 0.7
 """The factors of a block's share after an accepted and after a rejected step."""
 PROBES, SHRINKAGE, CAUTION = 16, 2, 1.5
-"""Of curvatures: the number of random probes, the number that a channel's mean counts for, and a factor, because the
-symbols with the greatest predicted gains are those whose curvature was underestimated."""
+"""The estimation of curvatures: the number of random probes; the number of probes that a channel's mean counts as; a
+safety factor, because the symbols with the greatest predicted gains often have underestimated curvatures."""
 TILE = 512
 """Side of the tiles, in pixels, in which larger images are searched one after the other, in bounded memory."""
 

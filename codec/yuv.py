@@ -6,12 +6,12 @@ from numpy.typing import NDArray
 from codec.base import RGBImage
 
 BITS = {"yuv444p": 8, "yuv444p10le": 10}
-"""Bits of each sample, by ffmpeg's names of the formats; more than 8 lie in two bytes, little end first."""
+"""Bits of each sample, by ffmpeg's names of the formats; over 8 bits, a sample takes two bytes, little-endian."""
 _RED, _BLUE = 0.2126, 0.0722  # weights of BT.709's luma
 
 
 def to_yuv(image: RGBImage, format: str) -> bytes:
-    """The planes Y, Cb and Cr of an image, one behind the other.
+    """The planes Y, Cb and Cr of an image, one after the other.
 
     Args:
         image: (height, width, 3).

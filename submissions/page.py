@@ -7,11 +7,11 @@ from submissions.manifest import Manifest
 
 
 def page(entries: Sequence[tuple[Manifest, int]], decoder: Decoder | None) -> str:
-    """Markdown.
+    """Create the page, as Markdown.
 
     Args:
         entries: each rate's manifest, and the bytes that count.
-        decoder: of all of them.
+        decoder: the decoder of all entries.
     """
     first = entries[0][0]
     every = [entry.metrics.keys() for manifest, _ in entries for entry in manifest.entries]

@@ -45,7 +45,6 @@ def refine(
     not change.
     """
     from allocator.api import RATES
-    from allocator.errors import AllocatorError
     from allocator.measure.engines import Local
     from allocator.tables import Table
 
@@ -77,7 +76,8 @@ def refine(
         lines.append(f"{gain.target_bpp:g} bpp: {problem.objective.label} {values}")
     emit({"table": options.table, "objective": problem.objective.label, **vars(found)}, *lines, as_json=as_json)
     if found.failures:
-        raise AllocatorError("\n".join(["Not refined:", *found.failures]))
+        echo("\n".join(["Not refined:", *found.failures]), err=True)
+        raise typer.Exit(1)
 
 
 def refine_with_progress(

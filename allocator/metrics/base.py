@@ -40,7 +40,7 @@ class Metric(ABC):
         """The finite value for ``decoded``, an image of the original's size."""
 
     def differentiable(self, device: "torch.device") -> "Distortion | None":
-        """The value with gradients, by which bitstreams can be refined; None where there is none, as by default.
+        """A differentiable version of the metric, for which bitstreams can be refined; None by default.
 
         Args:
             device: the device of the images.

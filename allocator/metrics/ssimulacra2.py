@@ -1,7 +1,7 @@
 """SSIMULACRA 2.1 (Sneyers 2023), which agrees with the program of that name in libjxl.
 
 At up to six scales, in the colour space XYB, three maps are averaged: structural similarity, edges that the decoded
-image adds (ringing, blocks), and edges that it loses (blur). The averages are combined to a score with weights that
+image adds (ringing, blocks), and edges that it loses (blur). The averages are combined into a score with weights that
 were fitted to human ratings, as published by libjxl.
 """
 

@@ -1,1 +1,1 @@
-"""Probabilities of latents, made the same on every machine, and the coder that spends their bits."""
+"""Probabilities of latents, identical on every machine, and the entropy coder."""

@@ -1,4 +1,4 @@
-"""The dynamic kernel in C, compiled where there is a compiler: four times as fast, forward and backward."""
+"""The dynamic kernel in C, compiled if there is a compiler: four times as fast, forward and backward."""
 
 import ctypes
 import functools
@@ -26,7 +26,7 @@ class _Shape(ctypes.Structure):
 
 @functools.cache
 def load_library(channels: int, dtype: torch.dtype) -> ctypes.CDLL | None:
-    """Compile the kernel for groups of so many channels; None where that isn't possible."""
+    """Compile the kernel for groups of this number of channels; None if that is not possible."""
     compiler = shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None or dtype not in _TYPES:
         return None
@@ -55,7 +55,7 @@ def load_library(channels: int, dtype: torch.dtype) -> ctypes.CDLL | None:
 
 
 def compiled_kernel(features: Tensor, offsets: Tensor, modulation: Tensor) -> Tensor | None:
-    """:func:`codec.layers.dynamic_kernel.dynamic_kernel`, or None where the library isn't available."""
+    """:func:`codec.layers.dynamic_kernel.dynamic_kernel`, or None if the library is unavailable."""
     if features.device.type != "cpu":
         return None
     if load_library(features.shape[1] // modulation.shape[1], features.dtype) is None:
@@ -64,7 +64,7 @@ def compiled_kernel(features: Tensor, offsets: Tensor, modulation: Tensor) -> Te
 
 
 def install() -> None:
-    """Let the dynamic kernel use the library wherever gradients are wanted."""
+    """Let the dynamic kernel use the library whenever gradients are needed."""
     if compiled_kernel not in training_kernels:
         training_kernels.append(compiled_kernel)
 

@@ -13,12 +13,12 @@ class Muon(torch.optim.Optimizer):
     A weight (out, in, h, w) is treated as a matrix with ``out`` rows. Steps are scaled to the size of Adam's (Liu et
     al. 2025, section 2.2), so that both use the same learning rate.
 
-    As torch's Adam, it leaves a step out where its attribute ``found_inf`` is set to a tensor of 1.
+    Like torch's Adam, it skips a step if its attribute ``found_inf`` is a tensor of 1.
 
     Args:
         params: of at least two dimensions each.
         lr: learning rate, as Adam's.
-        momentum: what the running mean of gradients keeps at each step.
+        momentum: the share of the running mean of gradients that remains at each step.
     """
 
     def __init__(self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0.95) -> None:

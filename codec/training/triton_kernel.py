@@ -32,7 +32,7 @@ def run(features: Tensor, offsets: Tensor, modulation: Tensor) -> Tensor:
 
 
 def install() -> None:
-    """Let the dynamic kernel use Triton, if it's there, wherever gradients are wanted."""
+    """Let the dynamic kernel use Triton, if it is installed, whenever gradients are needed."""
     if importlib.util.find_spec("triton") and triton_kernel not in training_kernels:
         training_kernels.append(triton_kernel)
 

@@ -107,7 +107,7 @@ def backward(
     SIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Gradients lie in memory as what they are of; ``to_features`` begins at zero."""
+    """Gradients have the memory layout of their tensors; ``to_features`` begins at zero."""
     batch, group, position, valid, channel_offsets, start, places = _program(
         height, width, f_b, f_c, f_p, GROUPS, CHANNELS, BLOCK
     )
