@@ -1,12 +1,11 @@
 """The ablations of DKIC's tables 2 to 4, each trained by one recipe for the same number of steps.
 
     python benchmarks/ablations.py PHOTOS OUT [--steps N] [--crop PIXELS] [--batch N] [--validation N] [--only TEXT]
-    python benchmarks/ablations.py PHOTOS OUT --configuration reference   # the paper's own sizes: a GPU
+    python benchmarks/ablations.py PHOTOS OUT --configuration reference   # the paper's own sizes; needs a GPU
 
-Rows differ from the configuration by the fields that :func:`rows` names. Rates are those of real bitstreams of the
-validation photos; BD-rates are over PSNR against the first row, as in the paper. The same command goes on after a
-stop and trains only what is missing. With few steps a row says that it trains, not how good it is: compare rows only
-of runs that have converged.
+Rows differ from the configuration by the fields that :func:`rows` names. Rates are those of actual bitstreams of the
+validation photos; BD-rates are computed by PSNR against the first row, as in the paper. The same command resumes a
+stopped run. With few steps, a row shows only that it trains: compare rows only after the runs have converged.
 """
 
 import argparse
@@ -40,7 +39,7 @@ class Row(NamedTuple):
 
 
 def rows(config: NetworkConfig) -> Iterator[Row]:
-    """All rows; of those that are DKIC itself only the first. Table 4's rows are a reading."""
+    """All rows; of those that are DKIC itself, only the first. Table 4's rows are our interpretation."""
     yield Row(2, "DKIC", {}, 0.0)
     yield Row(2, "residual bottlenecks for dynamic residual blocks", {"block": "rbb"}, 6.36)
     yield Row(2, "convolution for the dynamic kernel", {"aggregation": "convolution"}, 8.14)
@@ -75,7 +74,7 @@ def main() -> None:
     parser.add_argument("--crop", type=int)
     parser.add_argument("--batch", type=int)
     parser.add_argument("--validation", type=int)
-    parser.add_argument("--only", default="", help="rows whose name holds this, and the first")
+    parser.add_argument("--only", default="", help="rows whose name contains this, and the first")
     given = parser.parse_args()
     base = read_recipe(given.recipe)
     wanted = {name: getattr(given, name) for name in ("crop", "batch", "validation") if getattr(given, name)}
@@ -118,7 +117,7 @@ def cost(config: NetworkConfig) -> str:
 
 
 def against(anchor: list[Evaluation], test: list[Evaluation]) -> str:
-    """BD-rate over PSNR, percent; empty where the levels make no curve yet."""
+    """BD-rate over PSNR, percent; empty if the levels do not form a curve yet."""
     try:
         base, curve = (
             rate_curve([one.bpp for one in levels], [one.psnr for one in levels]) for levels in (anchor, test)

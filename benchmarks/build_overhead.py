@@ -2,9 +2,9 @@
 
     ALLOCATOR_METRIC_WEIGHTS=... python benchmarks/build_overhead.py FOLDER [--codec hevc] [--metric lpips] [--jobs 2]
 
-The bare work runs as a plain loop on one thread, in as many processes at once as the build has jobs, each with its
-share of the images: then both know the same contention for caches and memory, and the bare time is what those
-processes took on average. The build is the whole command, start of its workers and the SQLite file included.
+The work alone runs as a plain loop on one thread, in as many parallel processes as the build has jobs, each with its
+share of the images, so that both have the same contention for caches and memory. Its time is the mean over these
+processes. The build is the whole command, including the start of its workers and the SQLite file.
 """
 
 import argparse

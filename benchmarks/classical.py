@@ -2,7 +2,7 @@
 
     ALLOCATOR_METRIC_WEIGHTS=... python benchmarks/classical.py FOLDER [--codec hevc --codec avif] [--table FILE]
 
-Builds the table (or continues it), then prints one row for each codec and target, and one for all codecs mixed.
+Builds the table (or resumes it), then prints one row for each codec and target, and one for all codecs mixed.
 """
 
 import argparse

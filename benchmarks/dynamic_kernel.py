@@ -2,9 +2,9 @@
 
     python benchmarks/dynamic_kernel.py [--rounds 5] [--threads 2]
 
-Time: 192 channels, 12 groups, 192x128 positions, float32, no gradients; the three take turns, medians are compared.
-Memory: 192 channels on half of 2048x1365, each way in a process of its own, the peak over what its input and output
-(features, offsets, modulation, result) take.
+Time: 192 channels, 12 groups, 192x128 positions, float32, no gradients; the three take turns, and medians are
+compared. Memory: 192 channels at half of 2048x1365, each method in its own process: the peak in addition to input and
+output (features, offsets, modulation, result).
 """
 
 import argparse

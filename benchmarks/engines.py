@@ -2,9 +2,9 @@
 
     python benchmarks/engines.py FOLDER [--codec webp] [--metric ms-ssim] [--points 100000]
 
-First the images of FOLDER, with one worker and two; the start of the workers is in the whole, not in the measuring.
-Then images of 8x8 pixels by a codec that does nothing: what is left is the engine's and the writer's work for each
-operating point, and the memory of the process that drives it.
+First, it builds tables of the images of FOLDER, with one worker and with two. The time of the whole build includes
+the start of the workers; the time of measuring does not. Then it measures images of 8x8 pixels with a codec that does
+nothing: this shows the work of engine and writer for each operating point, and the memory of the driver process.
 """
 
 import argparse

@@ -46,7 +46,7 @@ class Blocks(Codec):
 
 
 def own_class(folder: Path) -> None:
-    """A package with a class, its data and its entry point, as pip leaves them."""
+    """A package with a class, its data and its entry point, as pip installs them."""
     import numpy as np
 
     (folder / "blocks").mkdir()
@@ -59,7 +59,7 @@ def own_class(folder: Path) -> None:
 
 
 def own_model(folder: Path) -> str:
-    """Checkpoints of a small model, whose latents are larger from level to level."""
+    """Checkpoints of a small model, whose latents grow from level to level."""
     import torch
     from compressai.models import MeanScaleHyperprior
 

@@ -2,9 +2,9 @@
 
 ``python benchmarks/installed_sizes.py [--git REVISION] [EXTRA ...]``
 
-What ``pyproject.toml`` and ``--git REVISION`` of it require; sizes are of the files that the distributions in this
-environment list, with all that these require in turn. Torch is told apart with what it needs, for its CUDA build is
-many times as large as all others.
+It compares the requirements of the present ``pyproject.toml`` with those of ``--git REVISION``. Sizes are those of
+the files that the distributions in this environment list, including all their requirements. Torch and its
+requirements are listed separately, because its CUDA build is many times as large as all others together.
 """
 
 import argparse

@@ -2,10 +2,10 @@
 
     python benchmarks/judges.py FOLDER --table FILE [--codec NAME ...] [--judge NAME ...] [--every N] [--each]
 
-Measures what the rates need of every codec by LPIPS (`alex`), allocates each codec on its own by it, and measures the
-other judges on what was chosen, the fast ones first; then prints Markdown. With `--each`, every metric's column is of
-the allocation by that metric. The same command resumes a stopped run, and prints the judges that are complete.
-`lpips-vgg` and `dists` need VGG-16's weights (ALLOCATOR_METRIC_WEIGHTS).
+Measures the points of every codec that allocations by LPIPS (`alex`) need at the rates, allocates each codec
+separately, and measures the other metrics on the chosen levels, the fast ones first; then prints Markdown. With
+`--each`, the codecs are allocated by each column's metric. The same command resumes a stopped run, and prints the
+judges that are complete. `lpips-vgg` and `dists` need VGG-16's weights (ALLOCATOR_METRIC_WEIGHTS).
 """
 
 import argparse
@@ -34,7 +34,7 @@ DECIMALS = {"psnr": 2, "ssimulacra2": 2}
 
 
 def budgets(points: pd.DataFrame) -> list[Budget]:
-    """Those that can be met, as far as the lightest levels are known."""
+    """The budgets that can be met, as far as the lightest levels are known."""
     every = [make_budget(points, "pooled", target=Fraction(target)) for target in TARGETS]
     lightest = points[points["level"] == 0]
     if len(lightest) < points["image"].nunique():
@@ -43,14 +43,14 @@ def budgets(points: pd.DataFrame) -> list[Budget]:
 
 
 def chosen(table: Table, codec: str, metric: str) -> dict[float, pd.DataFrame]:
-    """What is allocated by the metric to each image at each target that can be reached."""
+    """The levels that are allocated by the metric to each image, at each reachable target."""
     points = measured_points(read_points(table, [codec]), [metric])  # others were measured for another metric
     objective = find_objective(table, [metric])
     return {budget.bpp: allocate(points, budget, objective).chosen for budget in budgets(points)}
 
 
 def measure_needed(path: Path, images: Sequence[str], codecs: Sequence[Codec], metric: str, engine: Engine) -> None:
-    """Measure what the rates need of each codec when it is allocated by the metric."""
+    """Measure the points of each codec that allocations by the metric need at the rates."""
     for codec in codecs:
         needed = Needed(
             [codec], lambda table, points: budgets(points), lambda table: find_objective(table, [metric]), "convex"
@@ -60,7 +60,7 @@ def measure_needed(path: Path, images: Sequence[str], codecs: Sequence[Codec], m
 
 
 def measure_chosen(path: Path, images: Sequence[str], codecs: Sequence[Codec], metric: str, engine: Engine) -> None:
-    """Measure the metric on what is allocated by the objective."""
+    """Measure the metric on the levels that are allocated by the objective."""
 
     def wanted(table: Table) -> Wanted:
         found: Wanted = {}

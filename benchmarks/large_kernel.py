@@ -2,9 +2,9 @@
 
     python benchmarks/large_kernel.py [--rounds 5] [--threads 2]
 
-48 and 192 channels at half and at an eighth of 768x512, a kernel of its own for each image: one grouped convolution,
-against copying every neighbourhood (``unfold``) and weighing it. The two take turns, medians are compared; memory is
-what the neighbourhoods take.
+48 and 192 channels at half and at an eighth of 768x512, with a separate kernel for each image: one grouped
+convolution, compared with copying every neighbourhood (``unfold``) and weighting it. The two take turns, and medians
+are compared; memory is that of the neighbourhoods.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
     python benchmarks/learned.py $DATA/kodak [--images 4] [--threads 2] [--slow-images 1] [--large IMAGE]
 
-All with random weights but real bitstreams, in one run with the same threads: DKIC's reference and compact
+All have random weights but actual bitstreams, in one run with the same threads: DKIC's reference and compact
 configurations, and CompressAI's ELIC models and cheng2020-attn (which is so slow that it gets fewer images).
 """
 

@@ -2,8 +2,8 @@
 
     python benchmarks/loss_curve.py LOG.csv [LOG.csv ...] [--plot FILE.svg] [--last 0.5]
 
-Several logs are runs that began with each other's weights, drawn one behind the other. The slope is fitted to the
-last part of the last run's steps, over the logarithm of the step.
+Several logs are runs that each started from the weights of the one before; they are drawn one after the other. The
+slope is fitted to the last part of the last run's steps, over the logarithm of the step.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
     ALLOCATOR_METRIC_WEIGHTS=... python benchmarks/lpips_cache.py IMAGE [--codec hevc] [--rounds 5]
 
-One thread, as in a build's worker. The two ways take turns; the ratio is of their medians.
+One thread, as in a build's worker. The two methods take turns; the ratio is that of their medians.
 """
 
 import argparse

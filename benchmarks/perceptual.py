@@ -2,9 +2,9 @@
 
     ALLOCATOR_METRIC_WEIGHTS=... python benchmarks/perceptual.py FOLDER [--bank NAME] [--table FILE] [--pictures DIR]
 
-Builds the table of the bank, HEVC 4:4:4 and AVIF by LPIPS (or continues it), then prints Markdown: every codec
-allocated by LPIPS at each target, with the MS-SSIM of what was chosen, and what allocation adds; with --levels also
-every level of the bank.
+Builds the table of the bank, HEVC 4:4:4 and AVIF by LPIPS (or resumes it), then prints Markdown: every codec
+allocated by LPIPS at each target, with the MS-SSIM of the chosen levels and the gain over simpler strategies; with
+--levels also every level of the bank.
 
 With --pictures it writes crops of six images, each the original, HEVC and the bank side by side. The rule: every
 fourth image by name, its centre of 256x256 pixels; the bank at the level that the allocation gives that image at 0.15
@@ -51,7 +51,7 @@ def stored_stream(table: Table, point: "pd.Series[Any]") -> bytes:
 
 
 def ms_ssim(table: Table, chosen: pd.DataFrame) -> float:
-    """The mean over what was chosen, which alone is measured."""
+    """The mean over the chosen levels, which are the only ones measured."""
     metric = get_metric("ms-ssim")
     values = []
     for _, point in chosen.iterrows():

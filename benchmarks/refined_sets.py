@@ -1,11 +1,11 @@
-"""A set before and after it was refined, at equal budgets, by the objective and by judges of which it knew nothing.
+"""A set before and after refinement, at equal budgets, by the objective and by independent metrics.
 
     ALLOCATOR_METRIC_WEIGHTS=... python -m benchmarks.refined_sets FOLDER [FOLDER ...] --table FILE
         [--codec po-dkic] [--every 4] [--crop 256] [--steps 60] [--neighbours 0] [--objective lpips-alex] [--jobs N]
 
-Measures the centre crops of every n-th image, refines what the rates 0.075, 0.15 and 0.3 need, allocates each budget
-without and with the refined points, and measures the judges on what was chosen. Prints Markdown. A run that was
-stopped goes on with the same command.
+Measures the centre crops of every n-th image, refines the levels that the rates 0.075, 0.15 and 0.3 need, allocates
+each budget without and with the refined points, and measures the other metrics on the chosen levels. Prints Markdown.
+The same command resumes a stopped run.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def shown(changes: Iterable[float]) -> str:
 
 
 def judged(table: al.Table, chosen: pd.DataFrame, metric: Metric) -> float:
-    """The mean over what was chosen."""
+    """The mean over the chosen levels."""
     values = []
     for row in chosen.itertuples():
         data = table.bitstream(str(row.sha256), str(row.fingerprint))

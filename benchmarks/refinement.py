@@ -20,7 +20,7 @@ from codec.refinement import refine
 
 
 def bytes_at(codec: LearnedCodec, image: RGBImage, psnr: float) -> int:
-    """The least bytes, of levels and of what lies between them, whose PSNR isn't below ``psnr``."""
+    """The fewest bytes, of levels and settings between them, whose PSNR is at least ``psnr``."""
     settings = [
         (level, index) for level in range(len(codec.levels)) for index in range(-1, len(codec.between(level)))
     ]

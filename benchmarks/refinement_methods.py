@@ -1,4 +1,4 @@
-"""Ways to search latents, compared by what they gain over processor seconds.
+"""Methods of searching for latents, compared by their gain over CPU seconds.
 
     python -m benchmarks.refinement_methods FOLDER [--codec dkic] [--images 2] [--crop 192] [--level 5] [--seconds 20]
         [--plot docs/refinement-curve.svg]
@@ -12,8 +12,8 @@ neighbours, in four ways:
 - annealing: stochastic Gumbel annealing (Yang, Bamler and Mandt 2020, "Improving Inference for Neural Image
   Compression"), section 3.2: each value is rounded down or up at random, by a softmax whose temperature falls
 
-The gain is how much lower the loss is, after rounding and in bits, as a share of the plain bitstream's bits; the best
-so far counts. Evaluating it isn't timed. Prints Markdown.
+The gain is the reduction of the loss, after rounding and in bits, as a share of the plain bitstream's bits; the best
+so far counts. The time of evaluating it is not counted. Prints Markdown.
 """
 
 import argparse
@@ -132,7 +132,7 @@ def by_adam(
 def gains(
     codec: LearnedCodec, image: RGBImage, level: int, method: object, seconds: float
 ) -> list[tuple[float, float]]:
-    """Processor seconds, and the gain by then."""
+    """CPU seconds, and the gain by then."""
     crop = Crop(codec, image, level)
     clock = {"spent": 0.0, "since": time.process_time()}
 

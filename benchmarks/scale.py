@@ -2,9 +2,9 @@
 
     python benchmarks/scale.py FOLDER [--shards 16] [--images 62500] [--levels 16]
 
-Makes shards of made-up images in FOLDER (kept, for another run; 16 of a million operating points take 3.4 GB, and as
-much again when joined), joins them by `tables merge`, and allocates at 0.15 bits per pixel by `solve`. Rates and
-distances have the spread of real ones.
+Creates shards of synthetic images in FOLDER, which are kept for further runs (16 of a million operating points take
+3.4 GB, and the merged table as much again). Then it runs `tables merge`, and `solve` at 0.15 bits per pixel. Rates
+and distances have the spread of real ones.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def digest(*parts: object) -> str:
 
 
 def make(path: Path, shard: int, images: int, levels: int) -> None:
-    """A shard, with what a build would have written but bitstreams."""
+    """A shard, with everything that a build would have written except bitstreams."""
     random = np.random.default_rng(shard)
     ease = random.lognormal(0, 0.6, (images, 1))
     steps = np.arange(levels) + random.uniform(-0.2, 0.2, (images, levels)).cumsum(axis=1) / levels

@@ -3,8 +3,9 @@
     python benchmarks/solver.py [--limit 120] [--plot docs/solver-growth.svg] [--largest]
 
 Tables are synthetic with the spread of real ones: sizes, complexities and curves differ from image to image. CBC and
-HiGHS run to their proof (relative gap 0) or to the limit; writing the program is counted apart, since a program in
-memory would not need it. `--largest` goes on to 1,000,000 images x 16 levels and reports the process's peak memory.
+HiGHS run to their proof (relative gap 0) or to the limit; the time of writing the program is listed separately,
+because a program in memory would not need it. `--largest` continues to 1,000,000 images x 16 levels and reports the
+process's peak memory.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     python benchmarks/training_data.py FOLDER [--photos 20000] [--batches 200]
 
-A temporary tree of folders holds links to the photos of FOLDER, again and again until there are as many as asked for.
-Printed are the seconds until the first batch, the milliseconds that a later batch of 8 crops of 128x128 takes with
-nothing else to do (a training step overlaps them), and the peak of the memory, this process's own start included.
+A temporary tree of folders contains links to the photos of FOLDER, repeated until there are the requested number. The
+script prints the seconds until the first batch, the milliseconds of a later batch of 8 crops of 128x128 without other
+work (training steps overlap them), and the peak memory, including the start of this process.
 """
 
 import argparse

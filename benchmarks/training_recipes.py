@@ -2,10 +2,10 @@
 
     python benchmarks/training_recipes.py PHOTOS OUT RECIPE RECIPE ... [--seconds 3600] [--evaluations 6]
 
-Every recipe trains with one thread, all at once if there are as many cores, for the same number of processor seconds,
-and what doesn't fit its own schedule is cut off. At each evaluation the averaged weights are measured at every level:
-bits per pixel of rounded latents, MSE, and LPIPS of the nets that no recipe among them trained by. OUT gets a folder
-for each run and ``curves.json``; an interrupted comparison is resumed.
+Every recipe trains with one thread for the same number of CPU seconds, in parallel if there are enough cores; the
+rest of its schedule is cut off. At each evaluation, the averaged weights are measured at every level: bits per pixel
+of rounded latents, MSE, and LPIPS of the nets in no recipe's loss. OUT gets a folder for each run and
+``curves.json``. The same command resumes an interrupted comparison.
 """
 
 import argparse
@@ -36,7 +36,7 @@ CROP = 256
 
 
 def judges(recipes: list[str]) -> dict[str, LPIPS]:
-    """The LPIPS nets at hand that none of the recipes trains by."""
+    """The available LPIPS nets that are in no recipe's loss."""
     trained = {net for recipe in recipes for net in find_recipe(recipe).perceptual if find_recipe(recipe).loss.lpips}
     found = {}
     for net in NETS.keys() - trained:
@@ -65,7 +65,7 @@ def measure(network: CompressionNetwork, crops: torch.Tensor, nets: dict[str, LP
 
 
 def at_rates(rows: list[dict[str, float]], key: str, rates: list[float]) -> list[float]:
-    """A value at some rates, interpolated over the logarithm of the rate; NaN outside of the levels."""
+    """A value at some rates, interpolated over the logarithm of the rate; NaN outside the levels."""
     bpp = np.log([row["bpp"] for row in rows])
     inside = (
         row for row in (np.interp(math.log(rate), bpp, [r[key] for r in rows], math.nan, math.nan) for rate in rates)

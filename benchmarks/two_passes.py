@@ -3,9 +3,9 @@
     python benchmarks/two_passes.py [--images 1000000] [--levels 16] [--shards 16] [--bins-an-octave 64]
 
 First pass: each shard sends a histogram of its frontier's steps over the logarithm of their price, gains and bytes
-summed in each bin. From these alone follow the bin in which the budget ends, and a bound that no allocation betters.
-Second pass: each shard takes the steps above that bin, and of those in the bin its share of what is left.
-docs/how-to/cluster.md has the plan.
+summed in each bin. These determine the bin in which the budget ends, and a bound that no allocation can beat.
+Second pass: each shard takes the steps above that bin, and those in the bin that fit into its share of the rest.
+docs/how-to/cluster.md describes the plan.
 """
 
 import argparse

@@ -5,8 +5,8 @@
 Makes small JPEGs of a folder's images, and spends the budget on them in three ways: ``optimize`` (AVIF, WebP or the
 original, by SSIMULACRA 2), ``one-quality`` (Pillow: the one AVIF quality for all that fits, found by bisection) and
 ``equal-share`` (Pillow: for each image the AVIF quality that fits its share, by pixels). Then all files are measured.
-Printed are the mean and worst SSIMULACRA 2 and LPIPS, bytes, CPU seconds (the machine may be busy), and how many
-encodings it took. AVIF is encoded alike everywhere: 4:4:4, speed 6, one thread.
+The script prints the mean and worst SSIMULACRA 2 and LPIPS, bytes, CPU seconds (the machine may be busy), and the
+number of encodings. AVIF has the same settings everywhere: 4:4:4, speed 6, one thread.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def optimize(photos: Path, folder: Path, budget: int) -> int:
 
 
 def spend(way: str, photos: Path, out: Path, budget: int) -> None:
-    """Write a way's files, and what they took to ``WAY.json``."""
+    """Write the files of one way, and their costs to ``WAY.json``."""
     folder, before, start = out / way, os.times(), time.monotonic()
     if way == "optimize":
         encodings = optimize(photos, folder, budget)
