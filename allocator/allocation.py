@@ -68,7 +68,7 @@ class Baseline(NamedTuple):
     bpp: float
     """Under the budget's rule."""
     detail: str
-    """The codec and setting, where there is one."""
+    """The codec and setting, if there is one."""
 
 
 @dataclass(frozen=True)

@@ -280,7 +280,7 @@ class Table(TableFile):
             return [LevelKey(*row) for row in rows]
 
     def bitstream(self, sha256: str, fingerprint: str) -> bytes | None:
-        """A stored bitstream, or None where the table was built without."""
+        """A stored bitstream, or None if the table was built without bitstreams."""
         row = self._of_point(
             "SELECT data FROM bitstream JOIN point ON point.id = bitstream.point", sha256, fingerprint
         )

@@ -61,7 +61,7 @@ def train(
 
     The same command resumes a stopped run.
 
-    A recipe whose levels have separate networks trains them one after the other, each in a folder of its own.
+    A recipe whose levels have separate networks trains them one after the other, each in its own folder.
     On several GPUs: torchrun --standalone --nproc-per-node N -m allocator train ...
     """
     import contextlib
