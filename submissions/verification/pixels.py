@@ -106,13 +106,12 @@ def check_perturbed(opened: Opened, decoder: Path, environment: Environment, ver
             apart.append(steps)
             if steps > _MOST_STEPS:
                 verdict.failures.append(
-                    f"{entry.name}: decodes to other pixels {condition.name}, up to {steps} steps off, in "
-                    f"{share:.1%} of them."
+                    f"{entry.name}: {condition.name}, {share:.1%} of its pixels differ, by up to {steps} steps."
                 )
         verdict.perturbed.append(
             f"{condition.name}: {apart.count(0)} of {len(entries)} images equal, "
-            f"{sum(0 < steps <= _MOST_STEPS for steps in apart)} a step off, "
-            f"{sum(steps > _MOST_STEPS for steps in apart)} further off"
+            f"{sum(0 < steps <= _MOST_STEPS for steps in apart)} differ by one step, "
+            f"{sum(steps > _MOST_STEPS for steps in apart)} by more"
         )
 
 
@@ -131,7 +130,7 @@ def _check_near(opened: Opened, entries: Sequence[Entry], verdict: Verdict) -> N
         steps = int(np.abs(ours.astype(np.int16) - theirs).max())
         if steps > _MOST_STEPS:
             verdict.failures.append(
-                f"{entry.name}: decodes to other pixels than were measured, up to {steps} steps off."
+                f"{entry.name}: decodes to pixels that differ from the measured ones by up to {steps} steps."
             )
 
 
