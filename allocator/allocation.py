@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from allocator.constraints import Constraints
 from allocator.errors import AllocatorError
-from allocator.grid import Grid, Rule
+from allocator.grid import Grid, Rule, check_rule
 from allocator.objective import Objective
 from allocator.sizes import Size, format_size
 from allocator.solver.knapsack import Floats, Infeasible, Solution, least_worst, lower_bound, solve
@@ -207,8 +207,10 @@ def make_budget(
         originals: bytes of all original files, of which a size may be a percentage.
 
     Raises:
-        AllocationError: neither or both are given, bytes are given with the rule ``mean``, or a value is not above 0.
+        AllocatorError: neither or both are given, bytes are given with the rule ``mean``, a value is not above 0, or
+            there is no such rule.
     """
+    check_rule(rule)
     if size is not None and total_bytes is None:
         total_bytes = size.in_bytes(originals)
     if (target is None) == (total_bytes is None):
@@ -290,6 +292,8 @@ class Program:
             AllocatorError: the objective is not measured everywhere, or a constraint leaves an image without a level.
         """
         constraints = constraints or Constraints()
+        if method not in get_args(Method):
+            raise AllocationError(f"The method is exact or pulp, not {method!r}.")
         if objective.aggregate.is_worst and constraints.decode_seconds is not None:
             raise AllocationError(
                 "The worst image can't be optimised under a decoding budget; use a large p instead."

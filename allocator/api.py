@@ -490,9 +490,7 @@ class Table(tables.Table):
         from allocator.report import make_report
         from codec.files import write_file
 
-        text = make_report(
-            self, allocations, title=title or f"Allocation of {self.path.stem}", pictures=pictures, side=side
-        )
+        text = make_report(self, allocations, title=title, pictures=pictures, side=side)
         write_file(page, text.encode())
         return Path(page)
 

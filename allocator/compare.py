@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from allocator.allocation import AllocationError, allocate, make_budget
 from allocator.errors import AllocatorError
-from allocator.grid import OTHER_RULE, Rule
+from allocator.grid import OTHER_RULE, Rule, check_rule
 from allocator.objective import Objective
 from allocator.points import is_refined
 from allocator.published import Published
@@ -119,6 +119,7 @@ def level_means(
     Raises:
         CompareError: a level is not measured on all images.
     """
+    check_rule(rule)
     images = points["image"].nunique()
     rates, values = [], []
     for _, rows in points[(points["codec"] == codec) & ~is_refined(points)].groupby("level"):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from allocator.allocation import make_budget
 from allocator.errors import AllocatorError
-from allocator.grid import Grid, Rule, Scalar
+from allocator.grid import Grid, Rule, Scalar, check_rule
 from allocator.objective import Objective
 from allocator.solver.hull import sweep
 
@@ -68,7 +68,7 @@ class Curve:
     def __init__(self, points: "pd.DataFrame", objective: Objective, rule: Rule = "pooled") -> None:
         if not objective.aggregate.is_plain_mean:
             raise AllocatorError("The curve supports only the mean; for other aggregates, solve single targets.")
-        self.objective, self.rule = objective, rule
+        self.objective, self.rule = objective, check_rule(rule)
         self.grid = Grid(points)
         self.costs = self.grid.spread(objective.costs(self.grid.points))
         _, weights, self._scale = self.grid.weights(rule)  # rounded up, so that no budget is exceeded

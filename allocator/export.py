@@ -15,6 +15,7 @@ from allocator.allocation import Allocation
 from allocator.errors import AllocatorError, a_few
 from allocator.tables import Member, Table
 from codec import Codec, CodecError
+from codec.base import foreign_errors
 from codec.files import is_safe_name, write_file
 from codec.original import ORIGINAL
 from codec.picture import Colour, read_stored_picture
@@ -205,7 +206,8 @@ def encode_again(colour: Colour, codec: Codec, row: Mapping[str, Any], stored: b
             ) from error
         if picture.sha256 != row["sha256"]:
             raise AllocatorError(f"{row['path']}: has changed since it was measured; build the table again.")
-        data = codec.picture_encoder(picture)(row["level"])
+        with foreign_errors(f"{row['image']}: {codec.name} can't encode it"):
+            data = codec.picture_encoder(picture)(row["level"])
     if len(data) != row["bytes"]:
         raise AllocatorError(
             f"{row['image']}: its {codec.name} {row['setting']} bitstream has {len(data)} bytes, but {row['bytes']} "

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+from allocator.errors import AllocatorError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,6 +16,20 @@ if TYPE_CHECKING:
 Rule = Literal["pooled", "mean"]
 """How the rate of a set is counted: total bytes (the challenge), or the mean of the images' bits per pixel
 (PO-DKIC, equation 6)."""
+
+
+def check_rule(rule: str | None) -> Rule:
+    """The rule of a name.
+
+    Raises:
+        AllocatorError: there is no such rule.
+    """
+    known: Rule
+    for known in get_args(Rule):
+        if rule == known:
+            return known
+    raise AllocatorError(f"The rule must be pooled or mean, not {rule!r}.")
+
 
 OTHER_RULE: dict[Rule, Rule] = {"pooled": "mean", "mean": "pooled"}
 _WEIGHT_BITS = 60

@@ -74,6 +74,8 @@ class Look:
     """All codecs that get colours, so that each keeps its colour in several figures."""
 
     def __post_init__(self) -> None:
+        if self.columns not in WIDTHS:
+            raise AllocatorError(f"A figure can't span {self.columns} columns; use {' or '.join(map(str, WIDTHS))}.")
         if self.least_bpp and self.most_bpp and self.least_bpp >= self.most_bpp:
             raise AllocatorError(
                 f"The axis of rates can't begin at {self.least_bpp:g} and end at {self.most_bpp:g} bpp."

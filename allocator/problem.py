@@ -1,7 +1,7 @@
 """An allocation problem: operating points, an objective, constraints, and the method of the solver."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
@@ -61,6 +61,16 @@ class ProblemOptions(TypedDict, total=False):
     """Seconds for the solver, 60 by default."""
 
 
+def refuse_unknown(options: Mapping[str, object], known: Collection[str]) -> None:
+    """Refuse misspelled keyword arguments: functions that unpack a TypedDict accept any name.
+
+    Raises:
+        TypeError: a name is not known.
+    """
+    if unknown := sorted(options.keys() - known):
+        raise TypeError(f"There is no option {unknown[0]!r}; the options are {', '.join(sorted(known))}.")
+
+
 @dataclass(frozen=True)
 class Problem:
     """A set's operating points, and the options of its allocation, for any budget."""
@@ -99,7 +109,9 @@ class Problem:
 
         Raises:
             AllocatorError: an option is invalid for the table.
+            TypeError: there is no such option.
         """
+        refuse_unknown(options, ProblemOptions.__optional_keys__)
         return cls(
             points=points,
             objective=find_objective(

@@ -28,7 +28,7 @@ def make_report(
     table: Table,
     allocations: Sequence[Allocation],
     *,
-    title: str,
+    title: str | None = None,
     pictures: int = 40,
     side: int = 1024,
     report: Callable[[int, int], None] = lambda done, total: None,
@@ -38,7 +38,7 @@ def make_report(
     Args:
         table: the table of the allocations, with its bitstreams.
         allocations: allocations of the same images with the same objective, one for each target.
-        title: the title of the page.
+        title: the title of the page; by default "Allocation of" the table.
         pictures: the number of images to show, the first by name; table and curves include all images.
         side: the most pixels of a picture's longer side.
         report: called with the number of finished images and of all images.
@@ -52,18 +52,19 @@ def make_report(
     objective = first.objective
     label = objective.label
     sign = objective.natural_sign
-    points, *chosen = (
-        frame.assign(value=sign * objective.costs(frame)).sort_values("bytes")
-        for frame in (first.points, *(allocation.chosen for allocation in allocations))
-    )
-    names = sorted(points["image"].unique())
+    points = first.points.assign(value=sign * objective.costs(first.points)).sort_values("bytes")
+    of_image = {str(name): rows for name, rows in points.groupby("image", observed=True)}
+    chosen: dict[str, list[Any]] = {name: [] for name in of_image}
+    for one in allocations:
+        for _, row in one.chosen.assign(value=sign * objective.costs(one.chosen)).iterrows():
+            chosen[row["image"]].append(row)
+    names = sorted(of_image)
     metric = find_mapped(objective.terms[0].metric)
     images = []
     for done, name in enumerate(names, 1):
-        of_image, *rows = (frame[frame["image"] == name] for frame in (points, *chosen))
-        chosen_rows = [row.iloc[0] for row in rows]
-        images.append(_image(table, of_image, chosen_rows, metric if done <= pictures else None, side))
+        images.append(_image(table, of_image[name], chosen[name], metric if done <= pictures else None, side))
         report(done, len(names))
+    title = title or f"Allocation of {table.path.stem}"
     content = {
         "title": title,
         "metric": label,

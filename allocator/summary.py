@@ -151,7 +151,10 @@ class Summary:
             )
             if other
         ]
-        sentences.append(" ".join([proof, (", ".join(better) + ".").capitalize() if better else ""]).strip())
+        sentences.append(proof)
+        if better:
+            words = ", ".join(better)
+            sentences.append(f"{words[0].upper()}{words[1:]}.")
         if self.gain_per_byte is not None:
             sentences.append(f"A thousand more bytes would gain about {1000 * self.gain_per_byte:.2g}.")
         return " ".join(sentences)

@@ -84,8 +84,10 @@ class Table(TableFile):
         """Set the rule of an empty table; otherwise check that it is the table's rule.
 
         Raises:
-            TableError: its images were read by another rule.
+            TableError: its images were read by another rule, or there is no such rule.
         """
+        if colour not in get_args(Colour):
+            raise TableError(f"Unknown colour rule {colour!r}; use {', '.join(get_args(Colour))}.")
         if not len(self):
             self.set_properties({"colour": colour})
         elif self.colour != colour:
@@ -197,12 +199,13 @@ class Table(TableFile):
             self._connection.executemany("DELETE FROM image WHERE id = ?", gone)
             return count
 
-    def drop_unmeasured(self, names: Iterable[str]) -> int:
-        """Remove those of the named images that have no point; returns their number."""
+    def drop_unmeasured(self, names: Iterable[str]) -> None:
+        """Remove those of the named images that have no point."""
         with self.transaction():
             rows = self._connection.execute("SELECT name FROM member WHERE image NOT IN (SELECT image FROM point)")
             empty = {row[0] for row in rows} & set(names)
-            return self.drop(empty) if empty else 0
+            if empty:
+                self.drop(empty)
 
     def prune(self, sha256: str, codec: str, fingerprints: Sequence[str]) -> None:
         """Delete one image's points of a codec, except those with the current fingerprints of its levels."""

@@ -11,13 +11,12 @@ from fractions import Fraction
 from pathlib import Path
 
 from allocator.allocation import AllocationError, Baseline, allocate, make_budget, read_points
+from allocator.api import RATES
 from allocator.measure.build import build
 from allocator.metrics import get_metric
 from allocator.objective import find_objective
 from allocator.tables import Table
 from codec import get_codec
-
-TARGETS = ("0.075", "0.15", "0.3")
 
 
 def gain(baseline: Baseline | None, objective: float) -> str:
@@ -42,7 +41,7 @@ def main() -> None:
             for chosen in [*([name] for name in codecs), *([codecs] if len(codecs) > 1 else [])]:
                 frame = read_points(table, chosen)
                 objective = find_objective(table, [metric.name])
-                for target in TARGETS:
+                for target in RATES:
                     row = f"{'+'.join(chosen):<12}{target:>7}"
                     try:
                         found = allocate(frame, make_budget(frame, "pooled", target=Fraction(target)), objective)

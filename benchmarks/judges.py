@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from allocator.allocation import Budget, allocate, make_budget, read_points
+from allocator.api import RATES
 from allocator.images import find_images
 from allocator.measure.adaptive import Needed
 from allocator.measure.build import Wanted, build
@@ -26,7 +27,6 @@ from allocator.provenance import FOOTNOTE, marked
 from allocator.tables import Table
 from codec import Codec, get_codec
 
-TARGETS = ("0.075", "0.15", "0.3")
 OBJECTIVE = "lpips-alex"
 CODECS = ("hevc", "avif", "po-dkic")
 JUDGES = ("psnr", "ms-ssim", "ssimulacra2", "lpips-squeeze", "lpips-vgg", "dists")
@@ -35,7 +35,7 @@ DECIMALS = {"psnr": 2, "ssimulacra2": 2}
 
 def budgets(points: pd.DataFrame) -> list[Budget]:
     """The budgets that can be met, as far as the lightest levels are known."""
-    every = [make_budget(points, "pooled", target=Fraction(target)) for target in TARGETS]
+    every = [make_budget(points, "pooled", target=Fraction(target)) for target in RATES]
     lightest = points[points["level"] == 0]
     if len(lightest) < points["image"].nunique():
         return every
@@ -84,17 +84,17 @@ def show(path: Path, codecs: Sequence[str], metrics: Sequence[str], each: bool) 
                     str(bpp): frame[metric].mean(skipna=False)
                     for bpp, frame in chosen(table, codec, metric if each else OBJECTIVE).items()
                 }
-                for target in TARGETS:
+                for target in RATES:
                     mean = means.get(target)
                     cells[target, codec, metric] = (
                         "out of reach"
                         if mean is None
                         else f"{mean:.{DECIMALS.get(metric, 4)}f}{marked(metric, [codec])}"
                     )
-            if not any("nan" in cells[target, codec, metric] for target in TARGETS for codec in codecs):
+            if not any("nan" in cells[target, codec, metric] for target in RATES for codec in codecs):
                 complete.append(metric)
     print(f"\n| bpp | codec | {' | '.join(complete)} |\n{'| --- ' * (len(complete) + 2)}|")
-    for target in TARGETS:
+    for target in RATES:
         for codec in codecs:
             print(f"| {target} | {codec} | {' | '.join(cells[target, codec, metric] for metric in complete)} |")
     print(f"\n{FOOTNOTE}")

@@ -25,6 +25,7 @@ import pandas as pd
 from PIL import Image
 
 from allocator.allocation import Allocation, AllocationError, allocate, make_budget, read_points
+from allocator.api import RATES
 from allocator.measure.build import build
 from allocator.metrics import get_metric
 from allocator.objective import Objective, find_objective
@@ -32,7 +33,6 @@ from allocator.provenance import marked
 from allocator.tables import Table
 from codec import Codec, RGBImage, get_codec, read_image
 
-TARGETS = ("0.075", "0.15", "0.3")
 RIVAL, OTHERS = "hevc", ("avif",)
 CROP, SHOWN_AT = 256, "0.15"
 
@@ -65,7 +65,7 @@ def compare(table: Table, bank: str, metric: str, rivals: Sequence[str]) -> None
     print("| --- | --- | --- | --- | --- | --- | --- |")
     objective = find_objective(table, [metric])
     frames = {codec: read_points(table, [codec]) for codec in (*rivals, bank)}
-    for target in TARGETS:
+    for target in RATES:
         rival = spend(frames[RIVAL], target, objective)
         for codec, frame in frames.items():
             found = spend(frame, target, objective)

@@ -18,13 +18,13 @@ import numpy as np
 import pandas as pd
 
 import allocator as al
+from allocator.api import RATES
 from allocator.images import find_images
 from allocator.metrics import Metric
 from allocator.points import is_refined
 from benchmarks.refinement import centre
 from codec import get_codec, read_image
 
-TARGETS = ("0.075", "0.15", "0.3")
 JUDGES = ("lpips-alex", "lpips-squeeze", "lpips-vgg", "dists", "ssimulacra2", "ms-ssim", "psnr")
 DISTANCES = ("lpips", "dists")
 DECIMALS = {"psnr": 2, "ssimulacra2": 2}
@@ -78,7 +78,7 @@ def main() -> None:
         arguments.table, images, codecs=[arguments.codec], metrics=[arguments.objective], jobs=arguments.jobs
     )
     found = table.refine(
-        TARGETS,
+        RATES,
         steps=arguments.steps,
         neighbours=arguments.neighbours,
         jobs=arguments.jobs,
@@ -93,7 +93,7 @@ def main() -> None:
     plain = dataclasses.replace(problem, points=problem.points[~is_refined(problem.points)].reset_index(drop=True))
     print(f"| bpp | | bytes | {' | '.join(JUDGES)} |\n{'| --- ' * (3 + len(JUDGES))}|")
     metrics = [al.get_metric(name) for name in JUDGES]
-    for target in TARGETS:
+    for target in RATES:
         rows = []
         for what, one in (("plain", plain), ("refined", problem)):
             chosen = one.allocate(problem.budget(target))

@@ -95,7 +95,7 @@ def refine(
     if price is not None and not (math.isfinite(price) and price > 0):
         raise CodecError(f"The price of a byte must be positive, not {price}.")
     plain = codec.encode(image, level)
-    price = price_of_byte(codec, image, level, distortion) if price is None else price
+    price = price_of_byte(codec, image, level, distortion, tile) if price is None else price
     height, width = image.shape[:2]
     windows = list(_windows(height, width, tile))
     with memory_named(width, height):

@@ -1,6 +1,7 @@
 """Entries of the challenge: one submission for each rate, from a problem and an edition's rules."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from allocator.constraints import Constraints
 from allocator.grid import Rule
 from allocator.metrics import Metric, stored_metric
 from allocator.metrics import names as metric_names
-from allocator.problem import Problem
+from allocator.problem import Problem, refuse_unknown
 from allocator.tables import Table
 from codec.files import write_file
 from codec.registry import stored_codec
@@ -50,7 +51,7 @@ class DecoderOptions:
     """How a decoder is packed; see :func:`submissions.decoder.make_decoder`."""
 
     pythons: Sequence[str] | None = None
-    wheelhouse: Path | None = None
+    wheelhouse: str | os.PathLike[str] | None = None
     machine: str = MACHINE
 
 
@@ -155,6 +156,7 @@ def make_entries(
         AllocatorError: see :func:`allocator.allocation.allocate`.
         CodecError: see :func:`write_entries`.
     """
+    refuse_unknown(options, EntryOptions.__optional_keys__)
     if options.get("fill"):  # before the solver runs
         _refuse_unfillable(problem.constraints, problem.rule)
     budgets = capped_budgets(problem, options.get("edition"), options.get("count"), targets, size)
@@ -266,9 +268,8 @@ def _refuse_unfillable(limits: Constraints, rule: Rule) -> None:
 def _pack(allocation: Allocation, rules: Edition, options: DecoderOptions, warn: Callable[[str], None]) -> Decoder:
     """Pack a decoder for all codecs that could be chosen, so that another allocation gets the same one."""
     codecs = [stored_codec(name) for name in sorted(allocation.points["codec"].unique())]
-    return make_decoder(
-        codecs, options.pythons, options.wheelhouse, options.machine, programs=rules.programs, report=warn
-    )
+    wheelhouse = None if options.wheelhouse is None else Path(options.wheelhouse)
+    return make_decoder(codecs, options.pythons, wheelhouse, options.machine, programs=rules.programs, report=warn)
 
 
 def _refuse_others(folder: Path, folders: Sequence[Path]) -> None:

@@ -57,12 +57,13 @@ def refill(
     shares = objective.shares(points["image"].tolist(), points["width"] * points["height"])
     costs = pd.Series(objective.aggregate.separable(objective.costs(points), shares), points.index)
     higher = {metric.name: metric.higher_is_better for metric in metrics}
+    keys = zip(points["image"], points["codec"], points["level"], strict=True)
+    places = dict(zip(keys, points.index, strict=True))
     gains: list[tuple[float, int]] = []
     for index, row in chosen.iterrows():
-        same = points[(points["image"] == row["image"]) & (points["codec"] == row["codec"])]
-        here, above = (same[same["level"] == row["level"] + more] for more in (0, 1))
-        if len(above) and (extra := int(above["bytes"].iloc[0]) - int(row["bytes"])) > 0:
-            gain = float(costs[here.index[0]] - costs[above.index[0]])
+        here, above = (places.get((row["image"], row["codec"], row["level"] + more)) for more in (0, 1))
+        if above is not None and (extra := int(points["bytes"][above]) - int(row["bytes"])) > 0:
+            gain = float(costs[here] - costs[above])
             gains.append((gain / extra, int(str(index))))
     for gain, index in sorted(gains, reverse=True):
         if spare < ENOUGH or gain <= 0:

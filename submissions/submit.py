@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from allocator.allocation import Allocation
+from allocator.errors import AllocatorError
+from allocator.export import encode_again
 from allocator.tables import Table
-from codec import Codec, CodecError, pixels_sha256
-from codec.base import foreign_errors
+from codec import Codec
 from codec.files import write_file
-from codec.image import read_stored_image
 from codec.registry import stored_codec
 from submissions.archive import Layout, overhead, pack_streams
 from submissions.decoder import Decoder
@@ -69,31 +69,18 @@ def submit(
     for done, row in enumerate(rows, 1):
         codec = codecs.setdefault(row["codec"], stored_codec(row["codec"]))
         anew = (refilled or {}).get(row["image"])
-        data = anew.data if anew else table.bitstream(row["sha256"], row["fingerprint"])
-        if data is None:
-            data = _encode_again(codec, row)
-        values = {name: row[name] for name in metrics if row[name] == row[name]}  # only measured ones
+        data = anew.data if anew else _bitstream(table, codec, row)
         fields = {name: row[name] for name in Entry.__dataclass_fields__ if name in row}
         fields["decoded_sha256"] = table.decoded_sha256(row["sha256"], row["fingerprint"])
+        fields["metrics"] = {name: row[name] for name in metrics if row[name] == row[name]}  # only measured ones
         if anew:
-            values = dict(anew.metrics)
-            fields |= {
-                "setting": anew.setting,
-                "fingerprint": anew.fingerprint,
-                "decoded_sha256": anew.decoded_sha256,
-            }
+            fields |= {name: getattr(anew, name) for name in ("setting", "fingerprint", "decoded_sha256", "metrics")}
             fields["bytes"] = len(data)
-        if len(data) != fields["bytes"]:
-            raise SubmissionError(
-                f"{row['image']}: its {codec.name} {row['setting']} bitstream has {len(data)} bytes, "
-                f"but {row['bytes']} were measured; build the table again."
-            )
-        streams[row["image"]] = codec.suffix, data
-        fields["suffix"] = codec.suffix
-        fields["stream_sha256"] = hashlib.sha256(data).hexdigest()
+        fields |= {"suffix": codec.suffix, "stream_sha256": hashlib.sha256(data).hexdigest()}
         if allocation.objective.weights is not None:
             fields["weight"] = allocation.objective.weights[row["image"]]
-        entries.append(Entry(name=row["image"], metrics=values, **fields))
+        streams[row["image"]] = codec.suffix, data
+        entries.append(Entry(name=row["image"], **fields))
         report(done, len(rows))
     if decoder:
         decoder.refuse_unknown(codecs.values())
@@ -163,20 +150,8 @@ def _value(allocation: Allocation, entries: Sequence[Entry]) -> float:
     )
 
 
-def _encode_again(codec: Codec, row: dict[str, Any]) -> bytes:
-    if row["level"] >= len(codec.levels) or codec.fingerprint(row["level"]) != row["fingerprint"]:
-        raise SubmissionError(
-            f"{row['image']}: was measured with another version of {codec.name}, and the table keeps no "
-            "bitstreams; build it again."
-        )
+def _bitstream(table: Table, codec: Codec, row: dict[str, Any]) -> bytes:
     try:
-        image = read_stored_image(row["path"])
-        if pixels_sha256(image) != row["sha256"]:
-            raise SubmissionError(
-                f"{row['path']}: has changed since it was measured, and its bitstream isn't in the table; "
-                "build the table again."
-            )
-        with foreign_errors(f"{codec.name} can't encode it"):
-            return codec.encode(image, row["level"])
-    except CodecError as error:
-        raise SubmissionError(f"{row['image']}: its bitstream isn't in the table, and {error}") from error
+        return encode_again("raw", codec, row, table.bitstream(row["sha256"], row["fingerprint"]))
+    except AllocatorError as error:
+        raise SubmissionError(str(error)) from error

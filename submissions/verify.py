@@ -4,6 +4,7 @@ The manifest is compared with independent sources: archives with their bytes, bu
 entries with the table, images with their originals. Checks without such a source are listed.
 """
 
+import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -61,10 +62,10 @@ def target_list(paths: Iterable[str]) -> dict[str, str | None]:
 
 
 def verify(
-    folder: Path,
+    folder: str | os.PathLike[str],
     environment: Environment = filter_environment,
     *,
-    table: Path | None = None,
+    table: str | os.PathLike[str] | None = None,
     images: Sequence[str] = (),
     edition: Edition | None = None,
     perturb: bool = False,
@@ -91,6 +92,7 @@ def verify(
         CodecError: data without a decoder, or of an older version, needs a codec that is unknown here.
         TableError: ``table`` can't be read.
     """
+    folder = Path(folder)
     manifest = Manifest.read(folder / MANIFEST)
     targets = target_list(images) if images else None
     verdict = Verdict(
@@ -109,7 +111,7 @@ def verify(
         check_streams(opened, verdict)
         if targets is not None:
             check_names(manifest, targets.keys(), "the target list", verdict)
-        known = check_table(opened, folder, table, verdict)
+        known = check_table(opened, folder, None if table is None else Path(table), verdict)
         check_claims(manifest, verdict)
         if not verdict.failures:  # an archive that differs from the measured one is not run
             _decode(opened, environment, targets, known, perturb, verdict)

@@ -307,14 +307,15 @@ def write_frame(frame: "pd.DataFrame", out: Path) -> None:
     from codec.files import write_file
 
     buffer = io.BytesIO()
-    if out.suffix == ".parquet":
+    suffix = out.suffix.lower()
+    if suffix == ".parquet":
         try:
             frame.to_parquet(buffer, index=False)
         except ImportError:
             raise AllocatorError(
                 f"{out}: writing Parquet needs Arrow: pip install 'clic-allocator[arrow]'."
             ) from None
-    elif out.suffix == ".csv":
+    elif suffix == ".csv":
         frame.to_csv(buffer, index=False)
     else:
         raise AllocatorError(f"{out}: unknown format; use the suffix .csv or .parquet.")

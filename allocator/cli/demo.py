@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 SIDE = 448
 """Pixels of a photo's longer side; small, so that the demo takes two minutes."""
-TARGETS = ("0.075", "0.15", "0.3")
 
 
 @app.command(epilog="Example: `allocator demo --out demo/`")
@@ -39,6 +38,7 @@ def demo(
     import functools
 
     import allocator as al
+    from allocator.api import RATES
     from allocator.summary import Summary
     from codec import get_codec
     from submissions.decode import decode
@@ -65,8 +65,8 @@ def demo(
     with showing_progress() as progress:
         table = al.build(out / "demo.db", photos, codecs, [metric, "psnr"], jobs=jobs, progress=progress)
     with table:
-        entries = table.submit(out, TARGETS, objective=metric.name, decoder=packing, data_only=not packs)
-        for target, entry in zip(TARGETS, entries, strict=True):
+        entries = table.submit(out, RATES, objective=metric.name, decoder=packing, data_only=not packs)
+        for target, entry in zip(RATES, entries, strict=True):
             verdict = al.verify(entry.folder)
             if not verdict.passed:
                 raise al.AllocatorError("\n".join(verdict.failures))
@@ -85,10 +85,10 @@ def demo(
     title = f"Mean {metric.name} ({better} is better) of several strategies at the same budget"
     footnote = [al.FOOTNOTE] if any(al.MARK in head for head in heads) else []
     emit({"out": out, "allocations": rates}, grid(heads, rows, title), *footnote, as_json=as_json)
-    say(f"Verified: all {len(photos)} images of the {len(TARGETS)} submissions decode from their archives alone.")
+    say(f"Verified: all {len(photos)} images of the {len(RATES)} submissions decode from their archives alone.")
     say(f"Compare   {photos[0]}")
-    say(f"with      {out / TARGETS[0] / 'images' / photos[0].stem}.png")
-    say(f"Upload    {out / DECODER if packs else 'a decoder'} and {out / TARGETS[0] / ARCHIVE}")
+    say(f"with      {out / RATES[0] / 'images' / photos[0].stem}.png")
+    say(f"Upload    {out / DECODER if packs else 'a decoder'} and {out / RATES[0] / ARCHIVE}")
     say(f"Next      allocator tables show {table.path}")
 
 

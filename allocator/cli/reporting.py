@@ -45,7 +45,7 @@ def report(
         page = make_report(
             opened,
             allocations,
-            title=title or f"Allocation of {options.table.stem}",
+            title=title,
             pictures=pictures,
             side=side,
             report=lambda done, total: bars.update(bar, completed=done, total=total),

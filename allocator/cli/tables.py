@@ -340,7 +340,8 @@ def tables_merge(
                 with Table(part) as other:
                     merged.merge(other)
             counts = merged.counts()
-        os.link(partial, out)  # unlike renaming, never over what another merge has written meanwhile
+        out.open("xb").close()  # never over what another merge has written meanwhile
+        partial.replace(out)
     except FileExistsError:
         raise taken from None
     finally:

@@ -246,8 +246,7 @@ class Explorer:
         from codec.files import write_file
 
         with Table(self.session.path) as table:
-            title = f"Allocation of {self.session.path.stem}"
-            text = make_report(table, [allocation], title=title, report=report).encode()
+            text = make_report(table, [allocation], report=report).encode()
         write_file(page, text)
         return f"{page}: {len(allocation.chosen):,} images, {len(text) / 1e6:.1f} MB."
 

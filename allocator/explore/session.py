@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from allocator.allocation import Allocation, Budget, Program, pick_codecs, read_points
 from allocator.errors import AllocatorError
 from allocator.explore.state import State
-from allocator.grid import Rule
+from allocator.grid import check_rule
 from allocator.objective import Objective, read_weights, with_weights
 from allocator.problem import Problem
 from allocator.solver.hull import Steps, sweep, sweep_worst
@@ -179,15 +179,11 @@ class Session:
         """
         weights = read_weights(self.table, self.weights) if self.weights else None
         most = state.number("max_codecs")
-        rule = state.one("rule")
-        if rule not in ("pooled", "mean"):
-            raise AllocatorError(f"The rule must be pooled or mean, not {rule!r}.")
-        known: Rule = "mean" if rule == "mean" else "pooled"
         return Problem.of(
             self.table,
             pick_codecs(self.table, self.points, state.codec, len(self.sizes)),
             self.originals,
-            rule=known,
+            rule=check_rule(state.one("rule")),
             objective=state.objective,
             aggregate=state.one("aggregate") or "mean",
             weights=with_weights(self.table, weights, state.weight),

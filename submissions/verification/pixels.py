@@ -12,6 +12,7 @@ from PIL import Image
 from allocator.errors import AllocatorError
 from allocator.metrics import Metric, stored_metric
 from codec import CodecError, RGBImage, pixels_sha256, read_image
+from codec.base import foreign_errors
 from codec.image import read_stored_image
 from submissions.archive import pack
 from submissions.manifest import Entry, Manifest
@@ -189,7 +190,8 @@ def _check_metrics(
     """Measure metrics again; returns whether there was one."""
     names = [name for name in metrics if name in entry.metrics]
     for name in names:
-        value = metrics[name].compare(metrics[name].reference(original), decoded)
+        with foreign_errors(f"{entry.name}: {name} fails"):
+            value = metrics[name].compare(metrics[name].reference(original), decoded)
         if not abs(value - entry.metrics[name]) <= _TOLERANCE * max(abs(value), 1e-2):
             verdict.failures.append(f"{entry.name}: {name} is {value:.6g}, not {entry.metrics[name]:.6g}.")
     return bool(names)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,6 +84,27 @@ def test_rates_may_be_floats_fractions_and_text(bpp: float | str | Fraction, tab
         opened.allocate(bpp=bpp, budget="2MB")
 
 
+def test_misspelled_options_are_refused(table: Path, photos: Path, tmp_path: Path) -> None:
+    typo: dict[str, Any] = {"floor": ["psnr=30"]}
+    rule: Any = "poled"
+    with al.open(table) as opened:
+        with pytest.raises(TypeError, match=r"no option 'floor'; the options are .* floors"):
+            opened.allocate(bpp=1.5, **typo)
+        with pytest.raises(TypeError, match="no option 'floor'"):
+            opened.submit(tmp_path / "entry", bpp=1.5, **typo)
+        for act in (
+            lambda: opened.allocate(bpp=1.5, rule=rule),
+            lambda: opened.curve(rule=rule),
+            lambda: opened.level_means("jpeg", "psnr", rule),
+        ):
+            with pytest.raises(al.AllocatorError, match="rule must be pooled or mean, not 'poled'"):
+                act()
+        with pytest.raises(al.AllocatorError, match="method is exact or pulp, not 'poled'"):
+            opened.allocate(bpp=1.5, method=rule)
+    with pytest.raises(al.AllocatorError, match="Unknown colour rule 'poled'; use raw, srgb, profile"):
+        al.build(tmp_path / "a.db", photos / "coffee.png", ["jpeg"], ["psnr"], colour=rule)
+
+
 def test_images_may_be_pixels(photos: Path, tmp_path: Path) -> None:
     pixels = codec.read_image(photos / "coffee.png")
     with al.build(
@@ -128,7 +150,7 @@ def test_an_allocation_becomes_a_submission_that_verifies(table: Path, tmp_path:
         found = opened.allocate(bpp=2, objective="psnr", codecs=["webp"])
         entry = found.submit(tmp_path / "entry", data_only=True)
         assert entry.counted_bytes == found.bytes
-        assert al.verify(tmp_path / "entry").passed
+        assert al.verify(str(tmp_path / "entry"), table=str(table)).passed
         packing = al.DecoderOptions([THIS_PYTHON])
         entries = opened.submit(tmp_path / "both", [1.5, "2"], decoder=packing, objective="psnr", codecs=["webp"])
     assert [one.manifest.target_bpp for one in entries] == [1.5, 2]
@@ -186,3 +208,5 @@ def test_codecs_are_compared_and_drawn(table: Path, tmp_path: Path) -> None:
         assert opened.plot_curves(tmp_path / "curves.svg", codecs=["webp"]).curves == ["webp"]
         assert opened.plot_bd(tmp_path / "bd.svg", "jpeg", metrics=["psnr"]).curves == ["webp"]
     assert {file.name for file in tmp_path.iterdir()} == {"frontier.svg", "curves.svg", "bd.svg"}
+    with pytest.raises(al.AllocatorError, match="can't span 3 columns; use 1 or 2"):
+        al.Look(columns=3)

@@ -1,5 +1,6 @@
 """The report, used in a real browser if there is one."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -10,6 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import allocator as al
+from allocator.allocation import Baseline
+from allocator.summary import Summary
 from allocator.tables import Table
 from tests.helpers import run
 
@@ -60,6 +64,10 @@ def test_words_say_what_solve_says(page_file: Path, table: Path) -> None:
     for sentence, value in zip(summary, re.findall(r"allocated +([\d.]+)", solved), strict=True):  # type: ignore[call-overload]
         assert f"psnr {float(value):.4f}" in sentence
         assert "It is proven" in sentence
+    with al.open(table) as opened:
+        found = opened.allocate(bpp=1, objective="psnr")
+    by_own = dataclasses.replace(found, single=Baseline(30.0, 1, 1.0, "MyCodec Q5"))
+    assert " The best single level (MyCodec Q5) would give 30.0000" in Summary(by_own).sentences()
 
 
 def test_pictures_can_be_few(table: Path, tmp_path: Path) -> None:

@@ -89,9 +89,18 @@ def test_a_price_moves_along_the_trade_off(dkic: LearnedCodec, crop: RGBImage, p
 
 
 def test_tiles_improve_the_whole_image(dkic: LearnedCodec, crop: RGBImage, price: float) -> None:
-    done = []
-    tiled = refine(dkic, crop, LEVEL, steps=3, tile=64, report=lambda *count: done.append(count))
+    done, judged = [], []
+
+    def distortion(decoded: Tensor, original: Tensor) -> Tensor:
+        if not decoded.requires_grad:  # of a whole bitstream
+            judged.append(max(decoded.shape[2:]))
+        return mse(decoded, original)
+
+    tiled = refine(
+        dkic, crop, LEVEL, steps=3, distortion=distortion, tile=64, report=lambda *count: done.append(count)
+    )
     assert done == [(step, 12) for step in range(1, 13)]
+    assert max(judged) == 64
     before, after = (
         (dkic.decode(data).astype(float) - crop).reshape(105, -1) for data in (dkic.encode(crop, LEVEL), tiled)
     )
