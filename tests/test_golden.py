@@ -67,11 +67,14 @@ def test_tables_contain_the_measurements(release: Path, tmp_path: Path) -> None:
 def test_points_with_the_fingerprint_of_a_release_encode_to_the_same_bytes(release: Path, tmp_path: Path) -> None:
     shutil.copy(release / "table.db", tmp_path)
     with al.open(tmp_path / "table.db") as table:
-        for row in table.frame().to_dict("records"):
-            coder = codec.get(row["codec"])
-            if coder.fingerprint(row["level"]) == row["fingerprint"]:  # with the same libraries
-                image = codec.read_image(release / "images" / row["path"])
-                assert coder.encode(image, row["level"]) == table.bitstream(row["sha256"], row["fingerprint"])
+        rows = table.frame().to_dict("records")
+        current = [row for row in rows if codec.get(row["codec"]).fingerprint(row["level"]) == row["fingerprint"]]
+        if not current:
+            pytest.skip("its points were measured with other versions of the codecs' libraries")
+        for row in current:
+            image = codec.read_image(release / "images" / row["path"])
+            data = codec.get(row["codec"]).encode(image, row["level"])
+            assert data == table.bitstream(row["sha256"], row["fingerprint"])
 
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from codec import BitstreamError
 from codec.entropy.coder import MAX_SYMBOL, SymbolDecoder, SymbolEncoder, Tables
@@ -31,12 +33,10 @@ def test_any_symbols_come_back(pairs: list[tuple[int, int]], count: int) -> None
 def test_bytes_are_what_the_distribution_promises() -> None:
     random = np.random.default_rng(0)
     choice = random.integers(0, 64, 200_000)
-    scales = scale_of(__import__("torch").arange(64.0)).numpy()[choice]
+    scales = scale_of(torch.arange(64.0)).numpy()[choice]
     symbols = np.rint(random.normal(0, scales)).astype(np.int32)
     encoder = SymbolEncoder()
     encoder.encode(symbols, choice, GAUSSIANS)
-    from scipy.stats import norm
-
     ideal = -np.log2(norm.cdf((symbols + 0.5) / scales) - norm.cdf((symbols - 0.5) / scales)).sum() / 8
     assert len(encoder.finish()) <= 1.0005 * ideal + 8
 
