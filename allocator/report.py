@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -80,13 +81,11 @@ def make_report(
         "images": images,
         "pictures": min(pictures, len(names)),
     }
-    page = read_part("report.html").replace("{{title}}", html.escape(title))
     parts = {name: read_part(name) for name in ("parts.css", "parts.js", "report.js")}
+    parts |= {"plotly": plotly, "title": html.escape(title)}
     parts["data"] = json.dumps(content, allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
-    for place, text in {**parts, "plotly": plotly}.items():
-        before, _, after = page.partition(f"{{{{{place}}}}}")
-        page = before + text + after
-    return page
+    # in one pass: parts may contain what looks like a placeholder
+    return re.sub(r"\{\{([\w.]+)\}\}", lambda place: parts[place[1]], read_part("report.html"))
 
 
 def _image(

@@ -61,7 +61,7 @@ class Guard:
 
     def _fault(self, scope: Scope) -> str:
         headers = Headers(scope=scope)
-        token = scope["path"].split("/")[1]
+        token = scope["path"].removeprefix("/").partition("/")[0]  # the path may be "*"
         if headers.get("host") not in self._hosts:
             return "This server accepts requests to 127.0.0.1 only."
         if not hmac.compare_digest(token.encode(), self._token.encode()):

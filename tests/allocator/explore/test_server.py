@@ -20,7 +20,7 @@ def ask(
     connection = http.client.HTTPConnection("127.0.0.1", url.port or 80, timeout=60)
     sent = {"Content-Type": "application/json", **(headers or {})}
     data = None if method == "GET" else json.dumps(body or {}).encode()
-    connection.request(method, path if path.startswith("/") else url.path + path, data, sent)
+    connection.request(method, path if path.startswith(("/", "*")) else url.path + path, data, sent)
     response = connection.getresponse()
     found = response.status, response.read(), response.headers
     connection.close()
@@ -32,6 +32,7 @@ def test_only_the_own_page_on_this_machine_is_answered(served: Served) -> None:
     assert ask(page, "", method="GET")[0] == 200
     for path, headers, words in [
         ("/", {}, b"lacks its token"),
+        ("*", {}, b"lacks its token"),
         ("/wrong-token/set", {}, b"lacks its token"),
         ("/" + urlsplit(page).path.split("/")[1][:-1] + "/set", {}, b"lacks its token"),
         ("set", {"Host": "evil.example"}, b"127.0.0.1 only"),
