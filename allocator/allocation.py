@@ -18,6 +18,7 @@ from allocator.errors import AllocatorError
 from allocator.grid import Grid, Rule, check_rule
 from allocator.objective import Objective
 from allocator.sizes import Size, format_size
+from allocator.solver import DEFAULT_SOLVER
 from allocator.solver.knapsack import Floats, Infeasible, Solution, least_worst, lower_bound, solve
 from allocator.solver.two_budgets import solve_two
 from allocator.solver.whole_program import Limit, solve_whole
@@ -236,7 +237,7 @@ def allocate(
     constraints: Constraints | None = None,
     *,
     method: Method = "exact",
-    solver: str = "cbc",
+    solver: str = DEFAULT_SOLVER,
     time_limit: float | None = None,
 ) -> Allocation:
     """Pick one operating point for each image: the best objective within the budget, with proof.
@@ -271,7 +272,7 @@ class Program:
     objective: Objective
     constraints: Constraints
     method: Method = "exact"
-    solver: str | None = "cbc"
+    solver: str | None = DEFAULT_SOLVER
     """None leaves the core unsolved, which is fast, but not always proven."""
     time_limit: float | None = None
 
@@ -283,7 +284,7 @@ class Program:
         constraints: Constraints | None = None,
         *,
         method: Method = "exact",
-        solver: str | None = "cbc",
+        solver: str | None = DEFAULT_SOLVER,
         time_limit: float | None = None,
     ) -> "Program":
         """Prepare the program of operating points. Arguments as for :func:`allocate`.

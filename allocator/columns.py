@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from allocator.points import COLUMNS
+from allocator.table_file import database_uri
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,7 +62,7 @@ def read_by_arrow(path: Path, query: str, wait: float, most_rows: int) -> Column
     import pyarrow as pa
 
     try:
-        with adbc.connect(f"{path.resolve().as_uri()}?mode=ro") as connection, connection.cursor() as cursor:
+        with adbc.connect(database_uri(path.absolute(), "ro")) as connection, connection.cursor() as cursor:
             for pragma in (f"busy_timeout = {1000 * wait:.0f}", f"mmap_size = {_MAPPED_BYTES}"):
                 cursor.execute(f"PRAGMA {pragma}")
                 cursor.fetchall()

@@ -1,7 +1,6 @@
 """Measure, allocate and export in one call: files to deploy that look best within one budget."""
 
 import os
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Literal
 from allocator.advice import Suggestion, suggest_floor
 from allocator.allocation import Allocation, make_budget, read_points
 from allocator.constraints import Floor, floor_metric
-from allocator.errors import AllocatorError, a_few
+from allocator.errors import AllocatorError, a_few, as_command
 from allocator.export import Exported, export
 from allocator.measure.adaptive import Needed
 from allocator.measure.build import BuildReport, Progress, build
@@ -142,7 +141,7 @@ def optimize(
             gone += "remove the missing images from the table, or name another table."
             raise AllocatorError(
                 "\n".join([*built.failures, gone]),
-                hint={"command": shlex.join(["tables", "drop", str(place), *named]), "table": "FILE"},
+                hint={"command": as_command(["tables", "drop", str(place), *named]), "table": "FILE"},
             )
         measured = opened.codecs()
         points = read_points(opened, [one.name for one in codecs if one.name in measured])

@@ -1,5 +1,8 @@
 """The base class of this package's errors, and what the errors of several modules share."""
 
+import shlex
+import subprocess
+import sys
 from collections.abc import Sequence
 
 from codec.base import UserError
@@ -17,3 +20,8 @@ def a_few(names: Sequence[str]) -> str:
     """The number of images, and the first names: ``2 images (a, b)``."""
     first = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
     return f"{len(names):,} image{'s'[: len(names) > 1]} ({first})"
+
+
+def as_command(words: Sequence[str]) -> str:
+    """Words as a line to paste into this system's shell."""
+    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)

@@ -20,6 +20,7 @@ from allocator.constraints import Choice, Constraints, Floor
 from allocator.grid import Rule
 from allocator.objective import Objective, find_objective
 from allocator.sizes import Size
+from allocator.solver import DEFAULT_SOLVER
 from allocator.tables import Table
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class ProblemOptions(TypedDict, total=False):
     method: Method
     """``exact`` (the default), or ``pulp`` to have PuLP solve the whole program and compare."""
     solver: str
-    """PuLP's solver: ``cbc`` (the default), ``highs``, or another installed one."""
+    """PuLP's solver: ``cbc`` (the default, except on Macs), ``highs`` (their default), or another installed one."""
     time_limit: float | None
     """Seconds for the solver, 60 by default."""
 
@@ -83,7 +84,7 @@ class Problem:
     originals: int | None = None
     """Bytes of all original files, if known."""
     method: Method = "exact"
-    solver: str = "cbc"
+    solver: str = DEFAULT_SOLVER
     time_limit: float | None = 60.0
 
     @classmethod
@@ -131,7 +132,7 @@ class Problem:
             rule=options.get("rule", "pooled"),
             originals=originals,
             method=options.get("method", "exact"),
-            solver=options.get("solver", "cbc"),
+            solver=options.get("solver", DEFAULT_SOLVER),
             time_limit=options.get("time_limit", 60.0),
         )
 

@@ -43,7 +43,8 @@ class ResultTable:
 
     def csv(self) -> str:
         """CSV for programs: all digits, no marks."""
-        return self.frame.to_csv(index=False, float_format="%.6g").removesuffix("\n")  # type: ignore[no-any-return]
+        text: str = self.frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        return text.removesuffix("\n")
 
     def markdown(self) -> str:
         """Markdown with the title above and the footnote below."""

@@ -4,7 +4,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -33,6 +33,19 @@ class TableError(AllocatorError):
     """A table can't be read or written, or the file is not a table."""
 
 
+def database_uri(path: PurePath, mode: str) -> str:
+    """SQLite's address of a file.
+
+    Args:
+        path: an absolute path.
+        mode: ``ro``, ``rw`` or ``rwc``.
+    """
+    uri = path.as_uri()
+    if not uri.startswith("file:///"):  # a shared folder: for SQLite, the server is part of the path
+        uri = uri.replace("file://", "file:////", 1)
+    return f"{uri}?mode={mode}"
+
+
 class TableFile:
     """A connection to the file of a table; for the arguments, see :class:`allocator.tables.Table`."""
 
@@ -46,7 +59,7 @@ class TableFile:
         if not create and not self.path.is_file():
             raise TableError(f"{path}: there is no such table; build it first.", hint={"command": "tables build"})
         with self._errors():
-            uri = f"{self.path.resolve().as_uri()}?mode={'rwc' if create else 'rw'}"
+            uri = database_uri(self.path.absolute(), "rwc" if create else "rw")
             self._connection = sqlite3.connect(uri, uri=True, timeout=wait, isolation_level=None)
         try:
             with self._errors():

@@ -10,7 +10,7 @@ from allocator.metrics.base import Metric
 from allocator.points import COLUMNS, RESERVED, LevelKey, Point
 from allocator.schema import MEMBER_FACTS
 from allocator.table_file import TableError as TableError
-from allocator.table_file import TableFile
+from allocator.table_file import TableFile, database_uri
 from codec.picture import Colour
 from codec.workers import cores
 
@@ -500,7 +500,7 @@ class Table(TableFile):
     def _attach(self, other: "Table") -> Iterator[None]:
         self._attached_bytes = other._size()
         with self._errors():
-            self._connection.execute("ATTACH ? AS other", (other.path.resolve().as_uri() + "?mode=ro",))
+            self._connection.execute("ATTACH ? AS other", (database_uri(other.path.absolute(), "ro"),))
         try:
             yield
         finally:

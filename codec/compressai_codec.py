@@ -139,7 +139,7 @@ def zoo_class(architecture: str) -> Any:
             from compressai.zoo.image import model_architectures
     except ImportError:
         raise ModelError(
-            f"compressai:{architecture} needs the package compressai; pip install 'clic-allocator[compressai]' into "
+            f'compressai:{architecture} needs the package compressai; pip install "clic-allocator[compressai]" into '
             "an environment of its own."
         ) from None
     known = {**MODELS, **model_architectures}

@@ -5,11 +5,14 @@ import os
 import re
 import secrets
 import stat
+import sys
 from pathlib import Path
 
 from codec.base import ImageError
 
 _LONGEST_NAME = 255  # bytes, in most file systems
+_NOT_ON_WINDOWS = re.compile(r'[<>:"|?*]|[ .](/|$)|(^|/)(con|prn|aux|nul|com\d|lpt\d) *(\.|/|$)', re.IGNORECASE)
+"""Characters and names that Windows refuses, or takes for devices, streams or other files."""
 
 
 def read_file(path: str | os.PathLike[str], most: int) -> bytes:
@@ -55,12 +58,13 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def is_safe_name(name: str) -> bool:
-    """Whether a name, which may contain ``/``, is valid and stays inside a folder on every system."""
+    """Whether a name, which may contain ``/``, stays inside a folder on every system, and is valid on this one."""
     parts = name.split("/")
     return not (
         not name
         or re.search(r"[\0-\x1f\x7f\\]", name)
         or re.match("[A-Za-z]:", name)
-        or {"", ".", ".."} & {*parts}
+        or any(not part.strip(" .") for part in parts)
+        or (sys.platform == "win32" and _NOT_ON_WINDOWS.search(name))
         or max(len(part.encode(errors="surrogatepass")) for part in parts) > _LONGEST_NAME
     )

@@ -27,7 +27,7 @@ def file_system(address: str) -> tuple[Any, str]:
         return found
     except (ImportError, ValueError) as error:
         reason = str(error).strip().rstrip(".")
-        raise CodecError(f"{address}: can't be reached ({reason}); pip install 'clic-allocator[cloud]'.") from error
+        raise CodecError(f'{address}: can\'t be reached ({reason}); pip install "clic-allocator[cloud]".') from error
 
 
 def fetch(address: str) -> bytes:

@@ -14,7 +14,7 @@ def read_toml(path: Path, error: type[CodecError]) -> dict[str, Any]:
         error: it can't be read, or is not valid TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as cause:
         raise error(f"{path}: can't be read ({cause.strerror}).") from cause
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:

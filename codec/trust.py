@@ -5,6 +5,9 @@ that the user types is trusted. A name in a table or a manifest was written by t
 followed only if the user also typed it in this process, or after :func:`trust_files`.
 """
 
+import sys
+from pathlib import PureWindowsPath
+
 from codec.base import CodecError, is_codec_name
 from codec.remote import is_address
 
@@ -41,13 +44,18 @@ def check_name(name: str) -> None:
         )
 
 
+def is_elsewhere(path: str) -> bool:
+    """Whether reading a path would open a connection: an address, or on Windows the path of a shared folder."""
+    return is_address(path) or (sys.platform == "win32" and PureWindowsPath(path).drive.startswith("\\\\"))
+
+
 def check_path(path: str) -> None:
     """Refuse an image's path from a file if it is an address.
 
     Raises:
         UntrustedName: it would open a connection.
     """
-    if is_address(path) and not (_all_files or path in _typed):
+    if is_elsewhere(path) and not (_all_files or path in _typed):
         raise UntrustedName(
             f"The file gives the address {path!r} for an image, and reading it would open a connection. Allow "
             "this only if you trust its author.",

@@ -54,7 +54,7 @@ def jpegli() -> PillowCodec:
         TunedName: its package is not installed.
     """
     if importlib.util.find_spec("pyjpegli") is None:
-        raise TunedName("jpegli needs its package: pip install 'clic-allocator[jpegli]'.")
+        raise TunedName('jpegli needs its package: pip install "clic-allocator[jpegli]".')
     plain = pillow.jpeg()
     return Jpegli(
         name=JPEGLI,

@@ -4,13 +4,18 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 
+MOST_PROCESSES = 61 if sys.platform == "win32" else 1 << 16
+"""The most processes of a pool: Windows waits for no more."""
+
 
 def cores() -> int:
-    """The number of usable cores: those of this process, at most the limit of a container."""
+    """The number of usable cores: those of this process, at most the limit of a container and of a pool."""
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    own = min(own, MOST_PROCESSES)
     quota, _, period = container_limit("cpu.max").partition(" ")
     if quota.isdecimal() and period.isdecimal():
         own = min(own, max(1, int(quota) // int(period)))
@@ -40,7 +45,7 @@ def leave_with_parent() -> None:
 def end_group(process: int) -> None:
     """End a process that was started in its own session, and all its child processes."""
     if hasattr(os, "killpg"):
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS permits none for processes that ended
             os.killpg(process, signal.SIGKILL)
         return
     import psutil

@@ -343,7 +343,8 @@ def data_files(package: str) -> dict[str, Path]:
 def _is_data(name: str) -> bool:
     parts = name.split("/")
     hidden = any(part.startswith((".", "__pycache__", "__editable__")) for part in parts)
-    return not (hidden or parts[0].endswith(("-info", ".pth")) or name.endswith((".py", ".pyc", ".pyi", ".so")))
+    code = name.endswith((".py", ".pyc", ".pyd", ".pyi", ".so"))
+    return not (hidden or code or parts[0].endswith(("-info", ".pth")))
 
 
 def distributions(package: str) -> list[importlib.metadata.Distribution]:

@@ -71,8 +71,7 @@ def filter_environment(folder: Path) -> dict[str, str]:
             (packages / name).symlink_to(place)
         except OSError as error:
             raise SubmissionError(
-                f"The server's environment needs links, which this system does not let you create ({error}); "
-                "verify on Linux or macOS."
+                f"The server's environment needs links, which can't be created in the folder {folder} ({error})."
             ) from error
     launcher = binaries / "python3"
     launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')  # without its own site-packages

@@ -83,7 +83,7 @@ def find_edition(name: str) -> Edition:
     known = tomllib.loads(_BUILT_IN.read_text(encoding="utf-8"))
     path = Path(name)
     try:
-        content = known[name] if name in known else tomllib.loads(path.read_text(encoding="utf-8"))
+        content = known[name] if name in known else tomllib.loads(path.read_text(encoding="utf-8-sig"))
         targets = tuple(str(target) for target in content.pop("targets", ()))
         for target in [*targets, *content.get("caps", {})]:
             if Fraction(target) <= 0:

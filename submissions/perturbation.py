@@ -40,7 +40,7 @@ CONDITIONS = (
 
 def write_script(folder: Path) -> None:
     """Write a script that decodes under a condition to the folder of a decoder's ``decode``."""
-    (folder / SCRIPT).write_text(_SCRIPT)
+    (folder / SCRIPT).write_text(_SCRIPT, encoding="utf-8")
 
 
 def difference(one: RGBImage, other: RGBImage) -> tuple[int, float]:

@@ -5,6 +5,7 @@ entries with the table, images with their originals. Checks without such a sourc
 """
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ def target_list(paths: Iterable[str]) -> dict[str, str | None]:
     names: dict[str, str | None] = {}
     for path in lists:
         try:
-            lines = Path(path).read_text(encoding="utf-8").split("\n")
+            lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
         except (OSError, ValueError) as error:
             raise SubmissionError(f"{path}: can't be read as a list of names ({error}).") from error
         names |= {line.strip().removesuffix(".png"): None for line in lines if line.strip()}
@@ -76,8 +77,8 @@ def verify(
     there in an environment with the devkit's packages, isolated as far as the machine allows, within the edition's
     limits. The following is checked: the bitstreams; the bytes that count against the edition's budget for these
     images; the names, sizes and modes of the decoded files; every pixel; every metric, if the originals are
-    available; and the whole manifest against the table. This project decodes data without a decoder, in its own
-    process.
+    available; and the whole manifest against the table. This project decodes data without a decoder, and all data on
+    other systems than Linux, in its own process.
 
     Args:
         folder: the folder of one submission; its decoder may be in the parent folder.
@@ -129,13 +130,15 @@ def _decode(
     verdict: Verdict,
 ) -> None:
     """Decode, and compare the result."""
-    if opened.decoder:
-        run_decoder(opened, opened.decoder, environment, verdict)
+    decoder = opened.decoder if sys.platform == "linux" else None
+    if decoder:
+        run_decoder(opened, decoder, environment, verdict)
     else:
-        verdict.unchecked.append("the decoder: there is none, and this project decoded the data.")
+        why = "it runs only on Linux" if opened.decoder else "there is none"
+        verdict.unchecked.append(f"the decoder: {why}, and this project decoded the data.")
         decode_here(opened, opened.archive, SERVER, opened.codecs, verdict)
     check_images(opened, targets, known, verdict)
-    if perturb and opened.decoder:
-        check_perturbed(opened, opened.decoder, environment, verdict)
+    if perturb and decoder:
+        check_perturbed(opened, decoder, environment, verdict)
     elif perturb:
         verdict.unchecked.append("other conditions: there is no decoder to run under them.")

@@ -16,6 +16,7 @@ import pytest
 import skimage.data
 
 import allocator.cli
+from codec.workers import end_group
 
 SKIMAGE = Path(skimage.data.__file__).parent
 CROPS = {
@@ -63,13 +64,12 @@ def started(*arguments: object, env: dict[str, str] | None = None) -> Iterator[s
         text=True,
         start_new_session=True,
         env={**os.environ, **(env or {})},
-        preexec_fn=_heed_interrupts,
+        preexec_fn=_heed_interrupts if os.name == "posix" else None,
     )
     try:
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        end_group(process.pid)
         process.communicate()
 
 

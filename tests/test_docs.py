@@ -35,19 +35,19 @@ PAGES = sorted(
 NOT_RUN = {
     "pip install torch --index-url https://download.pytorch.org/whl/cpu": "needs a network",
     "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/allocator demo": "installs torch",
-    "python3 -m venv .venv && .venv/bin/pip install -c .ci/constraints.txt -e '.[test]' "
+    'python3 -m venv .venv && .venv/bin/pip install -c .ci/constraints.txt -e ".[test]" '
     "&& .venv/bin/python -m pytest -n 2 --dist loadfile": "runs this test",
     "python3 -m venv .venv": "the tests have an environment",
     ". .venv/bin/activate": "the tests have an environment",
-    "pip install '.[report]'": "the tests have an environment",
-    "pip install '.[explore]'": "the tests have an environment",
+    'pip install ".[report]"': "the tests have an environment",
+    'pip install ".[explore]"': "the tests have an environment",
     "allocator explore run.db": "serves until it is interrupted",
     "allocator explore run.db --target 0.3 --objective lpips --forbid hevc": "serves until it is interrupted",
     "python3 -m venv .venv && . .venv/bin/activate": "the tests have an environment",
-    "pip install -c .ci/constraints.txt -e '.[dev]'": "the tests have an environment",
+    'pip install -c .ci/constraints.txt -e ".[dev]"': "the tests have an environment",
     "pytest -m fast": "runs tests",
     "pip install .": "needs a network; the blocks' entry points are registered without",
-    "pip install 'clic-allocator[notebooks]'": "needs a network",
+    'pip install "clic-allocator[notebooks]"': "needs a network",
     "jupyter lab notebooks/": "goes on until it is stopped",
     "jupyter nbconvert --to notebook --execute --inplace --ClearMetadataPreprocessor.enabled=True "
     "--ExecutePreprocessor.record_timing=False notebooks/*.ipynb": "tests/notebooks does",

@@ -1,6 +1,7 @@
 """The command line. Heavy imports happen inside the commands that use them."""
 
 import errno
+import io
 import os
 import sys
 import traceback
@@ -34,6 +35,8 @@ def main() -> None:
     code: str | int | None
     debug = DEBUG in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != DEBUG]
+    if isinstance(sys.stdout, io.TextIOWrapper):  # in a file on Windows, its encoding lacks most characters
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=True)
     except SystemExit as left:

@@ -313,10 +313,10 @@ def write_frame(frame: "pd.DataFrame", out: Path) -> None:
             frame.to_parquet(buffer, index=False)
         except ImportError:
             raise AllocatorError(
-                f"{out}: writing Parquet needs Arrow: pip install 'clic-allocator[arrow]'."
+                f'{out}: writing Parquet needs Arrow: pip install "clic-allocator[arrow]".'
             ) from None
     elif suffix == ".csv":
-        frame.to_csv(buffer, index=False)
+        frame.to_csv(buffer, index=False, lineterminator="\n")
     else:
         raise AllocatorError(f"{out}: unknown format; use the suffix .csv or .parquet.")
     write_file(out, buffer.getvalue())

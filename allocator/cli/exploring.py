@@ -41,7 +41,7 @@ def explore(
     try:
         from allocator.explore.server import Explorer, serve
     except ImportError as error:
-        raise AllocatorError("The page needs a server: pip install 'clic-allocator[explore]'.") from error
+        raise AllocatorError('The page needs a server: pip install "clic-allocator[explore]".') from error
 
     if options.method != MethodName.exact:
         raise AllocatorError("The page solves by --method exact only.")

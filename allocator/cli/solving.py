@@ -10,6 +10,7 @@ import typer
 from allocator.cli import completion
 from allocator.cli.app import Json, RuleName, RuleOption, TableFile, app, codec_names, emit, write_frame
 from allocator.cli.options import FLOOR, ONLY_CODECS, WEIGHT, WEIGHTS, codec_option, objective_option, takes_options
+from allocator.solver import DEFAULT_SOLVER
 
 if TYPE_CHECKING:
     from allocator.allocation import Allocation
@@ -132,7 +133,7 @@ class SolveOptions:
             help="Solver that PuLP calls: cbc, highs, or PuLP's name of another installed solver.",
             autocompletion=completion.solver_names,
         ),
-    ] = "cbc"
+    ] = DEFAULT_SOLVER
     time_limit: Annotated[
         float,
         option(

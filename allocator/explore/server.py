@@ -208,7 +208,9 @@ class Explorer:
         def make() -> bytes:
             from allocator.summary import chosen_frame
 
-            text: str = chosen_frame([self.session.allocate(_state(asked))[0]]).to_csv(index=False)
+            text: str = chosen_frame([self.session.allocate(_state(asked))[0]]).to_csv(
+                index=False, lineterminator="\n"
+            )
             return text.encode()
 
         return Response(await self._in(self._own, make), media_type="text/csv")

@@ -1,13 +1,12 @@
 """The state of the page's controls, as options of ``solve``, which finds the same allocation."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Self
 from urllib.parse import parse_qsl, urlencode
 
-from allocator.errors import AllocatorError
+from allocator.errors import AllocatorError, as_command
 
 _DEFAULTS = {"rule": ("pooled",), "aggregate": ("mean",)}
 _NUMBERS = {"least_bpp": float, "most_bpp": float, "decode_seconds": float, "max_codecs": int}
@@ -72,7 +71,7 @@ class State:
             table: the table's file.
             more: further options.
         """
-        return shlex.join(["allocator", "solve", str(table), *self.arguments(), *more])
+        return as_command(["allocator", "solve", str(table), *self.arguments(), *more])
 
     def without_budget(self) -> Self:
         """The state without its budget."""

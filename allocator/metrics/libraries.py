@@ -49,7 +49,7 @@ def _import(module: str, extra: str) -> ModuleType:
             return import_module(module)
     except ImportError as error:
         raise MetricError(
-            f"The package {module} can't be imported ({error}); `pip install 'clic-allocator[{extra}]'` installs it."
+            f'The package {module} can\'t be imported ({error}); `pip install "clic-allocator[{extra}]"` installs it.'
         ) from error
 
 

@@ -19,6 +19,6 @@ def read_plotly() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ImportError as error:
-        raise AllocatorError("The page needs Plotly: pip install 'clic-allocator[report]'.") from error
+        raise AllocatorError('The page needs Plotly: pip install "clic-allocator[report]".') from error
     text: str = get_plotlyjs()
     return text

@@ -1,1 +1,7 @@
 """The integer program on arrays: exact bounds, and PuLP for the remaining core."""
+
+import platform
+import sys
+
+DEFAULT_SOLVER = "highs" if (sys.platform, platform.machine()) == ("darwin", "arm64") else "cbc"
+"""PuLP contains CBC, but on Macs only for Intel's processors; on Apple's, HiGHS is installed."""

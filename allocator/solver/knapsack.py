@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from allocator.errors import SolveError as SolveError
+from allocator.solver import DEFAULT_SOLVER
 from allocator.solver.pulp_solvers import PulpSolver, Status
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -96,7 +97,7 @@ def solve(
     budget: int,
     *,
     available: ArrayLike | None = None,
-    solver: str | None = "cbc",
+    solver: str | None = DEFAULT_SOLVER,
     time_limit: float | None = None,
 ) -> Solution:
     """Choose one option for each item so that the total weight is at most ``budget`` and the total cost is lowest.

@@ -102,7 +102,7 @@ def require(solver: str) -> None:
         SolveError: there is no such solver, or it is not installed.
     """
     if solver == "highs" and importlib.util.find_spec("highspy") is None:
-        raise SolveError("The solver 'highs' isn't installed; pip install 'clic-allocator[highs]'.")
+        raise SolveError("The solver 'highs' isn't installed; pip install \"clic-allocator[highs]\".")
     if solver in ("cbc", "highs") or ":" in solver:
         return
     import pulp

@@ -6,6 +6,7 @@ import time
 import numpy as np
 from numpy.typing import ArrayLike
 
+from allocator.solver import DEFAULT_SOLVER
 from allocator.solver.knapsack import ROUNDING, Floats, Infeasible, Ints, Solution, check_problem, solve
 from allocator.solver.pulp_solvers import PulpSolver
 from allocator.solver.whole_program import Limit, run_program
@@ -21,7 +22,7 @@ def solve_two(
     second_budget: int,
     *,
     available: ArrayLike | None = None,
-    solver: str = "cbc",
+    solver: str = DEFAULT_SOLVER,
     time_limit: float | None = None,
 ) -> Solution:
     """:func:`allocator.solver.knapsack.solve` with a second weight and budget.

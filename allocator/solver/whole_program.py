@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocator.errors import SolveError
+from allocator.solver import DEFAULT_SOLVER
 from allocator.solver.knapsack import EXCLUSIONS, INDISTINCT, LARGEST, ROUNDING, Floats, Ints, Solution
 from allocator.solver.pulp_solvers import PulpSolver
 
@@ -74,7 +75,7 @@ def solve_whole(
     cost: Floats,
     limits: Sequence[Limit],
     available: NDArray[np.bool_],
-    solver: str = "cbc",
+    solver: str = DEFAULT_SOLVER,
     time_limit: float | None = None,
 ) -> Solution:
     """Solve the whole program with PuLP, and compare the result with the exact method's.

@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -32,10 +33,10 @@ def load_library(channels: int, dtype: torch.dtype) -> ctypes.CDLL | None:
         return None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # a loaded library may stay open
         library = Path(folder, "dynamic_kernel.so")
+        x86 = platform.machine().lower() in ("x86_64", "amd64")
         options = [
             "-O3",
-            "-march=native",
-            "-mprefer-vector-width=512",
+            *(["-march=native", "-mprefer-vector-width=512"] if x86 else ["-mcpu=native"]),
             # sums in any order; not -ffast-math, by which loading the library changes how the whole process rounds
             "-fassociative-math",
             "-freciprocal-math",

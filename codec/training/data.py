@@ -61,7 +61,8 @@ class Photos:
         self.left_out: list[str] = []
         """One sentence for each image that can't be read."""
         sizes: dict[Path, tuple[int, int]] = {}
-        for path in sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES):
+        found = (path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
+        for path in sorted(found, key=lambda path: path.parts):  # Windows sorts paths without regard to case
             try:
                 sizes[path] = _read_size(path)
             except Exception as error:  # from Pillow, for damaged files
@@ -74,7 +75,7 @@ class Photos:
         for path, (width, height) in sizes.items():
             if path in self.validation:
                 continue
-            digest.update(f"{path.relative_to(folder)} {path.stat().st_size} {width} {height}\n".encode())
+            digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size} {width} {height}\n".encode())
             for halved in (False, True) if 0 < half_size_over < max(width, height) else (False,):
                 sides = (-(-width // 2), -(-height // 2)) if halved else (width, height)
                 if min(sides) >= crop:

@@ -15,6 +15,7 @@ from allocator.objective import WEIGHTED, Aggregate, Objective, Term
 from allocator.points import Point
 from allocator.tables import Table
 from codec import CodecError
+from codec.trust import is_elsewhere
 from submissions.edition import CUSTOM, Edition, edition_names, find_edition
 from submissions.errors import SubmissionError
 from submissions.manifest import FIRST_WEIGHTED, Entry, Manifest
@@ -156,6 +157,8 @@ def _find_table(manifest: Manifest, folder: Path) -> tuple[Path | None, str]:
     """The table that a manifest names, or the reason why it is not used."""
     if not manifest.table:
         return None, f"a manifest of version {manifest.version} names none"
+    if is_elsewhere(manifest.table):
+        return None, f"{manifest.table} is on another computer"
     path = Path(manifest.table)
     with contextlib.suppress(OSError, ValueError):  # the path is too long, or contains a zero
         if path.is_absolute() and path.is_file():

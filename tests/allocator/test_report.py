@@ -43,7 +43,7 @@ def test_without_plotly_it_gives_one_sentence(table: Path, tmp_path: Path, monke
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
     ran = run("report", table, "-t", "0.5", "-o", tmp_path / "page.html")
     assert ran.code == 2
-    assert "The page needs Plotly: pip install 'clic-allocator[report]'." in ran.err
+    assert 'The page needs Plotly: pip install "clic-allocator[report]".' in ran.err
 
 
 def test_one_file_holds_everything_and_loads_nothing(page_file: Path, table: Path) -> None:

@@ -45,7 +45,7 @@ def test_parquet_without_arrow_gives_one_sentence(
     monkeypatch.setattr("allocator.columns.has_arrow", lambda: False)
     ran = run("tables", "export", table, "-o", tmp_path / "points.parquet")
     assert ran.code == 2
-    assert "points.parquet: writing Parquet needs Arrow: pip install 'clic-allocator[arrow]'." in ran.err
+    assert 'points.parquet: writing Parquet needs Arrow: pip install "clic-allocator[arrow]".' in ran.err
     assert run("tables", "export", table, "-o", tmp_path / "points.csv").code == 0
 
 

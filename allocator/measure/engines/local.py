@@ -19,9 +19,10 @@ from allocator.measure.engines.base import Engine, Workers
 from allocator.measure.worker import prepare
 from allocator.metrics import Metric
 from codec import Codec
-from codec.workers import cores, leave_with_parent
+from codec.workers import MOST_PROCESSES, cores, leave_with_parent
 
 T = TypeVar("T")
+_POLL = 0.5  # seconds; Windows handles Ctrl-C only between waits
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Local(Engine):
     @property
     def processes(self) -> int:
         """The number of processes."""
-        return self.jobs or cores()
+        return min(self.jobs or cores(), MOST_PROCESSES)
 
     @contextlib.contextmanager
     def start(self, codecs: Sequence[Codec], metrics: Sequence[Metric]) -> Iterator[Workers]:
@@ -95,6 +96,8 @@ def _context(codecs: Sequence[Codec], metrics: Sequence[Metric]) -> multiprocess
 
 
 def _prepare(codecs: Sequence[Codec], metrics: Sequence[Metric]) -> None:
+    if not hasattr(signal, "pthread_sigmask"):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     leave_with_parent()
     prepare(codecs, metrics)
 
@@ -115,14 +118,15 @@ class _Pool:
                     running[self.pool.submit(function, item)] = item
             if not running:
                 return
-            done = wait(running, return_when=FIRST_COMPLETED).done
+            while not (done := wait(running, _POLL, FIRST_COMPLETED).done):
+                pass
             yield [(running.pop(future), future) for future in done]
 
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Delay Ctrl-C until the block ends; processes started in the block ignore it, because the parent handles it."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows sends it to all processes of a console
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows, processes ignore it from :func:`_prepare` on
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

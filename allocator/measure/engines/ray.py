@@ -51,7 +51,7 @@ class Ray(Engine):
         try:
             import ray
         except ImportError as error:
-            raise AllocatorError("The engine ray needs its package: pip install 'clic-allocator[ray]'.") from error
+            raise AllocatorError('The engine ray needs its package: pip install "clic-allocator[ray]".') from error
         with contextlib.ExitStack() as stack:
             # Ray's own messages, such as those on lost workers, would mix with the output
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))

@@ -120,4 +120,4 @@ def test_without_the_extra_it_gives_one_sentence(table: Path, monkeypatch: pytes
     monkeypatch.delitem(sys.modules, "allocator.explore.server", raising=False)
     ran = run("explore", table)
     assert ran.code == 2
-    assert "The page needs a server: pip install 'clic-allocator[explore]'." in ran.err
+    assert 'The page needs a server: pip install "clic-allocator[explore]".' in ran.err
