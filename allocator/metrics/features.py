@@ -94,8 +94,8 @@ class NetworkMetric(Metric):
         core = long
         if long * short > self.tile_pixels:
             core = max(_HALO, self.tile_pixels // short - 2 * _HALO) // _GRID * _GRID
-        for begin in range(0, long, core):
-            yield begin, min(begin + core, long)
+        begins = range(0, long - _LEAST_SIDE + 1, core)  # the last strip is long enough for all layers
+        yield from zip(begins, [*begins[1:], long], strict=True)
 
     def _features(self, image: RGBImage, tile: tuple[int, int]) -> list[Tensor]:
         """Each layer's features (1, C, h, w) of one strip of an image, prepared."""

@@ -83,6 +83,15 @@ def test_lpips_in_strips_is_lpips_of_the_whole(net: str, turned: bool, photos: P
     assert value(strips, image, decoded) == pytest.approx(value(LPIPS(net, weights), image, decoded), rel=1e-6)
 
 
+def test_the_last_strip_has_features_in_every_layer() -> None:
+    weights = backbone("alex")
+    strips = LPIPS("alex", weights, tile_pixels=1)  # of 224 pixels
+    for length in (225, 289, 449):
+        image = np.tile(noise(64, length), (8, 1, 1))[:length]
+        decoded = image ^ 15
+        assert value(strips, image, decoded) == pytest.approx(value(LPIPS("alex", weights), image, decoded), rel=1e-6)
+
+
 def uniform(side: int, value: int) -> RGBImage:
     return np.full((side, side, 3), value, np.uint8)
 
