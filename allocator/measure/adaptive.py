@@ -9,7 +9,8 @@ Then the result is proven, under an assumption about each image's curve of cost 
 - ``monotone``: bytes rise and cost falls. An unmeasured level is no better than its lower neighbour's bytes at its
   upper neighbour's cost.
 - ``convex``: in addition, each further byte gains less than the one before. An unmeasured level lies above the lines
-  through the two measured points on either side, so it is no better than their intersection.
+  through the two measured points on either side, so at any price it is no better than the best of their intersection
+  and its measured neighbours.
 
 At the dual's price, a level is in no better allocation if the regret of its bound exceeds the gap between the best
 measured allocation and the lower bound (see :mod:`allocator.solver.knapsack`). All other levels are measured
@@ -19,7 +20,7 @@ holds. If the measured points of an image contradict it, the image is measured i
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -346,38 +347,46 @@ def _unproven(
         points = enumerate(zip(curve.levels, curve.bytes, curve.costs, strict=True))
         of_image += [Option(codec, b, c, j) for i, (j, b, c) in points if curve.keeps(i)]
         if (image, codec) not in broken:
-            possible = (gap for gap in gaps(curve, assumption) if gap.cost <= curve.worst)
-            of_image += [Option(codec, gap.bytes, gap.cost, gap=gap) for gap in possible]
+            of_image += [Option(codec, gap.bytes, gap.cost, gap=gap) for gap in gaps(curve, assumption)]
     names, best, measured = _solve(options, limit, only_measured=True)
-    _, relaxed, there = _solve(options, limit)
-    price = relaxed.price
-    wanted: Wanted = {}
-    if assumption == "convex":  # beyond its ends, the last steps bound a curve if they lead away from the price
-        for (image, codec), curve in curves.items():
-            if (image, codec) in broken or len(curve.levels) == levels[codec]:
-                continue
-            ends = list(zip(curve.bytes, curve.costs, strict=True))
-            if curve.levels[0] > 0 and (len(ends) < 2 or _slope(*ends[:2]) > -price):
-                wanted.setdefault((image, codec), set()).add(curve.levels[0] - 1)
-            steep = len(ends) < 2 or _slope(*ends[-2:]) < -price or not curve.keeps(-1)
-            if curve.levels[-1] < levels[codec] - 1 and steep:
-                wanted.setdefault((image, codec), set()).add(curve.levels[-1] + 1)
-        if wanted:
-            return wanted
+    price = _solve(options, limit)[1].price
+    bounds = {
+        key: [*_bounds(curve, levels[key[1]], assumption, price)]
+        for key, curve in curves.items()
+        if key not in broken
+    }
+    wanted = {key: {level for level, bound in found if bound == -math.inf} for key, found in bounds.items()}
+    if any(wanted.values()):
+        return {key: some for key, some in wanted.items() if some}
     cost, weight = _arrays(options, names)
-    priced = np.where(there, cost + price * weight, np.inf)
-    least = priced.min(axis=1)
-    left = best.cost - (math.fsum(least) - price * limit) + _ROUNDING * float(np.abs(cost).sum())
-    regret = np.where(there & ~measured, priced - least[:, None], np.inf)
-    for i, j in zip(*np.nonzero(regret <= left), strict=True):
-        option = options[names[i]][j]
-        assert option.gap
-        curve = curves[names[i], option.codec]
-        # the end of the gap that is nearer to the chosen level
-        below, above = (curve.costs[at] + price * curve.bytes[at] for at in map(curve.levels.index, option.gap[:2]))
-        level = option.gap.below + 1 if below <= above else option.gap.above - 1
-        wanted.setdefault((names[i], option.codec), set()).add(level)
-    return wanted
+    least = dict(zip(names, np.where(measured, cost + price * weight, np.inf).min(axis=1).tolist(), strict=True))
+    for (image, _), found in bounds.items():
+        least[image] = min([least[image], *(bound for _, bound in found)])
+    left = best.cost - (math.fsum(least.values()) - price * limit) + _ROUNDING * float(np.abs(cost).sum())
+    wanted = {
+        key: {level for level, bound in found if bound - least[key[0]] <= left} for key, found in bounds.items()
+    }
+    return {key: some for key, some in wanted.items() if some}
+
+
+def _bounds(curve: MeasuredCurve, count: int, assumption: Assumption, price: float) -> Iterator[tuple[int, float]]:
+    """One level of each unmeasured part of a curve, and a lower bound on the cost and price of all levels there.
+
+    Parts that violate the floors are left out.
+    """
+    paid = [cost + price * bytes_ for cost, bytes_ in zip(curve.costs, curve.bytes, strict=True)]
+    for gap in gaps(curve, assumption):
+        i = curve.levels.index(gap.below)
+        if curve.costs[i + 1] <= curve.worst:
+            level = gap.below + 1 if paid[i] <= paid[i + 1] else gap.above - 1  # nearer to the chosen level
+            # the levels lie in the triangle of both neighbours and the intersection
+            yield level, min(paid[i], paid[i + 1], gap.cost + price * gap.bytes)
+    if assumption == "convex":  # beyond its ends, the last steps bound a curve if they lead away from the price
+        if curve.levels[0] > 0 and curve.costs[0] <= curve.worst:
+            yield curve.levels[0] - 1, paid[0] if len(paid) > 1 and paid[0] >= paid[1] else -math.inf
+        if curve.levels[-1] < count - 1:
+            away = len(paid) > 1 and paid[-1] >= paid[-2] and curve.keeps(-1)
+            yield curve.levels[-1] + 1, paid[-1] if away else -math.inf
 
 
 def _arrays(

@@ -88,7 +88,7 @@ def test_the_last_strip_has_features_in_every_layer() -> None:
     strips = LPIPS("alex", weights, tile_pixels=1)  # of 224 pixels
     for length in (225, 289, 449):
         image = np.tile(noise(64, length), (8, 1, 1))[:length]
-        decoded = image ^ 15
+        decoded = image ^ np.uint8(15)
         assert value(strips, image, decoded) == pytest.approx(value(LPIPS("alex", weights), image, decoded), rel=1e-6)
 
 

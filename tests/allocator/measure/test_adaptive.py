@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from allocator.allocation import AllocationError, allocate, make_budget, read_points
+from allocator.allocation import AllocationError, Budget, allocate, make_budget, read_points
 from allocator.measure.adaptive import Assumption, MeasuredCurve, Needed, first_points, gaps, keeps, plan
 from allocator.measure.build import build
 from allocator.measure.engines import Local
@@ -39,9 +39,12 @@ def synthetic(images: int, levels: int, seed: int, *, bent: int = 0) -> pd.DataF
     return pd.DataFrame(rows, columns=columns)
 
 
-def lazily(full: pd.DataFrame, target: str, assumption: Assumption) -> pd.DataFrame:
+def rate(points: pd.DataFrame, target: str) -> Budget:
+    return make_budget(points, "pooled", target=Fraction(target))
+
+
+def lazily(full: pd.DataFrame, budget: Budget, assumption: Assumption) -> pd.DataFrame:
     levels = {codec: int(rows["level"].max()) + 1 for codec, rows in full.groupby("codec")}
-    budget = make_budget(full, "pooled", target=Fraction(target))
     have = full.iloc[:0]
     wanted = first_points(dict.fromkeys(levels, sorted(full["image"].unique())), levels, assumption)
     while wanted:
@@ -58,17 +61,35 @@ def lazily(full: pd.DataFrame, target: str, assumption: Assumption) -> pd.DataFr
 @pytest.mark.parametrize("seed", range(4))
 def test_the_allocation_is_the_full_tables(assumption: Assumption, seed: int) -> None:
     full = synthetic(30, 16, seed)
-    budget = make_budget(full, "pooled", target=Fraction("0.05"))
-    have = lazily(full, "0.05", assumption)
+    budget = rate(full, "0.05")
+    have = lazily(full, budget, assumption)
     expected, found = (allocate(points, budget, COST) for points in (full, have))
     assert found.value == pytest.approx(expected.value, rel=1e-12)
     assert found.chosen["level"].tolist() == expected.chosen["level"].tolist()
 
 
+@pytest.mark.parametrize("seed", [13, 195])
+def test_a_level_beside_a_measured_one_may_fill_the_budget_better(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    images, levels = (int(random.integers(low, high)) for low, high in ((3, 8), (6, 14)))
+    rows = []
+    for image in range(images):
+        steps = random.integers(5, 60, levels - 1)
+        slopes = -np.sort(-random.uniform(0.1, 3, levels - 1))
+        data = 50 + np.append(0, np.cumsum(steps))
+        cost = 1000 - np.append(0, np.cumsum(steps * slopes))
+        rows += [(f"i{image}", "c", j, f"q{j}", data[j], cost[j], 512, 512, 0.0) for j in range(levels)]
+    full = pd.DataFrame(rows, columns=synthetic(1, 2, 0).columns)
+    least, most = (int(full.groupby("image")["bytes"].agg(end).sum()) for end in ("min", "max"))
+    budget = make_budget(full, "pooled", total_bytes=int(random.integers(least, most)))
+    values = [allocate(points, budget, COST).value for points in (full, lazily(full, budget, "convex"))]
+    assert values[1] == pytest.approx(values[0], rel=1e-9)
+
+
 def test_a_curve_that_contradicts_the_assumption_is_measured_in_full() -> None:
     full = synthetic(30, 16, 0, bent=4)
     for assumption in ASSUMPTIONS:
-        have = lazily(full, "0.05", assumption)
+        have = lazily(full, rate(full, "0.05"), assumption)
         for image, rows in have.groupby("image"):
             ordered = rows.sort_values("level")
             curve = MeasuredCurve(*(ordered[name].tolist() for name in ("level", "bytes", "cost")))
@@ -77,7 +98,7 @@ def test_a_curve_that_contradicts_the_assumption_is_measured_in_full() -> None:
 
 def test_convex_curves_need_few_points() -> None:
     full = synthetic(120, 16, 7)
-    few = {assumption: len(lazily(full, "0.05", assumption)) / len(full) for assumption in ASSUMPTIONS}
+    few = {assumption: len(lazily(full, rate(full, "0.05"), assumption)) / len(full) for assumption in ASSUMPTIONS}
     assert few["convex"] < 0.4
     assert few["convex"] < few["monotone"] < 1
 
