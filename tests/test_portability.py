@@ -1,5 +1,6 @@
 """Other systems, as far as Linux can show them: without POSIX, with another encoding, another name of the system."""
 
+import errno
 import io
 import os
 import platform
@@ -8,18 +9,24 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 import tomllib
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
+import psutil
 import pytest
 import torch
 from packaging.requirements import Requirement
+from PIL import Image
 
 import allocator.cli
 import allocator.solver
 from allocator.errors import as_command
 from allocator.result_table import ResultTable
 from allocator.table_file import database_uri
+from codec import get_codec
 from codec.base import CodecError
 from codec.files import is_safe_name
 from codec.image import read_stored_image
@@ -106,9 +113,10 @@ def test_the_main_workflow_does_not_need_posix(photos: Path, tmp_path: Path) -> 
 
 
 def test_ctrl_c_of_a_windows_console_is_handled_once(photos: Path, tmp_path: Path) -> None:
-    """It reaches all processes, and the workers can't have it blocked when they start."""
+    """It reaches all processes, also a worker that waits for work; no process is started with it blocked."""
     folder, path = tmp_path / "images", tmp_path / "run.db"
-    copy(photos, folder, 60)
+    copy(photos, folder, 2)
+    Image.open(photos / "coffee.png").resize((3200, 1920)).save(folder / "large.png")
     command = ["allocator", "tables", "build", folder, "-c", "webp", "-m", "ms-ssim", "-j", 2, "-o", path]
     with subprocess.Popen(
         [sys.executable, "-m", *map(str, command)],
@@ -120,8 +128,11 @@ def test_ctrl_c_of_a_windows_console_is_handled_once(photos: Path, tmp_path: Pat
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         try:
-            wait_for_rows(path, 30, process)
-            os.killpg(process.pid, signal.SIGINT)
+            wait_for_rows(path, 2 * len(get_codec("webp").levels), process)  # now one works, and the other waits
+            for worker in psutil.Process(process.pid).children():
+                worker.send_signal(signal.SIGINT)
+            time.sleep(1)  # as the parent handles it only between waits
+            process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=60)
         finally:
             end_group(process.pid)
@@ -145,6 +156,28 @@ def test_output_escapes_what_its_encoding_lacks(
         monkeypatch.undo()
         assert left.value.code == 0
         assert written.getvalue().decode("cp1252").startswith("Grüße \\u5199\\u771f.png.jpg: jpeg")
+
+
+def test_a_closed_pipe_of_windows_is_no_error(table: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    class Closed(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+        def fileno(self) -> int:
+            return spare
+
+    with tempfile.TemporaryFile() as file:
+        spare = file.fileno()
+        monkeypatch.setattr(sys, "platform", "win32")
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(Closed(), write_through=True))  # type: ignore[type-var]
+        monkeypatch.setattr(sys, "argv", ["allocator", "tables", "show", str(table)])
+        with pytest.raises(SystemExit) as left:
+            allocator.cli.main()
+        monkeypatch.undo()
+    assert (left.value.code, capfd.readouterr().err) == (141, "")
 
 
 def test_csv_has_the_same_lines_on_every_system(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

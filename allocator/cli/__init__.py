@@ -40,26 +40,34 @@ def main() -> None:
     try:
         code = app(standalone_mode=True)
     except SystemExit as left:
-        by_pipe = isinstance(
-            left.__context__, BrokenPipeError
-        )  # printing functions convert it to an ordinary failure
-        code = 141 if by_pipe else left.code
+        # printing functions convert it to an ordinary failure
+        code = 141 if _is_closed_pipe(left.__context__) else left.code
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         code = 130
     except Exception as error:
+        code = 141 if _is_closed_pipe(error) else 2
         if debug:
             traceback.print_exception(error)
         from codec.base import shown
 
-        print(shown(_sentence(error)), file=sys.stderr)
-        code = 2
+        if code == 2:
+            print(shown(_sentence(error)), file=sys.stderr)
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
+        if not _is_closed_pipe(error):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would flush again, and print an error
         code = code or 141
     sys.exit(code)
+
+
+def _is_closed_pipe(error: BaseException | None) -> bool:
+    """Whether the reader of the output closed it; Windows often calls that an invalid argument."""
+    if sys.platform == "win32" and isinstance(error, OSError) and error.filename is None:
+        return error.errno in (errno.EPIPE, errno.EINVAL)
+    return isinstance(error, BrokenPipeError)
 
 
 def _options(hint: Mapping[str, str | bool | list[str]]) -> Iterator[str]:
