@@ -28,6 +28,7 @@ CROPS = {
 }
 THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 """What decoders of the tests are packed for: no wheel has to be fetched."""
+posix_only = pytest.mark.skipif(os.name != "posix", reason="Windows lacks these signals, files or permissions")
 
 
 class Ran(NamedTuple):

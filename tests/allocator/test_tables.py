@@ -14,7 +14,7 @@ import allocator.measure.build
 from allocator.columns import has_arrow
 from allocator.schema import SCHEMA_VERSION
 from allocator.tables import Table, TableError
-from tests.helpers import run
+from tests.helpers import posix_only, run
 
 
 def test_export_holds_all_points(table: Path, tmp_path: Path) -> None:
@@ -172,6 +172,7 @@ def test_a_table_of_the_first_version_is_read_and_continued(
     assert "(--colour raw)" in ran.err
 
 
+@posix_only
 def test_a_table_of_the_first_version_that_may_not_be_written_is_read(
     first: Path, table: Path, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from codec.entries import COMMAND_FILES as COMMANDS
 from codec.entries import EntryError, known_entries, read_entries
 from codec.yuv import BITS, from_yuv, to_yuv
 from tests.codec import reference_model
-from tests.helpers import run, started
+from tests.helpers import posix_only, run, started
 
 FFMPEG = """
 [hevc-by-ffmpeg]
@@ -41,7 +41,7 @@ def script(folder: Path, code: str, **more: object) -> str:
     """An entry whose program is Python with some code; sys.argv is quality, input, output."""
     program = folder / "program.py"
     program.write_text("import shutil, sys, time\nquality, source, target = sys.argv[1:]\n" + code)
-    line = f'["{sys.executable}", "{program}", "{{quality}}", "{{input}}", "{{output}}"]'
+    line = f'["{Path(sys.executable).as_posix()}", "{program.as_posix()}", "{{quality}}", "{{input}}", "{{output}}"]'
     settings = "".join(f"{key} = {value}\n" for key, value in more.items())
     return f'[script]\nencode = {line}\ndecode = {line}\nsuffix = ".copy"\nqualities = [1, 2]\n{settings}'
 
@@ -112,6 +112,7 @@ def test_raw_video_keeps_colours() -> None:
         assert np.abs(from_yuv(to_yuv(image, format), 64, 64, format).astype(int) - image).max() <= most
 
 
+@posix_only
 @pytest.mark.parametrize(
     ("name", "programs"),
     [("vtm", ("EncoderAppStatic", "DecoderAppStatic")), ("hm", ("TAppEncoderStatic", "TAppDecoderStatic"))],
@@ -199,6 +200,7 @@ def test_arguments_never_meet_a_shell(photo: RGBImage, tmp_path: Path, monkeypat
     assert not (tmp_path / "harm").exists()
 
 
+@posix_only
 def test_a_killed_build_leaves_neither_programs_nor_files(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "commands.toml").write_text(
         script(tmp_path, f"open({str(tmp_path / 'runs')!r}, 'a').write('x')\ntime.sleep(60)")

@@ -14,7 +14,7 @@ from allocator.errors import AllocatorError
 from allocator.images import find_images
 from codec.base import shown
 from codec.files import is_safe_name
-from tests.helpers import THIS_PYTHON, run
+from tests.helpers import THIS_PYTHON, posix_only, run
 
 LONG = "x" * 5000
 
@@ -67,6 +67,7 @@ def test_invalid_values_give_one_sentence(
     assert 0 < ran.err.count("\n") <= 8  # what is wrong in how a command is called is framed
 
 
+@posix_only
 def test_control_characters_are_escaped(tmp_path: Path) -> None:
     assert shown("a\x1b[31m\x07\u202e\udcff\x9b\tb\nc") == "a\\u001b[31m\\u0007\\u202e\\udcff\\u009b\\u0009b\nc"
     assert shown("Grüße, 写真 📷") == "Grüße, 写真 📷"

@@ -16,7 +16,7 @@ from allocator.solver.knapsack import solve
 from allocator.solver.pulp_solvers import Status
 from benchmarks.solver import make_set
 from tests.allocator import faulty
-from tests.helpers import is_running, wait_until
+from tests.helpers import is_running, posix_only, wait_until
 
 FAULTS = {
     "Crashes": "was ended by SIGSEGV",
@@ -106,6 +106,7 @@ def test_a_child_that_cannot_be_started_costs_only_the_proof(monkeypatch: pytest
     assert "can't be started" in pulp_solvers.run(knapsack(), "cbc").reason
 
 
+@posix_only
 def test_children_are_reused_and_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(pulp_solvers, "_idle", [])
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -131,8 +132,9 @@ pulp_solvers.run(program, "{stand_in("Hangs")}")
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_children_end_with_their_parent(how: signal.Signals, tmp_path: Path) -> None:
+@posix_only
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_children_end_with_their_parent(how: str, tmp_path: Path) -> None:
     file = tmp_path / "processes"
     parent = subprocess.Popen(
         [sys.executable, "-c", SOLVE_AND_HANG],
@@ -145,8 +147,8 @@ def test_children_end_with_their_parent(how: signal.Signals, tmp_path: Path) -> 
     wait_until(file.exists, 60)
     processes = [int(word) for word in file.read_text().split()]
     assert all(map(is_running, processes))
-    parent.send_signal(how)
+    parent.send_signal(signal.Signals[how])
     error = parent.communicate(timeout=30)[1]
-    assert ("KeyboardInterrupt" in error) == (how == signal.SIGINT)
+    assert ("KeyboardInterrupt" in error) == (how == "SIGINT")
     wait_until(lambda: not any(map(is_running, processes)))
     assert [path.name for path in tmp_path.iterdir()] == ["processes"]
