@@ -1,6 +1,5 @@
 """Allocate: choose one level for each image from a table and a budget, and prove how good the choice is."""
 
-import contextlib
 import functools
 import itertools
 import math
@@ -36,6 +35,7 @@ Rate: TypeAlias = str | float | Fraction | Decimal
 _LEAST_TARGET, _MOST_TARGET = Decimal("1e-12"), Decimal("1e6")  # larger values are errors, and slow as fractions
 _MOST_BYTES = 1 << 60
 _SECOND = 1_000_000  # decoding times are counted in microseconds
+_TINY = 1e-280  # of powers; sums of less could lose digits
 _ROUNDED = "The images' rates have no common denominator small enough for exact 60-bit integers."
 
 
@@ -310,8 +310,21 @@ class Program:
 
     @functools.cached_property
     def separable(self) -> NDArray[np.float64]:
-        """Costs whose sum over the chosen options the solver minimises, items by options."""
-        return self.objective.aggregate.separable(self.costs, self.shares[:, None])
+        """Costs whose sum over the chosen options the solver minimises, items by options.
+
+        Raises:
+            AllocationError: the p of a p-norm is too large for float64.
+        """
+        aggregate = self.objective.aggregate
+        with np.errstate(over="ignore"):
+            costs = aggregate.separable(self.costs, self.shares[:, None])
+            # the highest cost that no allocation avoids; powers that are much smaller do not count
+            least = np.where(self.grid.available, self.costs, np.inf).min(axis=1)[self.shares > 0].max()
+            if aggregate.power and not (costs.max() < 1 / _TINY and (least == 0 or least**aggregate.power > _TINY)):
+                raise AllocationError(
+                    f"The costs can't be raised to the power {aggregate}; use a smaller p, or worst."
+                )
+        return costs
 
     def value(self, choices: NDArray[np.int64]) -> float:
         """The objective of one option for each image."""
@@ -369,7 +382,7 @@ class Program:
                     "No allocation within the budget meets the limit on "
                     + (
                         "codecs."
-                        if self.constraints.decode_seconds is None
+                        if self.constraints.decode_seconds is None or not error.least
                         else f"decoding time: the lowest possible is about {error.least / _SECOND:.3g} seconds."
                     )
                 ) from error
@@ -378,7 +391,8 @@ class Program:
     def _by_rule(self, budget: Budget) -> tuple[Solution, Fraction]:
         rule, limit = budget.rule, budget.limit
         lower, upper, scale = self.grid.weights(rule)
-        scaled = math.floor(limit * scale)
+        heaviest = int(upper.max(axis=1).sum())  # a larger budget could exceed 64 bits
+        scaled = min(math.floor(limit * scale), heaviest)
         # weights that are rounded down may allow slightly too much; if the optimum uses that, weights are rounded up:
         # they allow slightly too little, and the first bound remains valid
         relaxed = self._within(lower, scaled)
@@ -406,19 +420,22 @@ class Program:
             masks = [mask for mask, value in zip(masks, worst, strict=True) if value == min(worst) < math.inf]
         bounds = [lower_bound(self.separable, weights, limit, available=mask) for mask in masks]
         best: Solution | None = None
-        reason = ""
+        reason, least = "", math.inf
         proven = math.inf  # over all sets that were tried; the bounds of the others are no better than the best cost
         for index in np.argsort(bounds, kind="stable"):
             if bounds[index] == math.inf or (best is not None and bounds[index] >= best.cost):
                 break
-            with contextlib.suppress(Infeasible):
+            try:
                 found = self._best(weights, limit, masks[index])
-                proven = min(proven, found.bound)
-                reason = reason or found.reason
-                if best is None or found.cost < best.cost:
-                    best = found
+            except Infeasible as error:
+                least = min(least, error.least)
+                continue
+            proven = min(proven, found.bound)
+            reason = reason or found.reason
+            if best is None or found.cost < best.cost:
+                best = found
         if best is None:
-            raise Infeasible(0, limit)
+            raise Infeasible(int(least) if least < math.inf else 0, limit)
         return replace(best, bound=min(best.cost, proven), reason=reason if proven < best.cost else "")
 
     def _least_worst(self, weights: NDArray[np.int64], limit: int, available: NDArray[np.bool_]) -> float:

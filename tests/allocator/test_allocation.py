@@ -126,6 +126,23 @@ def test_the_rule_mean_is_exact_for_sizes_without_a_common_unit() -> None:
         assert found.value * len(primes) == pytest.approx(best, rel=1e-9)
 
 
+@pytest.mark.parametrize("target", ["24", "100000"])
+def test_the_rule_mean_takes_targets_above_all_rates(target: str) -> None:
+    random = np.random.default_rng(0)
+    widths = np.repeat(random.integers(1_000_000, 2_000_000, 40), 2)
+    frame = points(
+        image=[f"i{i // 2}" for i in range(80)],
+        width=list(widths),
+        height=[1] * 80,
+        bytes=[int(width * (0.2 + i % 2 * 0.2)) for i, width in enumerate(widths)],
+        lpips=[0.3 - i % 2 * 0.1 for i in range(80)],
+    )
+    found = allocate(frame, make_budget(frame, "mean", target=Fraction(target)), LPIPS)
+    assert found.value == pytest.approx(0.2)
+    assert found.gap == 0
+    assert found.slack > 0
+
+
 def test_metrics_where_more_is_better_are_turned(table: Path) -> None:
     with Table(table) as opened:
         frame = read_points(opened)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from allocator.allocation import Allocation, allocate, make_budget, read_points
+from allocator.allocation import Allocation, AllocationError, allocate, make_budget, read_points
 from allocator.constraints import Choice, Constraints, Floor
 from allocator.objective import WORST, Objective, ObjectiveError, Term
 from allocator.tables import Table
@@ -133,6 +133,15 @@ def test_a_second_budget_agrees_with_brute_force(points: pd.DataFrame) -> None:
         assert found.bytes <= found.budget.limit
         assert found.value == pytest.approx(expected, abs=1e-9)
         assert found.gap == 0
+
+
+def test_the_lowest_decoding_time_of_one_codec_is_reported(points: pd.DataFrame) -> None:
+    timed = with_times(points)
+    with pytest.raises(AllocationError) as raised:
+        best(timed, Constraints(decode_seconds=1e-6, max_codecs=1))
+    least = float(str(raised.value).split()[-2])
+    assert 0 < least < 1
+    assert best(timed, Constraints(decode_seconds=1.01 * least, max_codecs=1)).gap == 0
 
 
 def test_a_second_budget_that_does_not_bind_changes_nothing(points: pd.DataFrame) -> None:

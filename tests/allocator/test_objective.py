@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from allocator.allocation import Allocation, allocate, make_budget, read_points
+from allocator.errors import AllocatorError
 from allocator.objective import PIXELS, Aggregate, Objective, ObjectiveError, Term, find_objective
 from allocator.tables import Table
 from tests.helpers import run
@@ -47,6 +48,12 @@ def test_a_norm_lies_between_mean_and_worst(points: pd.DataFrame) -> None:
     found = best(points, psnr("4"))
     distances = points["psnr"].max() - found.chosen["psnr"]
     assert found.value == pytest.approx((distances**4).mean() ** 0.25)
+
+
+@pytest.mark.parametrize("weight", [1e-3, 100])
+def test_a_norm_beyond_float64_is_refused(weight: float, points: pd.DataFrame) -> None:
+    with pytest.raises(AllocatorError, match="use a smaller p, or worst"):
+        best(points, Objective((Term("psnr", True, weight),), Aggregate.parse("300")))
 
 
 def test_pixels_weigh_large_images_more() -> None:
