@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocator.constraints import Constraints
-from allocator.errors import AllocatorError
+from allocator.errors import AllocatorError, a_few
 from allocator.grid import Grid, Rule, check_rule
 from allocator.objective import Objective
 from allocator.sizes import Size, format_size
@@ -144,6 +144,23 @@ def parse_target(rate: Rate) -> Fraction:
     raise AllocationError(f"A target is a rate in bits per pixel above 0, such as 0.15, not {rate!r}.")
 
 
+def as_list(given: Any) -> list[Any]:
+    """One value or several, as a list: a text is one value, not a sequence of characters."""
+    if isinstance(given, Iterable) and not isinstance(given, str):
+        return list(given)
+    return [given]
+
+
+def refuse_dropped(table: Table, allocation: Allocation) -> None:
+    """Refuse an allocation with images that have been removed from its table since.
+
+    Raises:
+        AllocationError: the table no longer contains an image.
+    """
+    if gone := sorted({*allocation.chosen["image"]} - {member.name for member in table.members()}):
+        raise AllocationError(f"{table.path}: no longer contains {a_few(gone)}; allocate again.")
+
+
 def read_points(table: Table, codecs: Sequence[str] = ()) -> "pd.DataFrame":
     """Read a table's operating points, of all codecs or of the named ones.
 
@@ -168,7 +185,7 @@ def pick_codecs(table: Table, frame: "pd.DataFrame", codecs: Sequence[str], imag
     Raises:
         AllocationError: the table lacks a codec, or an image has no point.
     """
-    measured = sorted(frame["codec"].unique())
+    codecs, measured = as_list(codecs), sorted(frame["codec"].unique())
     if unknown := sorted(set(codecs) - set(measured)):
         known = ", ".join(measured) or "none yet"
         raise AllocationError(f"{table.path}: contains no points of {', '.join(unknown)}; it contains {known}.")
@@ -179,7 +196,7 @@ def pick_codecs(table: Table, frame: "pd.DataFrame", codecs: Sequence[str], imag
             raise AllocationError(
                 f"{table.path}: {missing} of {images} images have not been measured with {' or '.join(codecs)}; "
                 "build the table again for them.",
-                hint={"command": "tables build", "codec": [*codecs]},
+                hint={"command": "tables build", "codec": codecs},
             )
         raise AllocationError(
             f"{table.path}: {missing} of {images} images have not been measured; run its build again to finish.",

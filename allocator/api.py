@@ -9,13 +9,14 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeVar, Unpack
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, Unpack, cast
 
 from allocator import allocation, deployment, tables
-from allocator.allocation import Rate, make_budget, parse_target, read_points
+from allocator.allocation import Rate, as_list, make_budget, parse_target, read_points
 from allocator.constraints import Constraints
 from allocator.curve import Curve
 from allocator.deployment import DeployedColour, Optimized
+from allocator.errors import AllocatorError
 from allocator.grid import Rule
 from allocator.measure.adaptive import Assumption, Needed
 from allocator.measure.build import BuildReport, Progress
@@ -24,7 +25,7 @@ from allocator.measure.engines import Engine, Local
 from allocator.measure.refine import STEPS, RefineProgress, RefineReport
 from allocator.measure.refine import refine as refine_table
 from allocator.metrics import Metric, get_metric
-from allocator.objective import find_objective
+from allocator.objective import find_metric, find_objective
 from allocator.problem import Problem, ProblemOptions
 from allocator.sizes import Size
 from allocator.summary import Summary
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
     from submissions.entries import DecoderOptions, Entry
 
 T = TypeVar("T")
-Images: TypeAlias = "str | os.PathLike[str] | Iterable[ImageLike] | Mapping[str, ImageLike]"
-"""Files, folders, addresses, Pillow images and arrays; or a mapping of names to images."""
+Images: TypeAlias = "ImageLike | Iterable[ImageLike] | Mapping[str, ImageLike]"
+"""One or several files, folders, addresses, Pillow images and arrays; or a mapping of names to images."""
 
 CODECS = ("avif", "hevc")
 METRICS = ("lpips",)
@@ -211,7 +212,7 @@ class Table(tables.Table):
             AllocatorError: see :func:`allocator.measure.refine.refine`.
         """
         problem = self.problem(**options)
-        rates = _rates(bpp) or (RATES if budget is None else ())
+        rates = as_list(bpp) or (RATES if budget is None else ())
         budgets = problem.budgets(rates, budget)
         return refine_table(
             self,
@@ -241,7 +242,7 @@ class Table(tables.Table):
         return Curve(read_points(self, codecs), find_objective(self, objective), rule)
 
     def at_targets(
-        self, bpp: Sequence[Rate], *, objective: str | Sequence[str] = (), rule: Rule = "pooled"
+        self, bpp: Rate | Sequence[Rate], *, objective: str | Sequence[str] = (), rule: Rule = "pooled"
     ) -> "pd.DataFrame":
         """Allocate with each codec alone at each rate; for the columns, see :func:`allocator.compare.at_targets`.
 
@@ -252,7 +253,7 @@ class Table(tables.Table):
         """
         from allocator.compare import at_targets
 
-        rates = [parse_target(rate) for rate in bpp]
+        rates = [parse_target(rate) for rate in as_list(bpp)]
         return at_targets(read_points(self), rates, find_objective(self, objective), [*self.metrics()], rule)
 
     def against(self, anchor: str, *, rule: Rule = "pooled") -> "pd.DataFrame":
@@ -272,7 +273,7 @@ class Table(tables.Table):
     def compare(
         self,
         anchor: str = "hevc",
-        bpp: Sequence[Rate] = RATES,
+        bpp: Rate | Sequence[Rate] = RATES,
         *,
         objective: str | Sequence[str] = (),
         metrics: Sequence[str] = (),
@@ -302,15 +303,15 @@ class Table(tables.Table):
         """
         from allocator.comparison import Comparison, read_curves
 
-        rates = [parse_target(rate) for rate in bpp]
-        curves = read_curves(self, [*codecs, anchor] if codecs else (), metrics, published, ms_ssim_db)
+        rates = [parse_target(rate) for rate in as_list(bpp)]
+        curves = read_curves(self, [*as_list(codecs), anchor] if codecs else (), metrics, published, ms_ssim_db)
         goal = find_objective(self, objective)
         return Comparison.make(curves, anchor, rates, goal, rule, papers=papers, per_image=per_image)
 
     def plot_frontier(
         self,
         figure: str | os.PathLike[str],
-        bpp: Sequence[Rate] = RATES,
+        bpp: Rate | Sequence[Rate] = RATES,
         *,
         objective: str | Sequence[str] = (),
         codecs: Sequence[str] = (),
@@ -333,7 +334,7 @@ class Table(tables.Table):
         from allocator.plot import check_suffix, plot_frontier
 
         check_suffix(Path(figure))
-        rates = [parse_target(rate) for rate in bpp]
+        rates = [parse_target(rate) for rate in as_list(bpp)]
         goal, points = find_objective(self, objective), read_points(self, codecs)
         return plot_frontier(Path(figure), points, goal, rates, self._look(look, codecs), rule)
 
@@ -398,7 +399,7 @@ class Table(tables.Table):
         from allocator.plot import check_suffix, plot_bd
 
         check_suffix(Path(figure))
-        wanted = [*codecs, anchor] if codecs else ()
+        wanted = [*as_list(codecs), anchor] if codecs else ()
         points, higher, *_ = read_curves(self, wanted, metrics)
         return plot_bd(Path(figure), points, anchor, higher, self._look(look, wanted), rule)
 
@@ -418,11 +419,11 @@ class Table(tables.Table):
             rule: how the rate of the set is counted.
 
         Raises:
-            CompareError: a level is not measured on all images.
+            AllocatorError: the table lacks the codec or metric, or a level is not measured on all images.
         """
         from allocator.compare import level_means
 
-        return level_means(read_points(self), codec, metric, rule)
+        return level_means(read_points(self), codec, find_metric(self, metric), rule)
 
     def submit(
         self,
@@ -461,7 +462,7 @@ class Table(tables.Table):
             self.problem(**options),
             Path(folder),
             edition=_edition(edition),
-            targets=_rates(bpp),
+            targets=as_list(bpp),
             size=budget,
             refine=functools.partial(refine_table, steps=refine) if refine else None,
             fill=fill,
@@ -472,7 +473,7 @@ class Table(tables.Table):
     def report(
         self,
         page: str | os.PathLike[str],
-        allocations: Sequence[allocation.Allocation],
+        allocations: allocation.Allocation | Sequence[allocation.Allocation],
         *,
         title: str = "",
         pictures: int = 40,
@@ -486,11 +487,14 @@ class Table(tables.Table):
             title: see :meth:`Allocation.report`.
             pictures: see :meth:`Allocation.report`.
             side: see :meth:`Allocation.report`.
+
+        Raises:
+            AllocatorError: see :func:`allocator.report.make_report`.
         """
         from allocator.report import make_report
         from codec.files import write_file
 
-        text = make_report(self, allocations, title=title, pictures=pictures, side=side)
+        text = make_report(self, as_list(allocations), title=title, pictures=pictures, side=side)
         write_file(page, text.encode())
         return Path(page)
 
@@ -515,8 +519,8 @@ def build(
     keep_going: bool = False,
     bitstreams: bool = True,
     colour: Colour = "raw",
-    only_bpp: Sequence[Rate] = (),
-    only_budgets: Sequence[int | str] = (),
+    only_bpp: Rate | Sequence[Rate] = (),
+    only_budgets: int | str | Sequence[int | str] = (),
     assume: Assumption = "monotone",
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Table:
@@ -612,9 +616,9 @@ def optimize(
         _as_files(images, Path(f"{os.fspath(folder)}-images")),
         size,
         Path(folder),
-        _find(get_codec, [*codecs, *([ORIGINAL] if keep_originals else [])]),
+        _find(get_codec, [*as_list(codecs), *([ORIGINAL] if keep_originals else [])]),
         _find(get_metric, metrics),
-        floors=floors,
+        floors=as_list(floors),
         weights=weights,
         colour=colour,
         table=None if table is None else Path(table),
@@ -628,6 +632,8 @@ def _as_files(images: Images, folder: Path) -> list[str | os.PathLike[str]]:
     """Images as files; pixels in memory are saved to a folder, under their name or one derived from the pixels."""
     if isinstance(images, str | os.PathLike):
         return [images]
+    if not isinstance(images, Iterable) or getattr(images, "ndim", 4) < 4:  # a Pillow image, or the pixels of one
+        images = [cast("ImageLike", images)]
     named = images.items() if isinstance(images, Mapping) else ((None, image) for image in images)
     files: list[str | os.PathLike[str]] = []
     for name, image in named:
@@ -646,14 +652,15 @@ def _as_files(images: Images, folder: Path) -> list[str | os.PathLike[str]]:
 
 def _find(find: Callable[[str], T], wanted: Sequence[str | T]) -> list[T]:
     """Codecs or metrics; those by name are looked up, each name once."""
+    wanted = as_list(wanted)
     return [find(one) if isinstance(one, str) else one for i, one in enumerate(wanted) if one not in wanted[:i]]
 
 
 def needed_for(
     codecs: Sequence[Codec],
     metrics: Sequence[Metric],
-    targets: Sequence[Rate] = (),
-    budgets: Sequence[int | str] = (),
+    targets: Rate | Sequence[Rate] = (),
+    budgets: int | str | Sequence[int | str] = (),
     assume: Assumption = "monotone",
 ) -> Needed:
     """The points that a build must measure for allocations by the first metric at some rates and budgets.
@@ -664,9 +671,14 @@ def needed_for(
         targets: rates in bits per pixel.
         budgets: budgets in bytes, see :class:`allocator.sizes.Size`.
         assume: the assumption about each image's curve of cost over bytes.
+
+    Raises:
+        AllocatorError: no metric is given, or a rate, budget or assumption is invalid.
     """
-    rates = [parse_target(target) for target in targets]
-    sizes = [Size.parse(str(budget)) for budget in budgets]
+    if not metrics:
+        raise AllocatorError("Name at least one metric.")
+    rates = [parse_target(target) for target in as_list(targets)]
+    sizes = [Size.parse(str(budget)) for budget in as_list(budgets)]
     return Needed(
         codecs,
         lambda table, points: [
@@ -676,10 +688,6 @@ def needed_for(
         lambda table: find_objective(table, [metrics[0].name]),
         assume,
     )
-
-
-def _rates(bpp: Rate | Sequence[Rate]) -> Sequence[Rate]:
-    return bpp if isinstance(bpp, Sequence) and not isinstance(bpp, str) else [bpp]
 
 
 def _edition(edition: "Edition | str | None") -> "Edition | None":

@@ -113,6 +113,8 @@ def read_by_rows(connection: sqlite3.Connection, query: str, most_rows: int) -> 
 
 def joined(parts: Sequence[Columns]) -> Columns:
     """The rows of several results, concatenated."""
+    # empty parts have unknown types
+    parts = [part for part in parts if len(next(iter(part.values())))] or parts[:1]
     if len(parts) == 1:
         return parts[0]
     columns: Columns = {}

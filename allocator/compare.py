@@ -117,7 +117,7 @@ def level_means(
         rule: how the set's rate is counted.
 
     Raises:
-        CompareError: a level is not measured on all images.
+        CompareError: a level is not measured on all images, or there are no points of the codec.
     """
     check_rule(rule)
     images = points["image"].nunique()
@@ -132,6 +132,8 @@ def level_means(
         rate = rows["bytes"].sum() / pixels.sum() if rule == "pooled" else (rows["bytes"] / pixels).mean()
         rates.append(float(8 * rate))
         values.append(float(rows[metric].mean()))
+    if not rates:
+        raise CompareError(f"There are no points of {codec}.")
     return rates, values
 
 

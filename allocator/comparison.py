@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from allocator.allocation import read_points
+from allocator.allocation import as_list, read_points
 from allocator.compare import against, against_by_image, at_targets, with_papers_rows
 from allocator.grid import OTHER_RULE, Rule
 from allocator.objective import Objective, find_metric
@@ -51,11 +51,11 @@ def read_curves(
     Raises:
         AllocatorError: a codec or metric is not measured, or a file can't be read.
     """
-    curves = [add_decibels(curve) for file in published for curve in read_published(Path(file))]
+    curves = [add_decibels(curve) for file in as_list(published) for curve in read_published(Path(file))]
     elsewhere = {curve.codec for curve in curves}
-    points = read_points(table, [name for name in codecs if name not in elsewhere])
+    points = read_points(table, [name for name in as_list(codecs) if name not in elsewhere])
     known = table.metrics()
-    higher = {one: known[one] for one in (find_metric(table, name) for name in metrics or known)}
+    higher = {one: known[one] for one in (find_metric(table, name) for name in as_list(metrics) or known)}
     if ms_ssim_db and "ms-ssim" in higher:
         points = points.assign(**{"ms-ssim-db": points["ms-ssim"].map(decibels)})
         higher = {"ms-ssim-db" if name == "ms-ssim" else name: better for name, better in higher.items()}
@@ -174,12 +174,13 @@ class Comparison:
         """The tables: at the targets, the averages, and those of each image if there are any."""
         rates, gains = ([c for c in self.averages if c.startswith(start)] for start in ("BD-rate", "BD-metric"))
         of_row = self.averages["metric"]
+        digits = [len(f"{float(one):g}".partition(".")[2]) for one in self.targets]
         tables = [
             ResultTable(
                 self.at_targets,
                 f"Each codec allocated by {self.objective.label}, rule {self.rule}; means over {self.images} images; "
                 "blank: rate not reachable",
-                decimals={"target": max(len(f"{float(one):g}".partition(".")[2]) for one in self.targets)},
+                decimals={"target": max(digits, default=0)},
                 marked=_find_flattered(self.at_targets, list(self.metrics), self.refined_by),
                 footnote=REFINED_FOOTNOTE if self.refined_by else FOOTNOTE,
                 best=best_of(self.at_targets, ["target"], dict(self.metrics)),

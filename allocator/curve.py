@@ -125,7 +125,8 @@ class Curve:
 
         weight = self.frontier.weight
         low, high = int(weight[0]), int(weight[-1])
-        limits = np.unique(np.geomspace(low, max(low, high), budgets).round().astype(np.int64)).clip(low, high)
+        limits = np.unique(np.geomspace(max(1, low), max(1, low, high), budgets).round().astype(np.int64))
+        limits = limits.clip(low, high)
         index = np.searchsorted(weight, limits, side="right") - 1
         pooled = self.rule == "pooled"
         return pd.DataFrame(

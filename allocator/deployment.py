@@ -110,6 +110,8 @@ def optimize(
     """
     if any(not is_address(path) and os.path.realpath(path) == os.path.realpath(folder) for path in images):
         raise AllocatorError(f"{folder}: is the folder of the images; choose another folder for the new files.")
+    if not metrics:
+        raise AllocatorError("Name at least one metric.")
     place = table or default_table(folder)
     metrics = _with_floors(metrics, floors)
     needed = Needed(

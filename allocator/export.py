@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from allocator.allocation import Allocation
-from allocator.errors import AllocatorError, a_few
+from allocator.allocation import Allocation, refuse_dropped
+from allocator.errors import AllocatorError
 from allocator.tables import Member, Table
 from codec import Codec, CodecError
 from codec.base import foreign_errors
@@ -66,10 +66,9 @@ def export(
             two file names differ only in case, or a bitstream can't be reproduced.
         CodecError: an image can't be read or encoded again, or a file can't be written.
     """
+    refuse_dropped(table, allocation)
     members = {member.name: member for member in table.members()}
     rows: list[dict[str, Any]] = allocation.chosen.to_dict("records")
-    if gone := sorted({row["image"] for row in rows} - members.keys()):
-        raise AllocatorError(f"{table.path}: no longer contains {a_few(gone)}; allocate again.")
     codecs = {name: stored_codec(name) for name in allocation.chosen["codec"].unique()}
     _refuse_ignored_profiles(table, [members[row["image"]] for row in rows])
     files = {row["image"]: _file_name(members[row["image"]], codecs[row["codec"]]) for row in rows}

@@ -271,7 +271,10 @@ def find_objective(
         terms.append(Term(metric, metrics[metric], factor))
     if isinstance(weights, Mapping):
         names_found = {member.name for member in table.members()}
-        found = {name: float(weight) for name, weight in weights.items() if name in names_found}
+        try:
+            found = {name: float(weight) for name, weight in weights.items() if name in names_found}
+        except (TypeError, ValueError):
+            found = {"": math.nan}
         if not all(math.isfinite(weight) and weight >= 0 for weight in found.values()):
             raise ObjectiveError("Weights of images must be numbers of at least 0.")
         if not any(found.values()):

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from allocator.allocation import AllocationError, allocate, make_budget
+from allocator.allocation import AllocationError, allocate, as_list, make_budget
 from allocator.compare import CompareError, against, level_means
 from allocator.curve import Curve
 from allocator.errors import AllocatorError
@@ -203,6 +203,7 @@ def plot_curves(
         CodecError: the file can't be written.
     """
     check_suffix(path)
+    images = as_list(images)
     if unknown := sorted(set(images) - set(points["image"])):
         raise AllocatorError(f"The table contains no image named {unknown[0]!r}.")
     codecs = sorted(points["codec"].unique())
@@ -376,7 +377,8 @@ def _draw_baselines(axes: Axes, curve: Curve) -> None:
     if len(levels):
         steps: dict[str, Any] = {"drawstyle": "steps-post", "linestyle": (0, (1, 1)), "marker": "_", "markersize": 5}
         axes.plot(levels["bpp"], levels["value"], label="best single level", **steps, **grey)
-    rates = np.geomspace(curve.bpp(0), max(curve.bpp(curve.steps), curve.bpp(0)), _EQUAL_POINTS)
+    byte = 8 / float(curve.grid.pixels.sum())  # a rate of 0 has no logarithm
+    rates = np.geomspace(max(curve.bpp(0), byte), max(curve.bpp(curve.steps), curve.bpp(0), byte), _EQUAL_POINTS)
     equal = np.array([curve.equal_rate(rate) for rate in rates])
     if np.isfinite(equal).any():
         axes.plot(rates, equal, label="equal rate for each", linestyle=(0, (6, 1.5)), **grey)

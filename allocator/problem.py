@@ -12,6 +12,7 @@ from allocator.allocation import (
     Method,
     Program,
     Rate,
+    as_list,
     make_budget,
     parse_target,
     read_points,
@@ -120,12 +121,13 @@ class Problem:
             ),
             constraints=Constraints(
                 floors=[
-                    one if isinstance(one, Floor) else Floor.parse(table, one) for one in options.get("floors", ())
+                    one if isinstance(one, Floor) else Floor.parse(table, one)
+                    for one in as_list(options.get("floors", ()))
                 ],
                 least_bpp=options.get("least_bpp"),
                 most_bpp=options.get("most_bpp"),
-                forbidden=[_choice(one) for one in options.get("forbid", ())],
-                forced=[_choice(one) for one in options.get("force", ())],
+                forbidden=[_choice(one) for one in as_list(options.get("forbid", ()))],
+                forced=[_choice(one) for one in as_list(options.get("force", ()))],
                 decode_seconds=options.get("decode_seconds"),
                 max_codecs=options.get("max_codecs"),
             ),

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from allocator.allocation import Allocation, Baseline
+from allocator.allocation import Allocation, Baseline, refuse_dropped
 from allocator.curve import Curve
 from allocator.errors import AllocatorError
 from allocator.metrics.features import FeatureMetric
@@ -23,6 +23,7 @@ from allocator.tables import Table
 from codec import RGBImage
 
 _CURVE_POINTS = 200
+_LEAST_SIDE = 4
 
 
 def make_report(
@@ -45,9 +46,15 @@ def make_report(
         report: called with the number of finished images and of all images.
 
     Raises:
-        AllocatorError: the table lacks a bitstream, or Plotly is not installed.
+        AllocatorError: there is no allocation, or they differ in objective or images; the table lacks an image or a
+            bitstream; a number is too small; or Plotly is not installed.
         CodecError: an original or a codec is missing.
     """
+    _refuse_unlike(allocations)
+    if pictures < 0 or side < _LEAST_SIDE:
+        raise AllocatorError(f"A page shows 0 or more pictures, with sides of at least {_LEAST_SIDE} pixels.")
+    for one in allocations:
+        refuse_dropped(table, one)
     plotly = read_plotly()
     first = allocations[0]
     objective = first.objective
@@ -88,6 +95,18 @@ def make_report(
     return re.sub(r"\{\{([\w.]+)\}\}", lambda place: parts[place[1]], read_part("report.html"))
 
 
+def _refuse_unlike(allocations: Sequence[Allocation]) -> None:
+    """Refuse allocations that one page can't show."""
+    if not allocations:
+        raise AllocatorError("A report needs at least one allocation.")
+    for what, values in (
+        ("objective", [one.objective for one in allocations]),
+        ("images", [sorted(one.chosen["image"]) for one in allocations]),
+    ):
+        if any(value != values[0] for value in values):
+            raise AllocatorError(f"The allocations of a report must have the same {what}.")
+
+
 def _image(
     table: Table, points: pd.DataFrame, chosen: Sequence[Any], metric: FeatureMetric | None, side: int
 ) -> dict[str, Any]:
@@ -118,6 +137,7 @@ def _image(
         if metric:
             data = table.bitstream(one["sha256"], one["fingerprint"])
             if data is None:
+                table.decoded_sha256(one["sha256"], one["fingerprint"])  # refuses a point that was removed
                 raise AllocatorError(f"{table.path}: contains no bitstream of {name}; build it with bitstreams.")
             decoded = decode(one, data, background)
             entry["picture"] = _picture(decoded, side)

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import platformdirs
 from packaging.utils import canonicalize_name
 
+from allocator.allocation import as_list
 from codec.base import Codec
 from codec.command import CommandCodec, read_static
 from codec.compressai_codec import CompressAICodec
@@ -151,7 +152,8 @@ def make_decoder(
         SubmissionError: a wheel is unavailable, a codec's package can't be found, or the rules exclude a program.
         CodecError: the weights of a model are unavailable.
     """
-    for python in pythons or ():
+    pythons = as_list(pythons or ())
+    for python in pythons:
         if not re.fullmatch(r"3\.\d+", python):
             raise SubmissionError(f"A Python version must look like 3.12, not {python!r}.")
     parts = [_part(codec, programs) for codec in sorted(codecs, key=lambda codec: codec.name)]

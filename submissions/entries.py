@@ -186,8 +186,9 @@ def write_entries(
         **options: see :class:`EntryOptions`.
 
     Raises:
-        SubmissionError: see :func:`submissions.submit.submit`; also, the folder contains other submissions, the
-            decoder can't decode the chosen codecs, or a budget can't be filled without violating a constraint.
+        SubmissionError: see :func:`submissions.submit.submit`; also, a rate is repeated, the folder contains other
+            submissions, the decoder can't decode the chosen codecs, or a budget can't be filled without violating a
+            constraint.
         CodecError: an image can't be read or encoded again, or a file can't be written.
     """
     fill, decoder = options.get("fill", False), options.get("decoder", DecoderOptions())
@@ -201,6 +202,8 @@ def write_entries(
         check_size(packed, rules.decoder_bytes)
         report(summary(packed, rules.decoder_bytes))
     folders = [folder / f"{one.budget.bpp:g}" for one in allocations] if len(allocations) > 1 else [folder]
+    if len({*folders}) < len(folders):
+        raise SubmissionError("Two of the rates would get the same folder; name each rate once.")
     _refuse_others(folder, folders)
     chosen = {name: stored_codec(name) for one in allocations for name in sorted(one.chosen["codec"].unique())}
     if packed:

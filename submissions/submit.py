@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from allocator.allocation import Allocation
+from allocator.allocation import Allocation, refuse_dropped
 from allocator.errors import AllocatorError
 from allocator.export import encode_again
 from allocator.tables import Table
@@ -61,6 +61,10 @@ def submit(
             "the rule raw, which reads pixels as the challenge does.",
             hint={"command": "tables build", "colour": "raw"},
         )
+    try:
+        refuse_dropped(table, allocation)
+    except AllocatorError as error:
+        raise SubmissionError(str(error)) from error
     metrics = [name for name in table.metrics() if name in allocation.chosen]
     codecs: dict[str, Codec] = {}
     streams: dict[str, tuple[str, bytes]] = {}

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from allocator.allocation import as_list
 from allocator.images import find_images
 from codec.remote import is_address
 from submissions.devkit import filter_environment
@@ -49,7 +50,7 @@ def target_list(paths: Iterable[str]) -> dict[str, str | None]:
         SubmissionError: a list can't be read.
         AllocatorError, CodecError: see :func:`allocator.images.find_images`.
     """
-    paths = list(paths)
+    paths = as_list(paths)
     lists = [path for path in paths if path.lower().endswith(".txt") and not is_address(path)]
     names: dict[str, str | None] = {}
     for path in lists:

@@ -22,7 +22,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,9 @@ class Needed:
         assumption: the assumption about every image's curves.
         floors: creates the floors for a table; levels below them can't be chosen. Images with a floor in a metric
             other than the objective's are measured in full.
+
+    Raises:
+        AllocationError: there is no such assumption.
     """
 
     codecs: Sequence[Codec]
@@ -102,6 +105,10 @@ class Needed:
     broken: int = 0
     """Images and codecs that contradicted the assumption, and were measured in full."""
     _begun: bool = False
+
+    def __post_init__(self) -> None:
+        if self.assumption not in get_args(Assumption):
+            raise AllocationError(f"The assumption is monotone or convex, not {self.assumption!r}.")
 
     def __call__(self, table: Table) -> Wanted:
         """The points to measure next; nothing if all needed points are measured."""

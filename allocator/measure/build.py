@@ -104,13 +104,17 @@ def build(
         report: called after each step of the build.
 
     Raises:
-        AllocatorError: an image or codec failed and ``keep_going`` is off (the measurements are kept), the table
-            can't be written or was built with another colour rule, the engine failed, or another program keeps
-            removing what is measured.
+        AllocatorError: no image or codec is given, an image or codec failed and ``keep_going`` is off (the
+            measurements are kept), the table can't be written or was built with another colour rule, the engine
+            failed, or another program keeps removing what is measured.
         CodecError: no installed package supports an address's protocol.
     """
     unreadable: list[str] | None = [] if keep_going else None
+    if not codecs:
+        raise AllocatorError("Name at least one codec.")
     files = find_images(images, unreadable, without=without)
+    if not files and not unreadable:
+        raise AllocatorError("Name at least one image.")
     engine = engine or Local()
     if colour == "raw" and any(codec.name == ORIGINAL for codec in codecs):
         raise AllocatorError("The codec `original` needs the colour rule srgb or profile, not raw.")

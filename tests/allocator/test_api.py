@@ -1,8 +1,10 @@
 """The public API of the project: one import is enough."""
 
 import io
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from PIL import Image
 import allocator as al
 import codec
 from codec import ImageError
+from codec.base import UserError
 from tests.helpers import THIS_PYTHON
 
 PUBLIC = """Allocation AllocatorError DecoderOptions FOOTNOTE Look MARK Problem Table __version__ build copy_photos
@@ -210,3 +213,77 @@ def test_codecs_are_compared_and_drawn(table: Path, tmp_path: Path) -> None:
     assert {file.name for file in tmp_path.iterdir()} == {"frontier.svg", "curves.svg", "bd.svg"}
     with pytest.raises(al.AllocatorError, match="can't span 3 columns; use 1 or 2"):
         al.Look(columns=3)
+
+
+def test_one_value_may_stand_for_a_list(table: Path, photos: Path, tmp_path: Path) -> None:
+    """A text must not be taken for a list of its characters."""
+    with al.open(table) as opened:
+        listed = opened.allocate(bpp=1.5, codecs=["jpeg"], floors=["coffee:psnr=25"])
+        assert opened.allocate(bpp=1.5, codecs="jpeg", floors="coffee:psnr=25").value == listed.value
+        assert opened.allocate(bpp=1.5, forbid="webp").value == opened.allocate(bpp=1.5, force="jpeg").value
+        assert opened.at_targets("1.5").equals(opened.at_targets([1.5]))
+        found = opened.compare("jpeg", 1.5, metrics="psnr", codecs="webp")
+        assert (found.anchor, [*found.metrics]) == ("jpeg", ["psnr"])
+        assert opened.plot_curves(tmp_path / "a.svg", metrics="psnr", images="coffee").curves == ["jpeg", "webp"]
+        assert opened.plot_bd(tmp_path / "b.svg", "jpeg", metrics="psnr", codecs="webp").curves == ["webp"]
+    pixels = codec.read_image(photos / "coffee.png")
+    for image in (pixels, Image.fromarray(pixels)):
+        with al.build(tmp_path / "one.db", image, "jpeg", "psnr", only_bpp=2, only_budgets="9kB", jobs=1) as one:
+            assert [member.width for member in one.members()] == [pixels.shape[1]]
+            assert one.codecs() == ["jpeg"]
+
+
+def test_values_that_no_function_can_use_give_one_sentence(table: Path, photos: Path, tmp_path: Path) -> None:
+    rocket, out, wrong = photos / "rocket.png", tmp_path / "a.db", "nonsense"
+    any_assumption: Any = wrong
+    calls: dict[str, Callable[[al.Table], object]] = {
+        "at least one allocation": lambda t: t.report(tmp_path / "a.html", []),
+        "the same objective": lambda t: t.report(
+            tmp_path / "a.html", [t.allocate(2, objective=one) for one in ("psnr", "ms-ssim")]
+        ),
+        "0 or more pictures": lambda t: t.allocate(2).report(tmp_path / "a.html", side=0),
+        "Weights of images must be numbers": lambda t: t.allocate(2, weights={"coffee": wrong}),  # type: ignore[dict-item]
+        "There are no points of nonsense": lambda t: t.level_means(wrong, "psnr"),
+        "no metric 'nonsense'": lambda t: t.level_means("jpeg", wrong),
+        "Name at least one image": lambda t: al.build(out, [], ["jpeg"], ["psnr"]),
+        "Name at least one codec": lambda t: al.build(out, rocket, [], ["psnr"]),
+        "Name at least one metric": lambda t: al.optimize(rocket, "30%", tmp_path / "web", ["jpeg"], []),
+        "The number of processes can't be -1": lambda t: al.build(out, rocket, ["jpeg"], ["psnr"], jobs=-1),
+        "monotone or convex, not 'nonsense'": lambda t: al.build(
+            out, rocket, ["jpeg"], ["psnr"], only_bpp=1, assume=any_assumption
+        ),
+        "name each rate once": lambda t: t.submit(tmp_path / "entry", [2, "2.0"], data_only=True),
+    }
+    with al.open(table) as opened:
+        for says, call in calls.items():
+            with pytest.raises(UserError, match=says):
+                call(opened)
+        assert opened.compare("jpeg", []).tables()[0].markdown()
+
+
+def test_a_dropped_image_is_named(table: Path, tmp_path: Path) -> None:
+    with al.Table(shutil.copy(table, tmp_path)) as opened:
+        found = opened.allocate(bpp=1.5)
+        opened.drop(["coffee"])
+        for act in (
+            lambda: found.report(tmp_path / "page.html"),
+            lambda: found.export(tmp_path / "web"),
+            lambda: found.submit(tmp_path / "entry", data_only=True),
+        ):
+            with pytest.raises(UserError, match=r"no longer contains 1 image \(coffee\); allocate again"):
+                act()
+
+
+def test_points_may_have_no_bytes(table: Path, tmp_path: Path) -> None:
+    with al.Table(shutil.copy(table, tmp_path)) as opened:
+        with opened.transaction():
+            opened._connection.execute("UPDATE point SET bytes = 0 WHERE level = 0")
+        frame = opened.curve().frame(50)
+        assert frame["bytes"].iloc[0] == 0
+        assert frame.notna().all(axis=None)
+        for rule in ("pooled", "mean"):
+            opened.plot_frontier(tmp_path / "frontier.svg", rule=rule)
+        found = opened.allocate(bpp=0.01)
+        assert found.bytes == 0
+        assert found.report(tmp_path / "page.html", pictures=0).exists()
+        assert found.explain()

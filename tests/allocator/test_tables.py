@@ -1,5 +1,6 @@
 import contextlib
 import os
+import shutil
 import sqlite3
 import sys
 import tempfile
@@ -35,6 +36,16 @@ def test_tables_are_read_alike_without_arrow(table: Path, tmp_path: Path, monkey
         found = [one.steady(read) for one in (opened, empty) for read in (one.points, one.frame)]
     for one, other in zip(found, expected, strict=True):
         pd.testing.assert_frame_equal(one, other)
+
+
+def test_a_table_with_fewer_points_than_cores_is_read(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("allocator.tables.cores", lambda: 16)
+    with Table(shutil.copy(table, tmp_path)) as opened:
+        with opened.transaction():
+            opened._connection.execute("DELETE FROM point WHERE level > 0")
+        assert len(opened.points()) == len(opened.frame()) == 10
 
 
 def test_parquet_without_arrow_gives_one_sentence(

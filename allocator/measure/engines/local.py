@@ -32,6 +32,10 @@ class Local(Engine):
     jobs: int | None = None
     """The number of processes; by default one for each core."""
 
+    def __post_init__(self) -> None:
+        if self.jobs is not None and self.jobs < 0:
+            raise AllocatorError(f"The number of processes can't be {self.jobs}.")
+
     @property
     def processes(self) -> int:
         """The number of processes."""
