@@ -233,6 +233,15 @@ def _read_list(manifest: Path) -> list[tuple[str, str]]:
     return [(row["file"], row["sha256"]) for row in reader if row["file"] and is_safe_name(row["file"])]
 
 
+def exported_files(folder: Path) -> set[str]:
+    """The files that exports have written to a folder, relative to it; none if it contains no list of an export."""
+    found: set[str] = set()
+    for name in (MANIFEST, _JOURNAL):
+        with suppress(AllocatorError, csv.Error):
+            found.update(file for file, _ in _read_list(folder / name))
+    return found
+
+
 def _is(path: Path, digest: str) -> bool:
     return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
 

@@ -34,10 +34,12 @@ def find_images(
     unreadable: list[str] | None = None,
     *,
     without: str | os.PathLike[str] | None = None,
+    exports: list[str] | None = None,
 ) -> list[ImageFile]:
     """Find the images in files, folders and addresses, sorted by name.
 
-    Folders are searched recursively for files with the suffix of an image; hidden files and folders are left out.
+    Folders are searched recursively for files with the suffix of an image; hidden files and folders are left out, and
+    so are the files that an export has written to a folder inside, which are copies.
     A file that is named directly may have any suffix. An address (``s3://``, ``gs://``, ``https://``) with the suffix
     of an image is a file; any other is a folder.
 
@@ -45,6 +47,7 @@ def find_images(
         paths: files, folders and addresses.
         unreadable: receives a sentence for each folder that can't be listed; by default that is an error.
         without: a folder that is not searched.
+        exports: receives the folders of exports whose files are left out.
 
     Raises:
         AllocatorError: a path does not exist, a folder can't be listed or contains no image, an address can't be
@@ -53,8 +56,10 @@ def find_images(
     """
     found: dict[str, ImageFile] = {}
     failures: list[str] = []
+    exports = [] if exports is None else exports
     for path in paths:
-        for real, image in _list(str(path)) if is_address(path) else _in_files(Path(path), failures, without):
+        files = _list(str(path)) if is_address(path) else _in_files(Path(path), failures, without, exports)
+        for real, image in files:
             found.setdefault(real, image)
     if failures and unreadable is None:
         raise AllocatorError("\n".join([*failures, "Nothing was started."]), hint={"keep_going": True})
@@ -89,14 +94,14 @@ def find_images(
 
 
 def _in_files(
-    path: Path, failures: list[str], without: str | os.PathLike[str] | None
+    path: Path, failures: list[str], without: str | os.PathLike[str] | None, exports: list[str]
 ) -> Iterable[tuple[str, ImageFile]]:
     """Images with their real paths; a link to an image is another image."""
     if path.is_dir():
         before = len(failures)
         files = [
             file
-            for file in sorted(_below(path, failures, without))
+            for file in sorted(_below(path, failures, without, exports))
             if _is_shown(file.relative_to(path)) and file.is_file()
         ]
         if not files and len(failures) == before:
@@ -116,8 +121,16 @@ def place(path: str | os.PathLike[str]) -> str:
     return str(Path(os.path.realpath(file.parent), file.name))
 
 
-def _below(path: Path, failures: list[str], without: str | os.PathLike[str] | None) -> Iterable[Path]:
-    """The files in a folder and its subfolders that are not hidden; a folder that can't be listed is a failure."""
+def _below(
+    path: Path, failures: list[str], without: str | os.PathLike[str] | None, exports: list[str]
+) -> Iterable[Path]:
+    """The files in a folder and its subfolders that are neither hidden nor written by an export.
+
+    A folder that can't be listed is a failure.
+    """
+    from allocator.export import exported_files
+
+    copies: set[Path] = set()
     skipped = without and os.path.realpath(without)
 
     def note(error: OSError) -> None:
@@ -132,7 +145,10 @@ def _below(path: Path, failures: list[str], without: str | os.PathLike[str] | No
         if not os.access(folder, os.X_OK):
             note(PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder))
             continue
-        yield from (Path(folder, name) for name in files)
+        if Path(folder) != path and (written := exported_files(Path(folder))):
+            exports.append(folder)
+            copies.update(Path(folder, file) for file in written)
+        yield from (file for name in files if (file := Path(folder, name)) not in copies)
 
 
 def _list(address: str) -> Iterable[tuple[str, ImageFile]]:

@@ -79,6 +79,8 @@ class TableFile:
             with self._transaction():
                 if not self._scalar("SELECT count(*) FROM sqlite_master"):
                     self._execute(FIRST_SCHEMA)
+        if not self._size():
+            raise TableError(f"{self.path}: is empty, so it is not a table; delete it.")
         if self._scalar("PRAGMA application_id") != APPLICATION_ID:
             raise TableError(f"{self.path}: is a database, but not a table of this program.")
         if not 0 < (found := self._scalar("PRAGMA user_version")) <= SCHEMA_VERSION:

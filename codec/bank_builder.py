@@ -24,7 +24,7 @@ from codec.families import to_json
 from codec.files import write_file
 from codec.network import CompressionNetwork, Gains
 from codec.registry import is_taken
-from codec.weights import write_tensors
+from codec.weights import tensors_to_bytes
 
 
 def create_bank(
@@ -38,7 +38,8 @@ def create_bank(
     """Write a bank.
 
     Args:
-        folder: created if missing; an older bank there is replaced.
+        folder: created if missing; an older bank there is replaced. If that is interrupted, reading the bank reports
+            that a file does not match, and the same call replaces it.
         name: the codec's name.
         networks: one network whose gains are the levels; or one for each level, fewest bytes first, all with the same
             configuration. A network that occurs more than once is stored once; if networks have gains for all levels,
@@ -75,12 +76,13 @@ def create_bank(
         if len(different) == 1
         else [f"weights-{i:02}.safetensors" for i in range(len(different))]
     )
+    contents: dict[str, bytes] = {}  # an invalid network leaves an older bank as it is
     tables: dict[str, list[list[FrequencyTable]]] = {}
     for network, file in zip(different, files, strict=True):
         tensors = {key: _reduce(key, value, half) for key, value in network.state_dict().items()}
         if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
             raise BankError(f"{file}: the weights are not finite.")
-        write_tensors(target / file, tensors)
+        contents[file] = tensors_to_bytes(tensors)
         stored = CompressionNetwork(config)
         stored.load_state_dict({key: value.float() for key, value in tensors.items()})
         tables[file] = make_hyper_tables(stored)
@@ -91,17 +93,19 @@ def create_bank(
     )
     every_table = [table for level in levels for table in tables[level.weights][level.gain]]
     packed = {"hyper": pack_tables(every_table), "latent": pack_tables(gaussian_tables())}
-    write_tensors(target / TABLES, {f"{part}.{key}": t for part, group in packed.items() for key, t in group.items()})
+    contents[TABLES] = tensors_to_bytes(
+        {f"{part}.{key}": tensor for part, group in packed.items() for key, tensor in group.items()}
+    )
     bank = Bank(
         folder=target,
         name=name,
         config=config,
         levels=levels,
-        files={file: hashlib.sha256((target / file).read_bytes()).hexdigest() for file in [*files, TABLES]},
+        files={file: hashlib.sha256(data).hexdigest() for file, data in contents.items()},
         notes=notes or {},
     )
     bank.validate()
-    content = {
+    manifest = {
         "format": FORMAT,
         "name": name,
         "configuration": to_json(config),
@@ -109,7 +113,9 @@ def create_bank(
         "files": bank.files,
         "notes": bank.notes,
     }
-    write_file(target / BANK_MANIFEST, (json.dumps(content, indent=1) + "\n").encode())
+    contents[BANK_MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()
+    for file, data in contents.items():
+        write_file(target / file, data)
     return bank
 
 

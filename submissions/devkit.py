@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import filelock
 import platformdirs
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -135,6 +136,8 @@ def cache(python: str) -> Path:
 def build_environment(folder: Path, python: str, report: Callable[[str], None] = lambda line: None) -> dict[str, str]:
     """A virtual environment with the devkit's packages from the registry, created once and then reused.
 
+    A run that finds another one creating it waits for the result.
+
     Args:
         folder: the folder of the environment.
         python: the server's Python, from :func:`server_python`.
@@ -147,19 +150,26 @@ def build_environment(folder: Path, python: str, report: Callable[[str], None] =
         SubmissionError: it can't be created.
     """
     done = folder / "complete"
-    if not done.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        report(f"Installing the devkit's packages for {python} into {folder}; gigabytes, once.")
-        for command in (
-            [python, "-m", "venv", str(folder)],
-            [str(folder / "bin" / "python3"), "-m", "pip", "install", "--quiet", *PACKAGES],
-        ):
-            ran = subprocess.run(command, capture_output=True, text=True, check=False)
-            if ran.returncode:
-                last = (ran.stderr.strip().splitlines() or ["no word"])[-1]
-                raise SubmissionError(f"The devkit's environment can't be created: {last}")
-        done.touch()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{folder}.lock"):  # another run may be creating it
+        if not done.exists():
+            _install(folder, python, report)
+            done.touch()
     return _environment(folder / "bin", folder)
+
+
+def _install(folder: Path, python: str, report: Callable[[str], None]) -> None:
+    """Create a virtual environment, and install the devkit's packages."""
+    shutil.rmtree(folder, ignore_errors=True)
+    report(f"Installing the devkit's packages for {python} into {folder}; gigabytes, once.")
+    for command in (
+        [python, "-m", "venv", str(folder)],
+        [str(folder / "bin" / "python3"), "-m", "pip", "install", "--quiet", *PACKAGES],
+    ):
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        if ran.returncode:
+            last = (ran.stderr.strip().splitlines() or ["no word"])[-1]
+            raise SubmissionError(f"The devkit's environment can't be created: {last}")
 
 
 def _environment(binaries: Path, home: Path) -> dict[str, str]:

@@ -340,8 +340,13 @@ def tables_merge(
                 with Table(part) as other:
                     merged.merge(other)
             counts = merged.counts()
-        out.open("xb").close()  # never over what another merge has written meanwhile
-        partial.replace(out)
+        try:  # never over what another merge has written meanwhile
+            os.link(partial, out)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            out.open("xb").close()
+            partial.replace(out)
     except FileExistsError:
         raise taken from None
     finally:

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from allocator.errors import AllocatorError, a_few
 from allocator.images import ImageFile, find_images
@@ -59,7 +59,7 @@ class BuildReport:
     failures: list[str] = field(default_factory=list)
     """One sentence for each image, or image and codec, that was left out."""
     notes: list[str] = field(default_factory=list)
-    """Properties of images that are lost, one sentence each: colour profiles, transparency with some codecs."""
+    """Properties of images that are lost, and folders of exports that are left out, one sentence each."""
     others: list[str] = field(default_factory=list)
     """Images from earlier builds that this build was not given; they are also in the set."""
 
@@ -112,7 +112,8 @@ def build(
     unreadable: list[str] | None = [] if keep_going else None
     if not codecs:
         raise AllocatorError("Name at least one codec.")
-    files = find_images(images, unreadable, without=without)
+    exports: list[str] = []
+    files = find_images(images, unreadable, without=without, exports=exports)
     if not files and not unreadable:
         raise AllocatorError("Name at least one image.")
     engine = engine or Local()
@@ -123,6 +124,10 @@ def build(
         run = _Build(opened, workers, codecs, metrics, keep_going, keep_bitstreams, colour, report)
         members = run.read(files)
         run.result.failures += unreadable or []
+        run.result.notes += [
+            f"{folder}: the files that an export has written there are left out; to measure them, name this folder."
+            for folder in sorted(exports)
+        ]
         with opened.transaction():
             opened.changed_by_others()
             opened.add_metrics(metrics)
@@ -226,18 +231,16 @@ class _Build:
             for index, codec in enumerate(self.codecs):
                 if (member.sha256, index) in self.failed or not fits(codec, member, self.colour):
                     continue
-                known = self.table.measured(member.sha256, codec.name)
-                levels = missing_levels(known, self.keys[index], self.metrics)
+                missing = find_missing(self.table, member.sha256, codec, self.keys[index], self.metrics)
+                levels = missing.levels
                 self.known += len(codec.levels) - len(levels)
                 if wanted is not None:
                     levels = [one for one in levels if one.level in wanted.get((member.name, codec.name), ())]
-                if others := known.keys() - {key.fingerprint for key in self.keys[index]}:
-                    refined = stored_refinements(self.table, member.sha256, codec)
-                    levels += missing_levels(known, refined, self.metrics)
-                    if others - {key.fingerprint for key in refined}:
-                        self.outdated.add((member.sha256, index))
-                        if not levels:
-                            self._prune(member.sha256, index)
+                levels = [*levels, *missing.refined]
+                if missing.outdated:
+                    self.outdated.add((member.sha256, index))
+                    if not levels:
+                        self._prune(member.sha256, index)
                 if levels:
                     tasks.append(Task(member, index, tuple(levels), self.colour))
         return tasks
@@ -326,6 +329,36 @@ def fits(codec: Codec, member: Member, colour: Colour) -> bool:
 def level_keys(codec: Codec) -> list[LevelKey]:
     """The keys of a codec's levels."""
     return [LevelKey(level, setting, codec.fingerprint(level)) for level, setting in enumerate(codec.levels)]
+
+
+class Missing(NamedTuple):
+    """What an image lacks with one codec."""
+
+    levels: list[WantedLevel]
+    """The codec's levels to measure."""
+    refined: list[WantedLevel]
+    """Refined points to measure by further metrics."""
+    outdated: bool
+    """Whether the table contains points of other versions of the codec."""
+
+
+def find_missing(
+    table: Table, sha256: str, codec: Codec, keys: Sequence[LevelKey], metrics: Sequence[Metric]
+) -> Missing:
+    """Find what a table lacks of an image with a codec.
+
+    Args:
+        table: the table.
+        sha256: the image's SHA-256.
+        codec: the codec.
+        keys: the current keys of its levels.
+        metrics: the metrics to measure.
+    """
+    known = table.measured(sha256, codec.name)
+    others = known.keys() - {key.fingerprint for key in keys}
+    refined = stored_refinements(table, sha256, codec) if others else []
+    outdated = bool(others - {key.fingerprint for key in refined})
+    return Missing(missing_levels(known, keys, metrics), missing_levels(known, refined, metrics), outdated)
 
 
 def missing_levels(

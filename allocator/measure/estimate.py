@@ -17,7 +17,7 @@ from typing import NamedTuple
 from allocator.errors import AllocatorError
 from allocator.images import ImageFile, find_images
 from allocator.measure import worker
-from allocator.measure.build import fits, level_keys, missing_levels, with_bitstreams
+from allocator.measure.build import Missing, find_missing, fits, level_keys, missing_levels, with_bitstreams
 from allocator.measure.engines import Local
 from allocator.measure.worker import Task, WantedLevel
 from allocator.metrics import Metric
@@ -39,7 +39,7 @@ class Estimate:
     new: int
     """Images that the table does not contain."""
     points: int
-    """Operating points of the whole build."""
+    """Operating points of the whole build, with the refined points that it measures by further metrics."""
     missing: int
     """Operating points that must be measured."""
     sampled: int
@@ -62,6 +62,8 @@ class _Work(NamedTuple):
     """The SHA-256 of its pixels, if the table contains it."""
     levels: tuple[tuple[WantedLevel, ...], ...]
     """Levels to measure, by the codec's index."""
+    refined: int
+    """The number of refined points among them."""
 
 
 class _Sample(NamedTuple):
@@ -111,7 +113,7 @@ def estimate(
     return Estimate(
         images=len(files),
         new=sum(one.sha256 is None for one in work),
-        points=len(files) * sum(len(codec.levels) for codec in codecs),
+        points=len(files) * sum(len(codec.levels) for codec in codecs) + sum(one.refined for one in work),
         missing=sum(len(levels) for one in work for levels in one.levels),
         sampled=len(samples),
         jobs=local.processes,
@@ -142,10 +144,15 @@ def _missing(
     sha256 = {member.path: member.sha256 for member in table.members()} if table else {}
     for file in files:
         image = sha256.get(worker.absolute(file.path))
-        known = [table.measured(image, codec.name) if table and image else {} for codec in codecs]
-        levels = (tuple(missing_levels(points, wanted, metrics)) for points, wanted in zip(known, keys, strict=True))
-        if any(found := tuple(levels)):
-            yield _Work(file, image, found)
+        found = [
+            find_missing(table, image, codec, wanted, metrics)
+            if table and image
+            else Missing(missing_levels({}, wanted, metrics), [], outdated=False)
+            for codec, wanted in zip(codecs, keys, strict=True)
+        ]
+        levels = tuple((*one.levels, *one.refined) for one in found)
+        if any(levels):
+            yield _Work(file, image, levels, sum(len(one.refined) for one in found))
 
 
 def _with_bitstreams(table: Table | None, work: _Work) -> _Work:

@@ -166,6 +166,17 @@ def test_a_folder_for_files_inside_the_images_is_no_source(photos: Path, tmp_pat
         ran = run(*command, "--budget", budget)
         assert ran.code == 0, ran.err
         assert [row["source"] for row in listed(tmp_path / "web")] == ["coffee.png"]
+    shutil.copy(tmp_path / "coffee.png", tmp_path / "web" / "mine.png")
+    ran = run(*command[:-1], tmp_path / "second", "--budget", "4kB")  # what the first command wrote are copies
+    assert ran.code == 0, ran.err
+    assert "web: the files that an export has written there are left out; to measure them" in " ".join(
+        ran.err.split()
+    )
+    assert [row["source"] for row in listed(tmp_path / "second")] == ["coffee.png", "web/mine.png"]
+    with Table(tmp_path / "web.db") as own:
+        assert len(own) == 1
+    ran = run("tables", "build", tmp_path / "web", "-c", "webp", "-m", "psnr", "-j", 1, "-o", tmp_path / "named.db")
+    assert (ran.code, "2 images" in ran.out) == (0, True), ran.err
 
 
 def test_an_interrupted_export_resumes_also_with_another_budget(

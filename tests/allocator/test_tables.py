@@ -4,7 +4,7 @@ import shutil
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from tests.helpers import posix_only, run
 
 
 def test_export_holds_all_points(table: Path, tmp_path: Path) -> None:
-    for ending, read in ((".csv", pd.read_csv), (".parquet", pd.read_parquet)):
+    for ending, read in ((".csv", pd.read_csv), (".CSV", pd.read_csv), (".parquet", pd.read_parquet)):
         out = tmp_path / f"points{ending}"
         assert run("tables", "export", table, "-o", out).code == 0
         with Table(table) as opened:
@@ -110,6 +110,30 @@ def test_shards_of_different_images_merge_to_the_table_built_at_once(
             assert data == whole.bitstream(row["sha256"], row["fingerprint"])
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_merging_replaces_no_file(links: bool, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*paths: object) -> None:
+        raise OSError("no hard links")
+
+    if not links:
+        monkeypatch.setattr("os.link", refuse)
+    out, counts = tmp_path / "merged.db", Table.counts
+    assert run("tables", "merge", table, "-o", out).code == 0
+    with Table(table) as one, Table(out) as other:
+        pd.testing.assert_frame_equal(one.frame(), other.frame())
+
+    def counts_late(merged: Table) -> Mapping[str, int]:
+        out.write_bytes(b"another merge's")
+        return counts(merged)
+
+    out.unlink()
+    monkeypatch.setattr(Table, "counts", counts_late)
+    for _ in range(2):
+        ran = run("tables", "merge", table, "-o", out)
+        assert (ran.code, "already exists; name a new file" in ran.err) == (2, True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"merged.db": b"another merge's"}
+
+
 def test_a_name_for_two_images_is_not_merged(photos: Path, tmp_path: Path) -> None:
     for folder, photo in (("a", "rocket"), ("b", "coffee")):
         (tmp_path / folder).mkdir()
@@ -123,7 +147,8 @@ def test_a_name_for_two_images_is_not_merged(photos: Path, tmp_path: Path) -> No
 
 
 def test_an_invalid_table_is_reported(tmp_path: Path) -> None:
-    text, other = tmp_path / "notes.db", tmp_path / "other.db"
+    text, other, empty = (tmp_path / f"{name}.db" for name in ("notes", "other", "empty"))
+    empty.touch()
     text.write_text("this is no database, and long enough to look at " * 20)
     with sqlite3.connect(other) as connection:
         connection.execute("CREATE TABLE birds (name)")
@@ -131,6 +156,7 @@ def test_an_invalid_table_is_reported(tmp_path: Path) -> None:
         (tmp_path / "gone.db", "there is no such table"),
         (text, "is not a table"),
         (other, "is a database, but not a table of this program"),
+        (empty, "is empty, so it is not a table; delete it"),
     ):
         ran = run("solve", path, "-t", "0.15")
         assert (ran.code, ran.out) == (2, "")

@@ -1,7 +1,6 @@
 """Banks: folders that users create, copy, damage and name."""
 
 import json
-import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,11 @@ from codec.bank import Bank, BankError
 from codec.bank_builder import check_bank, create_bank, untrained_network
 from codec.bank_folders import SEARCH_PATH
 from codec.checkpoints import read_checkpoint, write_checkpoint
+from codec.files import write_file
 from codec.learned import LearnedCodec
 from codec.weights import WeightsError, write_tensors
 from tests.codec.networks import TINY, network
-from tests.helpers import THIS_PYTHON, run
+from tests.helpers import THIS_PYTHON, memory_peak, run
 
 
 @pytest.fixture
@@ -139,6 +139,33 @@ def test_networks_that_make_no_bank_are_refused(tmp_path: Path) -> None:
         create_bank(tmp_path, "x", [broken])
 
 
+def test_a_bank_that_is_replaced_in_part_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "mine"
+    create_bank(folder, "mine", [network()])
+    infinite, other = network(), network()
+    with torch.no_grad():
+        next(infinite.parameters()).fill_(torch.inf)
+        next(other.parameters()).mul_(2)
+    with pytest.raises(BankError, match="not finite"):
+        create_bank(folder, "mine", [infinite])
+    assert check_bank(Bank.load(folder)) == []
+
+    def interrupted(path: Path, data: bytes) -> None:
+        if path.name == "manifest.json":
+            raise KeyboardInterrupt
+        write_file(path, data)
+
+    monkeypatch.setattr("codec.bank_builder.write_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        create_bank(folder, "mine", [other])
+    monkeypatch.undo()
+    assert check_bank(Bank.load(folder)) == [
+        f"{folder / 'weights.safetensors'}: does not match the manifest (its SHA-256 differs)."
+    ]
+    create_bank(folder, "mine", [other])
+    assert check_bank(Bank.load(folder)) == []
+
+
 def test_checkpoints_carry_their_configuration(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "w.safetensors", network(), {"steps": 7})
     read, notes = read_checkpoint(tmp_path / "w.safetensors")
@@ -228,10 +255,10 @@ def test_a_configuration_that_would_cost_anything_is_refused_at_once(copied: Pat
     content = json.loads(manifest.read_text())
     content["configuration"] |= fields
     manifest.write_text(json.dumps(content))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = memory_peak(reset=True)
     with pytest.raises(BankError, match="copy"):
         Bank.load(copied).network("weights.safetensors")
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+    assert memory_peak() - before < 100_000  # kB
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import contextlib
 import os
 import pickle
 import random
-import resource
 import subprocess
 import sys
 import time
@@ -28,7 +27,7 @@ from codec.network import LatentSizes
 from codec.tensors import to_tensor
 from tests.codec.disturbances import changed_outputs, coder, in_batches, networks_of, noisy, priors, threads
 from tests.codec.networks import TINY, network
-from tests.helpers import SKIMAGE
+from tests.helpers import SKIMAGE, memory_peak
 from tests.helpers import data as shared
 
 
@@ -275,7 +274,7 @@ def assert_strangers_bytes_do_no_harm(codec: LearnedCodec, image: RGBImage, coun
     for _ in range(5):
         codec.decode(streams[2])
     normal = (time.thread_time() - start) / 5
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = memory_peak(reset=True)
     slowest, late, wrong, sentences = 0.0, 0, 0, True
     for mutated in mutations(streams, count):
         start = time.thread_time()
@@ -287,7 +286,7 @@ def assert_strangers_bytes_do_no_harm(codec: LearnedCodec, image: RGBImage, coun
             sentences &= str(error).endswith(".")
         slowest = max(slowest, took := time.thread_time() - start)
         late += took > 2 * normal + 0.05
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
+    grown = (memory_peak() - memory) / 1024
     assert sentences
     assert wrong <= 2  # a check of 16 bits lets one forgery in 65,536 pass
     assert late <= count // 500, f"{late} of {count} took longer than twice the normal time, up to {slowest} s"

@@ -8,7 +8,6 @@ import contextlib
 import io
 import json
 import os
-import resource
 import tempfile
 from collections.abc import Callable
 from functools import cache, partial
@@ -40,6 +39,7 @@ from submissions.manifest import Manifest
 from submissions.submit import submit
 from tests.allocator.measure.at_once import Inline
 from tests.codec.networks import network
+from tests.helpers import memory_peak
 
 CORPUS = Path(__file__).parent / "corpus"
 EXAMPLES = int(os.environ.get("ALLOCATOR_FUZZ", "2000"))
@@ -180,10 +180,10 @@ PARSERS = {
 
 
 def survives(parser: str, data: bytes) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = memory_peak(reset=True)
     with contextlib.suppress(*ALLOWED):
         PARSERS[parser].parse(data)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < _MOST_GROWTH
+    assert memory_peak() - before < _MOST_GROWTH
 
 
 JSON = st.recursive(

@@ -16,10 +16,12 @@ from submissions.perturbation import Condition
 from tests.helpers import THIS_PYTHON, run
 
 TONES = """
+import os
 from pathlib import Path
 
 import numpy as np
 
+from allocator.metrics import Metric
 from codec import Codec
 
 LEVELS = np.load(Path(__file__).parent / "data" / "tones.npy")
@@ -29,10 +31,18 @@ class Moody(Codec):
     name, suffix, version, levels = "moody", ".moody", "1", ("only",)
 
     def encode(self, image, level):
-        return image[:, :0].tobytes() if image.shape[0] == image.shape[1] else {}["mood"]
+        good = image.shape[0] == image.shape[1] and "BAD_MOOD" not in os.environ
+        return b"" if good else {}["mood"]
 
     def decode(self, data):
         return np.zeros((112, 112, 3), np.uint8)
+
+
+class Touchy(Metric):
+    name, version, higher_is_better = "touchy", "1", True
+
+    def compare(self, reference, decoded):
+        return float(decoded.mean()) if "BAD_MOOD" not in os.environ else {}["mood"]
 
 
 class Tones(Codec):
@@ -65,6 +75,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tonal\nVersion: 1\n")
     (info / "entry_points.txt").write_text(
         "[clic_allocator.codecs]\ntones = tonal:Tones\nmoody = tonal:Moody\nbroken = tonal:Nothing\n"
+        "[clic_allocator.metrics]\ntouchy = tonal:Touchy\n"
     )
     (info / "RECORD").write_text("tonal/__init__.py,,\ntonal-1.dist-info/METADATA,,\n")
     monkeypatch.syspath_prepend(str(folder))
@@ -190,6 +201,26 @@ def test_an_exception_of_a_codec_gives_one_sentence_and_the_rest_continues(
     assert listed.code == 0
     assert "AttributeError" in listed.out
     assert "tones" in listed.out
+
+
+def test_a_later_exception_gives_one_sentence_with_the_image(
+    site: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, entry = tmp_path / "run.db", tmp_path / "entry"
+    build = "tables", "build", photos / "chelsea.png", "-c", "moody", "-m", "touchy", "--no-bitstreams", "-j", 1
+    assert run(*build, "-o", table).code == 0
+    packing = "submit", table, "--budget", "9kB", "--no-decoder", "-o"
+    assert run(*packing, entry).code == 0
+    monkeypatch.setenv("BAD_MOOD", "1")
+    for command, says in (
+        (("export", table, "--budget", "9kB", "-o", tmp_path / "web"), "moody can't encode it"),
+        ((*packing, tmp_path / "other"), "moody can't encode it"),
+        (("verify", entry), "touchy fails"),
+    ):
+        ran = run(*command)
+        assert ran.code == 2
+        assert f"chelsea: {says} (KeyError: 'mood')." in " ".join(ran.err.split())
+        assert "Traceback" not in ran.err
 
 
 ENCODER = """

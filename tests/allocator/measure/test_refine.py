@@ -17,6 +17,7 @@ import allocator as al
 from allocator.allocation import allocate, make_budget, read_points
 from allocator.errors import AllocatorError
 from allocator.measure.build import build
+from allocator.measure.estimate import estimate
 from allocator.measure.refine import RefineProgress, RefineReport, prices, refine
 from allocator.metrics import get_metric
 from allocator.objective import find_objective
@@ -284,6 +285,19 @@ def test_an_image_that_has_changed_is_named(plain: Path, small: Path, tmp_path: 
     assert len(found.failures) == 1
     assert "coffee.png: has changed" in found.failures[0]
     assert set(refined(path)["image"]) <= {"chelsea"}
+    Image.new("RGB", (64, 48)).save(folder / "chelsea.png")
+    ran = run("refine", path, "--target", RATE, "--steps", 1, "--neighbours", 0, "-j", 1)
+    assert ran.code == 1
+    said = " ".join(ran.err.split())
+    assert "Not refined:" in said
+    assert all(f"{name}.png: has changed" in said for name in ("coffee", "chelsea"))
+
+
+def test_the_estimate_of_a_build_counts_refined_points(mine: Path, small: Path) -> None:
+    codecs, metrics = [get_codec("dkic")], [get_metric("psnr"), get_metric("ms-ssim")]
+    found = estimate(mine, [small], codecs, metrics, jobs=1)
+    assert found.missing == found.points == len(frame(mine)) > 2 * len(codecs[0].levels)
+    assert build(mine, [small], codecs, metrics, engine=Inline()).points_measured == 0
 
 
 def test_the_api_refines_in_processes(plain: Path, tmp_path: Path) -> None:
