@@ -47,7 +47,7 @@ NOT_RUN = {
     'pip install -c .ci/constraints.txt -e ".[dev]"': "the tests have an environment",
     "pytest -m fast": "runs tests",
     "pip install .": "needs a network; the blocks' entry points are registered without",
-    'pip install "clic-allocator[notebooks]"': "needs a network",
+    'pip install ".[notebooks]"': "needs a network",
     "jupyter lab notebooks/": "goes on until it is stopped",
     "jupyter nbconvert --to notebook --execute --inplace --ClearMetadataPreprocessor.enabled=True "
     "--ExecutePreprocessor.record_timing=False notebooks/*.ipynb": "tests/notebooks does",

@@ -1,6 +1,5 @@
 import os
 import struct
-import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
