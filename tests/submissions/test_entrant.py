@@ -207,14 +207,14 @@ def test_a_later_exception_gives_one_sentence_with_the_image(
     site: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table, entry = tmp_path / "run.db", tmp_path / "entry"
-    build = "tables", "build", photos / "chelsea.png", "-c", "moody", "-m", "touchy", "--no-bitstreams", "-j", 1
-    assert run(*build, "-o", table).code == 0
-    packing = "submit", table, "--budget", "9kB", "--no-decoder", "-o"
-    assert run(*packing, entry).code == 0
+    build = "tables", "build", photos / "chelsea.png", "-c", "moody", "-c", "webp", "-m", "touchy", "--no-bitstreams"
+    assert run(*build, "-j", 1, "-o", table).code == 0
+    packing = "submit", table, "--budget", "9kB", "--no-decoder"
+    assert run(*packing, "--force", "webp", "-o", entry).code == 0
     monkeypatch.setenv("BAD_MOOD", "1")
     for command, says in (
-        (("export", table, "--budget", "9kB", "-o", tmp_path / "web"), "moody can't encode it"),
-        ((*packing, tmp_path / "other"), "moody can't encode it"),
+        (("export", table, "--budget", "9kB", "--force", "moody", "-o", tmp_path / "web"), "moody can't encode it"),
+        ((*packing, "--force", "moody", "-o", tmp_path / "other"), "moody can't encode it"),
         (("verify", entry), "touchy fails"),
     ):
         ran = run(*command)
