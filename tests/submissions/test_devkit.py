@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from submissions.devkit import build_environment
+from tests.helpers import posix_only
 
 PYTHON = """#!/bin/sh
 mkdir -p "$3/bin"
@@ -12,6 +13,7 @@ chmod +x "$3/bin/python3"
 """
 
 
+@posix_only
 def test_two_first_runs_at_once_create_one_environment(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text(PYTHON)
