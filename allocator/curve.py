@@ -58,7 +58,7 @@ class Curve:
 
     Args:
         points: from :func:`allocator.allocation.read_points`.
-        objective: an objective aggregated by mean.
+        objective: an objective aggregated by mean; weights of images count.
         rule: how the set's rate is counted.
 
     Raises:
@@ -70,7 +70,10 @@ class Curve:
             raise AllocatorError("The curve supports only the mean; for other aggregates, solve single targets.")
         self.objective, self.rule = objective, check_rule(rule)
         self.grid = Grid(points)
-        self.costs = self.grid.spread(objective.costs(self.grid.points))
+        names = self.grid.points["image"].iloc[self.grid.row[:, 0]].tolist()
+        shares = objective.shares(names, self.grid.pixels)
+        self._divisor = float(shares.sum())
+        self.costs = self.grid.spread(objective.costs(self.grid.points)) * shares[:, None]
         _, weights, self._scale = self.grid.weights(rule)  # rounded up, so that no budget is exceeded
         self.frontier = sweep(self.costs, weights, available=self.grid.available)
         images, pixels = len(self.grid.pixels), int(self.grid.pixels.sum())
@@ -83,7 +86,7 @@ class Curve:
         unit = pixels if rule == "pooled" else images
         self._bpp_of_weight = 8 / (float(self._scale) * unit)
         # the gain in the mean objective for one more byte in the set
-        self.price = self.frontier.price * float(self._scale) * unit / (pixels * images)
+        self.price = self.frontier.price * float(self._scale) * unit / (pixels * self._divisor)
 
     @property
     def steps(self) -> int:
@@ -112,7 +115,7 @@ class Curve:
         return self._mean(float(self.frontier.cost[index]))
 
     def _mean(self, cost: float) -> float:
-        return self.objective.natural_sign * cost / len(self.grid.pixels)
+        return self.objective.natural_sign * cost / self._divisor
 
     def frame(self, budgets: int) -> "pd.DataFrame":
         """The curve at budgets spread evenly in log-rate, one per row.

@@ -79,10 +79,11 @@ def mixed_sizes() -> pd.DataFrame:
     return frame.assign(bpp=8 * frame["bytes"] / (frame["width"] * frame["height"]))
 
 
+@pytest.mark.parametrize("weights", [None, {"i0": 3.0, "i1": 0.5, "i2": 1.0, "i3": 2.0}])
 @pytest.mark.parametrize("rule", ["pooled", "mean"])
-def test_the_curve_follows_the_rule_like_solve(rule: Rule) -> None:
+def test_the_curve_follows_the_rule_and_weights_like_solve(rule: Rule, weights: dict[str, float] | None) -> None:
     frame = mixed_sizes()
-    goal = Objective((Term("psnr", higher_is_better=True),))
+    goal = Objective((Term("psnr", higher_is_better=True),), weights=weights)
     curve = Curve(frame, goal, rule)
     for index in range(curve.steps + 1):
         target = Fraction(curve.bpp(index)) + Fraction(1, 10**9)
