@@ -390,11 +390,9 @@ class Trainer:
         report(line)
         if self.processes.rank:
             return
-        path = self.folder / LOG
-        new = not path.exists()
-        with path.open("a", newline="", encoding="utf-8") as file:
+        with (self.folder / LOG).open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            if new:
+            if not file.tell():
                 writer.writerow([*Report._fields, *(f"level{i}_bpp" for i in range(len(self.recipe.rate.targets)))])
             numbers = [*line[2:], *self.price.rates.tolist()]
             writer.writerow([line.step, line.steps, *(f"{value:.6g}" for value in numbers)])
@@ -462,9 +460,9 @@ class Trainer:
         self.core_seconds, self.core_hours_before = state["core_seconds"], state["core_hours_before"]
         log = self.folder / LOG
         if log.exists():  # steps after the last save are repeated
-            head, *rows = log.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [row for row in rows if int(row.partition(",")[0]) <= self.step]
-            write_file(log, "".join([head, *kept]).encode())
+            lines = log.read_text(encoding="utf-8").splitlines(keepends=True)  # none if killed before the first
+            kept = [row for row in lines[1:] if int(row.partition(",")[0]) <= self.step]
+            write_file(log, "".join([*lines[:1], *kept]).encode())
 
     def start_from(self, network: CompressionNetwork, notes: Mapping[str, Any] | None = None) -> None:
         """Start with the weights of a network of the same configuration instead of random ones.
