@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 
-from allocator.metrics import Metric
 from codec import Codec
 
 LEVELS = np.load(Path(__file__).parent / "data" / "tones.npy")
@@ -38,13 +37,6 @@ class Moody(Codec):
         return np.zeros((112, 112, 3), np.uint8)
 
 
-class Touchy(Metric):
-    name, version, higher_is_better = "touchy", "1", True
-
-    def compare(self, reference, decoded):
-        return float(decoded.mean()) if "BAD_MOOD" not in os.environ else {}["mood"]
-
-
 class Tones(Codec):
     name, suffix, version, levels = "tones", ".tones", "1", ("8", "4")
 
@@ -59,6 +51,18 @@ class Tones(Codec):
         whole = LEVELS[small].repeat(step, 0).repeat(step, 1)
         return np.ascontiguousarray(whole[:height, :width].astype(np.uint8))
 """
+TOUCHY = """
+import os
+
+from allocator.metrics import Metric
+
+
+class Touchy(Metric):
+    name, version, higher_is_better = "touchy", "1", True
+
+    def compare(self, reference, decoded):
+        return float(decoded.mean()) if "BAD_MOOD" not in os.environ else {}["mood"]
+"""
 
 
 @pytest.fixture
@@ -69,13 +73,14 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "site"
     (folder / "tonal" / "data").mkdir(parents=True)
     (folder / "tonal" / "__init__.py").write_text(TONES)
+    (folder / "touchy.py").write_text(TOUCHY)
     np.save(folder / "tonal" / "data" / "tones.npy", np.linspace(0, 255, 16).round())
     info = folder / "tonal-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tonal\nVersion: 1\n")
     (info / "entry_points.txt").write_text(
         "[clic_allocator.codecs]\ntones = tonal:Tones\nmoody = tonal:Moody\nbroken = tonal:Nothing\n"
-        "[clic_allocator.metrics]\ntouchy = tonal:Touchy\n"
+        "[clic_allocator.metrics]\ntouchy = touchy:Touchy\n"
     )
     (info / "RECORD").write_text("tonal/__init__.py,,\ntonal-1.dist-info/METADATA,,\n")
     monkeypatch.syspath_prepend(str(folder))
