@@ -34,6 +34,8 @@ CONSTANT = Stage(steps=10**6, learning_rate=1e-3, warmup=200)
 FALLING = Stage(steps=0, learning_rate=1e-3, final_learning_rate=2e-5, schedule="cosine")
 SHARE = 0.8
 """The share of the time at a constant learning rate."""
+LEAST_BPP, MOST_BPP = 0.04, 1.2
+"""The rates in the plot: those of the networks' levels."""
 TURN = 600.0
 """Processor seconds of a network's turn."""
 
@@ -109,7 +111,7 @@ def measure(runs: list[Run], images: Path, out: Path, rivals: list[str], plot: P
         (out / "curves.json").write_text(json.dumps(curves, indent=1) + "\n", encoding="utf-8")
         print(table.against(rivals[0]).to_string())
         if plot:
-            table.plot_curves(plot)
+            table.plot_curves(plot, look=al.Look(columns=2, least_bpp=LEAST_BPP, most_bpp=MOST_BPP))
     for run in runs:
         print(f"{run.recipe.name}: {run.notes['steps']:,} steps in {run.notes['core_hours']:.2f} core hours")
 
