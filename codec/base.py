@@ -94,6 +94,8 @@ def _takes_images(encode: Callable[[Any, RGBImage, int], bytes]) -> Callable[[An
             from codec.picture import as_rgb
 
             image = as_rgb(image)
+        if not 0 <= level < len(self.levels):
+            raise CodecError(f"{self.name} has the levels 0 to {len(self.levels) - 1}, not {level}.")
         return encode(self, image, level)
 
     return wrapped
@@ -146,7 +148,7 @@ class Codec(ABC):
 
         Raises:
             ImageError: ``image`` can't be read, or is not an image.
-            CodecError: the codec can't encode this image, for example because of its size.
+            CodecError: there is no such level, or the codec can't encode this image, for example because of its size.
         """
 
     def encoder(self, image: RGBImage) -> Callable[[int], bytes]:

@@ -143,6 +143,9 @@ def test_a_codec_encodes_files_pillow_images_and_arrays_alike(photos: Path) -> N
             jpeg.encode(image, level=3)
     with pytest.raises(ImageError, match="no such file"):
         jpeg.encode("gone.png", level=3)
+    for level in (-1, 16):
+        with pytest.raises(codec.CodecError, match=f"jpeg has the levels 0 to 15, not {level}"):
+            jpeg.encode(pixels, level)
     cut = io.BytesIO((photos / "coffee.png").read_bytes()[:3000])
     with pytest.raises(ImageError, match="The image can't be decoded"):
         jpeg.encode(Image.open(cut), level=3)
