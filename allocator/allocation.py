@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from allocator.arguments import as_list
 from allocator.constraints import Constraints
 from allocator.errors import AllocatorError, a_few
 from allocator.grid import Grid, Rule, check_rule
@@ -142,13 +143,6 @@ def parse_target(rate: Rate) -> Fraction:
     except InvalidOperation:
         pass
     raise AllocationError(f"A target is a rate in bits per pixel above 0, such as 0.15, not {rate!r}.")
-
-
-def as_list(given: Any) -> list[Any]:
-    """One value or several, as a list: a text is one value, not a sequence of characters."""
-    if isinstance(given, Iterable) and not isinstance(given, str):
-        return list(given)
-    return [given]
 
 
 def refuse_dropped(table: Table, allocation: Allocation) -> None:
@@ -335,13 +329,13 @@ class Program:
         aggregate = self.objective.aggregate
         with np.errstate(over="ignore"):
             costs = aggregate.separable(self.costs, self.shares[:, None])
+            if aggregate.power is None:
+                return costs
             # the highest cost that no allocation avoids; powers that are much smaller do not count
             least = np.where(self.grid.available, self.costs, np.inf).min(axis=1)[self.shares > 0].max()
-            if aggregate.power and not (costs.max() < 1 / _TINY and (least == 0 or least**aggregate.power > _TINY)):
-                raise AllocationError(
-                    f"The costs can't be raised to the power {aggregate}; use a smaller p, or worst."
-                )
-        return costs
+            if costs.max() < 1 / _TINY and (least == 0 or least**aggregate.power > _TINY):
+                return costs
+        raise AllocationError(f"The costs can't be raised to the power {aggregate}; use a smaller p, or worst.")
 
     def value(self, choices: NDArray[np.int64]) -> float:
         """The objective of one option for each image."""

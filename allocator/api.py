@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, Unpack, cast
 
 from allocator import allocation, deployment, tables
-from allocator.allocation import Rate, as_list, make_budget, parse_target, read_points
+from allocator.allocation import Rate, make_budget, parse_target, read_points
+from allocator.arguments import as_list
 from allocator.constraints import Constraints
 from allocator.curve import Curve
 from allocator.deployment import DeployedColour, Optimized

@@ -7,7 +7,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from allocator.allocation import as_list, read_points
+from allocator.allocation import read_points
+from allocator.arguments import as_list
 from allocator.compare import against, against_by_image, at_targets, with_papers_rows
 from allocator.grid import OTHER_RULE, Rule
 from allocator.objective import Objective, find_metric

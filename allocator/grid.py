@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,9 @@ def check_rule(rule: str | None) -> Rule:
     Raises:
         AllocatorError: there is no such rule.
     """
-    known: Rule
-    for known in get_args(Rule):
-        if rule == known:
-            return known
-    raise AllocatorError(f"The rule must be pooled or mean, not {rule!r}.")
+    if rule not in get_args(Rule):
+        raise AllocatorError(f"The rule must be pooled or mean, not {rule!r}.")
+    return cast("Rule", rule)
 
 
 OTHER_RULE: dict[Rule, Rule] = {"pooled": "mean", "mean": "pooled"}

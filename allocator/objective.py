@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from allocator.arguments import as_list
 from allocator.errors import AllocatorError, a_few
 from allocator.solver.knapsack import Floats
 from allocator.tables import Member, Table
@@ -259,7 +260,7 @@ def find_objective(
     """
     metrics = table.metrics()
     terms = []
-    for text in ([names] if isinstance(names, str) else names) or list(metrics)[:1]:
+    for text in as_list(names) or list(metrics)[:1]:
         name, _, weight = (text, "", "") if text in metrics else text.rpartition(":")
         if not name:
             name, weight = text, ""
@@ -273,9 +274,10 @@ def find_objective(
         names_found = {member.name for member in table.members()}
         try:
             found = {name: float(weight) for name, weight in weights.items() if name in names_found}
+            valid = all(math.isfinite(weight) and weight >= 0 for weight in found.values())
         except (TypeError, ValueError):
-            found = {"": math.nan}
-        if not all(math.isfinite(weight) and weight >= 0 for weight in found.values()):
+            valid = False
+        if not valid:
             raise ObjectiveError("Weights of images must be numbers of at least 0.")
         if not any(found.values()):
             raise ObjectiveError(f"The weights give no image of {table.path} a weight above 0.")

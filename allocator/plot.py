@@ -19,7 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from allocator.allocation import AllocationError, allocate, as_list, make_budget
+from allocator.allocation import AllocationError, allocate, make_budget
+from allocator.arguments import as_list
 from allocator.compare import CompareError, against, level_means
 from allocator.curve import Curve
 from allocator.errors import AllocatorError

@@ -1,7 +1,7 @@
 """An allocation problem: operating points, an objective, constraints, and the method of the solver."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
@@ -12,11 +12,11 @@ from allocator.allocation import (
     Method,
     Program,
     Rate,
-    as_list,
     make_budget,
     parse_target,
     read_points,
 )
+from allocator.arguments import as_list, refuse_unknown
 from allocator.constraints import Choice, Constraints, Floor
 from allocator.grid import Rule
 from allocator.objective import Objective, find_objective
@@ -61,16 +61,6 @@ class ProblemOptions(TypedDict, total=False):
     """PuLP's solver: ``cbc`` (the default, except on Macs), ``highs`` (their default), or another installed one."""
     time_limit: float | None
     """Seconds for the solver, 60 by default."""
-
-
-def refuse_unknown(options: Mapping[str, object], known: Collection[str]) -> None:
-    """Refuse misspelled keyword arguments: functions that unpack a TypedDict accept any name.
-
-    Raises:
-        TypeError: a name is not known.
-    """
-    if unknown := sorted(options.keys() - known):
-        raise TypeError(f"There is no option {unknown[0]!r}; the options are {', '.join(sorted(known))}.")
 
 
 @dataclass(frozen=True)

@@ -53,10 +53,9 @@ def make_report(
     _refuse_unlike(allocations)
     if pictures < 0 or side < _LEAST_SIDE:
         raise AllocatorError(f"A page shows 0 or more pictures, with sides of at least {_LEAST_SIDE} pixels.")
-    for one in allocations:
-        refuse_dropped(table, one)
-    plotly = read_plotly()
     first = allocations[0]
+    refuse_dropped(table, first)
+    plotly = read_plotly()
     objective = first.objective
     label = objective.label
     sign = objective.natural_sign

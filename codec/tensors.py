@@ -1,5 +1,6 @@
 """Convert images to the tensors of networks."""
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -9,8 +10,8 @@ from codec.base import RGBImage
 
 def to_tensor(image: RGBImage) -> Tensor:
     """Pixels as input of a network: (1, 3, H, W), 0 to 1, channels last in memory."""
-    own = torch.from_numpy(image.copy())  # torch accepts no arrays with negative strides, or that are read-only
-    return own.movedim(2, 0)[None].float() / 255
+    own = image.astype(np.float32, order="C")  # torch accepts no arrays with negative strides, or that are read-only
+    return torch.from_numpy(own).movedim(2, 0)[None] / 255
 
 
 def edge_pad(image: Tensor, multiple: int) -> Tensor:

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import platformdirs
 from packaging.utils import canonicalize_name
 
-from allocator.allocation import as_list
+from allocator.arguments import as_list
 from codec.base import Codec
 from codec.command import CommandCodec, read_static
 from codec.compressai_codec import CompressAICodec

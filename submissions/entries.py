@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 from allocator.allocation import Allocation, Budget, Rate, make_budget, parse_target
+from allocator.arguments import refuse_unknown
 from allocator.constraints import Constraints
 from allocator.grid import Rule
 from allocator.metrics import Metric, stored_metric
 from allocator.metrics import names as metric_names
-from allocator.problem import Problem, refuse_unknown
+from allocator.problem import Problem
 from allocator.tables import Table
 from codec.files import write_file
 from codec.registry import stored_codec

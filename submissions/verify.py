@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from allocator.allocation import as_list
+from allocator.arguments import as_list
 from allocator.images import find_images
 from codec.remote import is_address
 from submissions.devkit import filter_environment

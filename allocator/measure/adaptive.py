@@ -362,18 +362,22 @@ def _unproven(
         for key, curve in curves.items()
         if key not in broken
     }
-    wanted = {key: {level for level, bound in found if bound == -math.inf} for key, found in bounds.items()}
-    if any(wanted.values()):
-        return {key: some for key, some in wanted.items() if some}
+    if wanted := _levels_within(bounds, dict.fromkeys(names, -math.inf)):
+        return wanted
     cost, weight = _arrays(options, names)
     least = dict(zip(names, np.where(measured, cost + price * weight, np.inf).min(axis=1).tolist(), strict=True))
     for (image, _), found in bounds.items():
         least[image] = min([least[image], *(bound for _, bound in found)])
     left = best.cost - (math.fsum(least.values()) - price * limit) + _ROUNDING * float(np.abs(cost).sum())
-    wanted = {
-        key: {level for level, bound in found if bound - least[key[0]] <= left} for key, found in bounds.items()
-    }
-    return {key: some for key, some in wanted.items() if some}
+    return _levels_within(bounds, {name: low + left for name, low in least.items()})
+
+
+def _levels_within(
+    bounds: Mapping[tuple[str, str], Sequence[tuple[int, float]]], most: Mapping[str, float]
+) -> Wanted:
+    """The levels whose bounds are at most those of their images."""
+    found = {key: {level for level, bound in pairs if bound <= most[key[0]]} for key, pairs in bounds.items()}
+    return {key: levels for key, levels in found.items() if levels}
 
 
 def _bounds(curve: MeasuredCurve, count: int, assumption: Assumption, price: float) -> Iterator[tuple[int, float]]:
