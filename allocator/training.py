@@ -13,7 +13,7 @@ from allocator.metrics.lpips import LPIPS
 from codec.bank import Bank
 from codec.bank_builder import create_bank
 from codec.checkpoints import read_network
-from codec.training.losses import PerceptualLoss, StructuralLoss
+from codec.training.losses import PerceptualLoss, RandomViews, StructuralLoss
 from codec.training.recipe import Recipe, RecipeError, find_recipe
 from codec.training.trainer import Evaluation, Report, Trainer
 
@@ -106,8 +106,11 @@ def make_perceptual_loss(recipe: Recipe) -> PerceptualLoss | None:
         )
     metrics = {net: LPIPS(net, find_backbone(net)) for net in recipe.perceptual if net in NETS}
     names = {term: metrics[term].name if term in metrics else term for term in recipe.perceptual}
+    nets = {
+        term: RandomViews(metric.model) if recipe.random_views else metric.model for term, metric in metrics.items()
+    }
     return PerceptualLoss(
-        {name: metrics[term].model if term in metrics else StructuralLoss() for term, name in names.items()},
+        {name: nets[term] if term in nets else StructuralLoss() for term, name in names.items()},
         {name: recipe.perceptual[term] for term, name in names.items()},
         {metric.name: metric.sha256 for metric in metrics.values()},
     )

@@ -1,5 +1,6 @@
 """The terms of the training loss (PO-DKIC, section 2.2)."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -7,6 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from codec.network import Likelihoods
+
+_SHIFT = 8
+"""The largest shift of a random view, in pixels."""
+_ZOOM = (0.7, 1.6)
+"""The smallest and largest scale of a random view."""
 
 
 def bits_per_pixel(likelihoods: Likelihoods, pixels: int) -> Tensor:
@@ -40,6 +46,45 @@ class PerceptualLoss(nn.Module):
         for net, weight in zip(self.nets, self.weights, strict=True):
             total = total + weight * net(one, other).float().flatten()
         return total
+
+
+class RandomViews(nn.Module):
+    """A distance of two images that are seen through the same random view, with a new view for each pair.
+
+    A view is mirrored, turned by quarters and shifted by whole pixels; half of the views are also scaled. A codec can
+    exploit the positions, directions and scale at which a net samples an image; such a codec's values are worse for
+    shifted images, and by other metrics. Random transforms prevent that (E-LPIPS, Kettunen et al. 2019).
+
+    Args:
+        net: maps two batches (B, 3, H, W) to B distances.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        """The distances of square images."""
+        with torch.autocast(one.device.type, enabled=False):  # positions need float32
+            grid = _random_grid(one.shape, one.device)
+            one, other = (
+                functional.grid_sample(image.float(), grid, padding_mode="reflection", align_corners=False)
+                for image in (one, other)
+            )
+        return self.net(one, other)  # type: ignore[no-any-return]
+
+
+def _random_grid(shape: torch.Size, device: torch.device) -> Tensor:
+    """Where each pixel of random views of square images (B, C, side, side) lies: (B, side, side, 2), -1 to 1."""
+    batch, side = shape[0], shape[3]
+    mirrored = torch.randint(2, (batch, 2), device=device) * 2.0 - 1
+    turned, scaled = torch.rand(2, batch, device=device) < 0.5
+    low, high = (math.log(zoom) for zoom in _ZOOM)
+    zoom = (scaled * (low + (high - low) * torch.rand(batch, device=device))).exp()
+    matrix = torch.diag_embed(mirrored / zoom[:, None])
+    matrix = torch.where(turned[:, None, None], matrix.flip(2), matrix)
+    shift = torch.randint(-_SHIFT, _SHIFT + 1, (batch, 2, 1), device=device) * (2 / side)
+    return functional.affine_grid(torch.cat([matrix, shift], 2), list(shape), align_corners=False)
 
 
 class StructuralLoss(nn.Module):
@@ -110,16 +155,16 @@ class RatePrice(nn.Module):
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Relativistic average loss of the discriminator, from its outputs for patches before the sigmoid.
+    """Relativistic average loss of the discriminator, from its outputs for patches (B, 1, h, w) before the sigmoid.
 
     Equation 4 as printed subtracts the mean output from the image, inside the network. As in the ESRGAN paper, which
     it cites, this function subtracts the mean output for the other kind from the output.
     """
-    return _relativistic(real, fake) + _relativistic(-fake, -real)
+    return (_relativistic(real, fake) + _relativistic(-fake, -real)).mean()
 
 
 def generator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Relativistic average loss of the generator: that of the discriminator with the kinds exchanged.
+    """Relativistic average loss of the generator for each sample, (B,): the discriminator's with the kinds exchanged.
 
     Equation 5 has ``1 - log D`` in its first term; the known form, used here, is ``log(1 - D)``.
     """
@@ -127,5 +172,5 @@ def generator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def _relativistic(higher: Tensor, lower: Tensor) -> Tensor:
-    """-E[log sigmoid(higher - E[lower])]."""
-    return functional.softplus(lower.mean() - higher).mean()
+    """-E[log sigmoid(higher - E[lower])] over the patches of each sample."""
+    return functional.softplus(lower.mean() - higher).flatten(1).mean(1)

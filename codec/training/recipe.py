@@ -133,6 +133,9 @@ class Recipe:
     perceptual: dict[str, float] = field(default_factory=lambda: {"alex": 1.0})
     """Weights of the distances whose sum is the term ``lpips`` of the loss: LPIPS's nets (``alex``, ``squeeze``,
     ``vgg``) and ``ms-ssim``. These metrics flatter the bank."""
+    random_views: bool = False
+    """Whether LPIPS's nets see both images through the same random flips, turns, shifts and scales, so that the codec
+    can't exploit where and how a net samples them."""
     rate: Rate = field(default_factory=Rate)
     optimizer: Optimizer = field(default_factory=Optimizer)
 

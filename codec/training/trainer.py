@@ -344,21 +344,20 @@ class Trainer:
         if self.perceptual and weights.lpips:
             with self._mixed_precision():
                 lpips = self.perceptual(decoded * 2 - 1, image * 2 - 1)
-        loss = weights.mse * mse + weights.lpips * lpips + price * rates
-        loss = (self.level_weights[level] * loss).mean()
-        gan = torch.zeros_like(loss)
+        gan = torch.zeros_like(mse)
         if stage.adversarial:
             condition = output.y_hat.float().detach()
             self.discriminator.requires_grad_(False)
             gan = generator_loss(self.discriminator(image, condition), self.discriminator(decoded, condition))
             self.discriminator.requires_grad_(True)
-            loss = loss + weights.gan * gan
+        loss = weights.mse * mse + weights.lpips * lpips + weights.gan * gan + price * rates
+        loss = (self.level_weights[level] * loss).mean()
         self._backward(loss, self.network)
         if stage.adversarial:
             real = self.discriminator(image, condition)
             fake = self.discriminator(decoded.detach(), condition)
             self._backward(discriminator_loss(real, fake), self.discriminator)
-        return torch.stack([value.detach() for value in (loss, actual.mean(), mse.mean(), lpips.mean(), gan)])
+        return torch.stack([value.detach().mean() for value in (loss, actual, mse, lpips, gan)])
 
     def _mixed_precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.optimizer.precision == "bfloat16")

@@ -7,7 +7,14 @@ from torch import nn
 
 from codec.network import Likelihoods
 from codec.training.discriminator import Discriminator
-from codec.training.losses import RatePrice, StructuralLoss, bits_per_pixel, discriminator_loss, generator_loss
+from codec.training.losses import (
+    RandomViews,
+    RatePrice,
+    StructuralLoss,
+    bits_per_pixel,
+    discriminator_loss,
+    generator_loss,
+)
 
 
 def test_bits_are_minus_binary_logarithms_a_pixel() -> None:
@@ -25,15 +32,16 @@ def test_relativistic_average_losses_by_hand() -> None:
     looks_real = [sigmoid(x - mean_fake) for x in real]
     looks_fake = [sigmoid(x - mean_real) for x in fake]
     wanted = -sum(map(math.log, looks_real)) / 2 - sum(math.log(1 - x) for x in looks_fake) / 2
-    assert float(discriminator_loss(torch.tensor(real), torch.tensor(fake))) == pytest.approx(wanted, rel=1e-5)
+    patches = torch.tensor(real).view(1, 1, 1, 2), torch.tensor(fake).view(1, 1, 1, 2)
+    assert float(discriminator_loss(*patches)) == pytest.approx(wanted, rel=1e-5)
     wanted = -sum(math.log(1 - x) for x in looks_real) / 2 - sum(map(math.log, looks_fake)) / 2
-    assert float(generator_loss(torch.tensor(real), torch.tensor(fake))) == pytest.approx(wanted, rel=1e-5)
+    assert generator_loss(*patches).tolist() == pytest.approx([wanted], rel=1e-5)
 
 
 def test_the_two_sides_pull_in_opposite_directions() -> None:
-    real, fake = torch.zeros(4, requires_grad=True), torch.zeros(4, requires_grad=True)
+    real, fake = (torch.zeros(2, 1, 1, 2, requires_grad=True) for _ in range(2))
     by_discriminator = torch.autograd.grad(discriminator_loss(real, fake), [real, fake])
-    by_generator = torch.autograd.grad(generator_loss(real, fake), [real, fake])
+    by_generator = torch.autograd.grad(generator_loss(real, fake).mean(), [real, fake])
     assert (by_discriminator[0] < 0).all()  # a step against the gradient raises what real patches get
     assert (by_discriminator[1] > 0).all()
     assert (by_generator[0] > 0).all()
@@ -78,3 +86,30 @@ def test_structural_loss_is_the_packages_ssim_and_grows_with_noise(side: int) ->
         torch.testing.assert_close(far, expected)
     with torch.autocast("cpu", torch.bfloat16):  # keeps float32 where mixed precision is on
         torch.testing.assert_close(loss(2 * much - 1, 2 * image - 1), far)
+
+
+def test_random_views_show_both_images_alike_and_keep_half_of_the_views_exact() -> None:
+    class Seen(nn.Module):
+        def forward(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+            self.one = one
+            return (one - other).abs().amax((1, 2, 3))
+
+    torch.manual_seed(0)
+    side = 48
+    row = torch.arange(side * side, dtype=torch.float32).view(1, side, side) / side**2
+    image = torch.cat([row, row.mT, -row]).expand(200, 3, side, side)
+    seen = Seen()
+    with torch.autocast("cpu", torch.bfloat16):  # positions stay exact in mixed precision
+        assert RandomViews(seen)(image, image).max() == 0
+    values = set((row.flatten() * side**2).round().int().tolist())
+    steps = seen.one[:, 0] * side**2
+    exact = [bool((step - step.round()).abs().max() < 0.01) for step in steps]
+    assert 60 < sum(exact) < 140
+    assert {
+        int(value) for step, kept in zip(steps, exact, strict=True) if kept for value in step.round().flatten()
+    } <= values
+    directions = {
+        (bool(step[0, 0] < step[0, 1]), bool(step[0, 0] < step[1, 0]), bool((step[0, 0] - step[0, 1]).abs() > 10))
+        for step in seen.one[:, 0, 20:22, 20:22] * side**2
+    }
+    assert len(directions) == 8  # mirrored and turned

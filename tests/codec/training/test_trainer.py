@@ -301,7 +301,7 @@ def test_a_bank_lists_its_training_nets(photos: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     text = (Path(__file__).parents[3] / "codec/training/recipes/smoke.toml").read_text()
     path.write_text(
-        "perceptual = {alex = 0.25, ms-ssim = 0.5}\n"
+        "perceptual = {alex = 0.25, ms-ssim = 0.5}\nrandom_views = true\n"
         + text.replace("steps = 12", "steps = 1").replace("steps = 8", "steps = 1")
     )
     ran = run("train", path, "--photos", photos, "--threads", 1, "-o", tmp_path / "run")
