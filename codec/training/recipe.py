@@ -1,6 +1,7 @@
 """A recipe: every number of a training run, in one TOML file."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -214,11 +215,22 @@ def read_recipe(path: Path) -> Recipe:
     if (version := content.pop("format", 1)) != FORMAT:
         raise RecipeError(f"{path}: has format {version!r}, but this version reads format {FORMAT}.")
     try:
-        stages = tuple(_part(Stage, stage) for stage in content.pop("stages", []))
-        recipe: Recipe = _part(Recipe, {"name": path.stem, **content, "stages": stages})
-        return recipe
+        return make_recipe({"name": path.stem, **content})
     except (TypeError, AttributeError) as error:
         raise RecipeError(f"{path}: is not a valid recipe ({error}).") from error
+
+
+def make_recipe(fields: Mapping[str, Any]) -> Recipe:
+    """A recipe from its fields: the inverse of :func:`dataclasses.asdict`, also after JSON.
+
+    Missing fields get their defaults.
+
+    Raises:
+        RecipeError: a field is unknown or invalid.
+    """
+    stages = tuple(_part(Stage, stage) for stage in fields.get("stages", []))
+    recipe: Recipe = _part(Recipe, {**fields, "stages": stages})
+    return recipe
 
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -248,7 +260,7 @@ def _part(kind: Any, content: dict[str, Any]) -> Any:
     for key, value in content.items():
         if dataclasses.is_dataclass(types[key]):
             value = _part(types[key], value)
-        elif key == "loss":
+        elif key == "loss" and value is not None:
             value = _part(Loss, value)
         values[key] = tuple(value) if isinstance(value, list) else value
     return kind(**values)

@@ -37,7 +37,7 @@ from codec.training.gpu_graph import Recorded
 from codec.training.losses import PerceptualLoss, RatePrice, bits_per_pixel, discriminator_loss, generator_loss
 from codec.training.muon import Muon, mixes_channels
 from codec.training.processes import Processes
-from codec.training.recipe import Recipe, Stage
+from codec.training.recipe import Recipe, Stage, make_recipe
 from codec.training.schedule import averaging, learning_rate, move_average
 
 if TYPE_CHECKING:
@@ -434,13 +434,13 @@ class Trainer:
         path = self.folder / STATE
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            theirs = json.loads(state["recipe"])
+            theirs = _fields(make_recipe(json.loads(state["recipe"])))
         except Exception as error:  # from torch, for damaged files
             raise TrainingError(f"{path}: is not the state of a training run, or is damaged.") from error
         if state["data"] != self.photos.fingerprint:
             raise TrainingError(f"{path}: belongs to a run on other images; choose another folder.")
-        ours = json.loads(json.dumps(dataclasses.asdict(self.recipe)))
-        if differing := [key for key in ours if key not in ("name", "stages") and theirs.get(key) != ours[key]]:
+        ours = _fields(self.recipe)
+        if differing := [key for key in ours if key not in ("name", "stages") and theirs[key] != ours[key]]:
             raise TrainingError(
                 f"{path}: belongs to a run with another {', '.join(differing)}; only the stages may change. "
                 "Choose another folder; a new run can start from the weights of this one."
@@ -503,6 +503,12 @@ class Trainer:
                 errors.append(float((original - decoded).square().mean()))
             psnr = float(np.mean([-10 * math.log10(max(error, 1e-10)) for error in errors]))
             yield Evaluation(level, bits / pixels, estimated / pixels, psnr, float(np.mean(distances)))
+
+
+def _fields(recipe: Recipe) -> dict[str, Any]:
+    """A recipe's fields as JSON has them."""
+    fields: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    return fields
 
 
 @contextlib.contextmanager

@@ -117,6 +117,17 @@ def test_a_run_on_other_images_or_of_another_network_is_refused(recipe: Recipe, 
         trainer(recipe, photos, tmp_path / "run")
 
 
+def test_a_run_from_before_a_field_existed_resumes(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
+    trainer(recipe, photos, tmp_path / "run").run(stop_after_seconds=0.0)
+    state = torch.load(tmp_path / "run" / STATE, weights_only=True)
+    fields = json.loads(state["recipe"])
+    del fields["random_views"], fields["data"]["uniform"], fields["stages"][0]["loss"]
+    torch.save({**state, "recipe": json.dumps(fields)}, tmp_path / "run" / STATE)
+    assert trainer(recipe, photos, tmp_path / "run").step == 1
+    with pytest.raises(TrainingError, match="another random_views"):
+        trainer(dataclasses.replace(recipe, random_views=True), photos, tmp_path / "run")
+
+
 def test_a_loss_that_runs_away_stops_the_run_and_spares_the_weights(
     recipe: Recipe, photos: Path, tmp_path: Path
 ) -> None:
