@@ -54,7 +54,7 @@ def learned_table(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.mark.parametrize(
     ("name", "codec", "budget", "setting"),
-    [("table", "jpeg", 16450, r"quality \d+"), ("learned_table", "po-dkic", 1900, r"g\d+\+\d+/256")],
+    [("table", "jpeg", 16450, r"quality \d+"), ("learned_table", "po-dkic", 2300, r"g\d+\+\d+/256")],
 )
 def test_filling_leaves_almost_nothing_and_worsens_nothing(
     name: str, codec: str, budget: int, setting: str, tmp_path: Path, request: pytest.FixtureRequest
