@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from allocator.metrics.backbones import NETS, find_backbone
 from allocator.metrics.lpips import LPIPS
-from codec.bank import Bank
-from codec.bank_builder import create_bank
-from codec.checkpoints import read_network
+from codec.bank import Bank, BankError
+from codec.bank_builder import create_bank, refuse_bank
+from codec.checkpoints import read_networks
+from codec.network import CompressionNetwork
 from codec.training.losses import PerceptualLoss, RandomViews, StructuralLoss
 from codec.training.recipe import Recipe, RecipeError, find_recipe
 from codec.training.trainer import Evaluation, Report, Trainer
@@ -67,14 +69,17 @@ def train(
     perceptual = make_perceptual_loss(recipe)
     end = time.monotonic() + seconds
     place = Path(folder)
+    count = len(recipe.rate.targets)
+    refuse_bank(recipe.name, count)
     runs = [(recipe, place)]
     if recipe.network.separate:
-        runs = [(recipe.of_level(i), place / f"level-{i}") for i in range(len(recipe.rate.targets))]
-    networks = []
+        runs = [(recipe.of_level(i), place / f"level-{i}") for i in range(count)]
+    networks: list[CompressionNetwork] = []
+    all_notes = []
     for one, run_folder in runs:
         trainer = Trainer(one, Path(photos), run_folder, perceptual)
         if start and not trainer.step:
-            trainer.start_from(*read_network(start))
+            trainer.start_from(*_initial_weights(start, len(networks), len(runs)))
         begin(trainer)
         finished = trainer.step >= one.steps or trainer.run(
             report, stop_after_seconds=end - time.monotonic(), stop_at_core_seconds=core_seconds
@@ -82,12 +87,28 @@ def train(
         if not finished:
             break
         networks.append(trainer.average)
+        all_notes.append(trainer.notes())
     lacks_some = not finished and (trainer.interrupted or recipe.network.separate)
     if trainer.processes.rank or lacks_some:
         return Trained(trainer, finished, len(networks), len(runs), None, [])
     notes = trainer.notes() | {"recipe": dataclasses.asdict(recipe)}
+    if len(all_notes) > 1:
+        notes |= {key: round(sum(one[key] for one in all_notes), 4) for key in ("steps", "hours", "core_hours")}
+        notes["core_hours_in_all"] = round(trainer.core_hours_before + notes["core_hours"], 4)
     bank = create_bank(place / "bank", recipe.name, networks or [trainer.average], notes=notes)
     return Trained(trainer, finished, len(networks), len(runs), bank, list(trainer.evaluate(bank)))
+
+
+def _initial_weights(start: str, index: int, count: int) -> tuple[CompressionNetwork, dict[str, Any]]:
+    """The initial network, with its notes, of one of ``count`` runs: its level's, if a bank has one for each level.
+
+    Raises:
+        CodecError: see :func:`codec.checkpoints.read_networks`; or the bank has another number of networks.
+    """
+    networks, notes = read_networks(start)
+    if len(networks) not in (1, count):
+        raise BankError(f"{start}: has {len(networks)} networks, but the recipe trains {count}.")
+    return networks[index % len(networks)], notes
 
 
 def make_perceptual_loss(recipe: Recipe) -> PerceptualLoss | None:

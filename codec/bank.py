@@ -4,10 +4,12 @@
 every file. Levels share one file of weights and differ by gains, or have a file each; other modules need not know.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,23 @@ _MOST_BYTES = 4 * MOST_PARAMETERS + MOST_HEADER_BYTES
 
 class BankError(CodecError):
     """A bank is missing, damaged, or of another version."""
+
+
+def training_metrics(*notes: Mapping[str, Any]) -> frozenset[str]:
+    """Names of the metrics in the losses that trained weights: the perceptual ones, and PSNR for MSE.
+
+    Args:
+        *notes: the notes of runs or banks; those of a run also list the metrics of the runs that it started from.
+    """
+    found: set[str] = set()
+    for one in notes:
+        with contextlib.suppress(TypeError, KeyError, AttributeError):  # notes from an untrusted bank
+            found.update(map(str, one.get("training_metrics", ())))
+            found.update(str(name) for name, net in one.get("perceptual", {}).items() if net["weight"] > 0)
+            recipe = one.get("recipe", {})
+            losses = [recipe.get("loss"), *(stage.get("loss") for stage in recipe.get("stages", ()))]
+            found.update("psnr" for loss in losses if loss and loss["mse"] > 0)
+    return frozenset(found)
 
 
 @dataclass(frozen=True)
@@ -66,15 +85,8 @@ class Bank:
 
     @property
     def training_metrics(self) -> frozenset[str]:
-        """Names of the metrics in its training loss, from its notes: the perceptual ones, and PSNR for MSE."""
-        try:
-            perceptual: dict[str, Any] = self.notes.get("perceptual", {})
-            names = {str(name) for name, one in perceptual.items() if one["weight"] > 0}
-            recipe = self.notes.get("recipe", {})
-            losses = [recipe.get("loss"), *(stage.get("loss") for stage in recipe.get("stages", ()))]
-            return frozenset(names | {"psnr" for loss in losses if loss and loss["mse"] > 0})
-        except (TypeError, KeyError, AttributeError):  # notes from an untrusted bank
-            return frozenset()
+        """Names of the metrics in the losses that trained its weights, see :func:`training_metrics`."""
+        return training_metrics(self.notes)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Bank":

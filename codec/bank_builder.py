@@ -59,17 +59,12 @@ def create_bank(
         raise BankError(
             "A bank needs one network with several gains, or one network per level with the same configuration."
         )
-    if not is_codec_name(name) or is_taken(name):
-        raise BankError(
-            f"{name!r} is not a valid bank name; use letters, digits, -, +, _ and ., and not the name "
-            "or file suffix of another codec."
-        )
+    refuse_bank(name, count)
     labels = labels or [f"g{i}" for i in range(count)]
     if len(labels) != count or len(set(labels)) != count:
         raise BankError(f"A bank with {count} levels needs {count} different labels.")
-    if count > MAX_LEVELS:
-        raise BankError(f"A bank has at most {MAX_LEVELS} levels, not {count}.")
     target = Path(folder)
+    old = _files_of(target)
     different = list({id(network): network for network in networks}.values())
     files = (
         ["weights.safetensors"]
@@ -116,7 +111,32 @@ def create_bank(
     contents[BANK_MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()
     for file, data in contents.items():
         write_file(target / file, data)
+    for file in old - contents.keys():
+        (target / file).unlink(missing_ok=True)
     return bank
+
+
+def refuse_bank(name: str, levels: int) -> None:
+    """Check what can be known of a bank before its networks are trained.
+
+    Raises:
+        BankError: no bank may have this name, or so many levels.
+    """
+    if not is_codec_name(name) or is_taken(name):
+        raise BankError(
+            f"{name!r} is not a valid bank name; use letters, digits, -, +, _ and ., and not the name "
+            "or file suffix of another codec."
+        )
+    if levels > MAX_LEVELS:
+        raise BankError(f"A bank has at most {MAX_LEVELS} levels, not {levels}.")
+
+
+def _files_of(folder: Path) -> set[str]:
+    """The files that the manifest of a bank in a folder lists; none without a valid manifest."""
+    try:
+        return set(Bank.load(folder).files)
+    except BankError:
+        return set()
 
 
 def _reduce(key: str, value: Tensor, half: bool) -> Tensor:

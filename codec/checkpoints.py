@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from codec.bank import Bank
+from codec.bank import Bank, BankError
 from codec.bank_folders import bank_folder
 from codec.families import from_json, to_json
 from codec.network import CompressionNetwork, empty_network
@@ -39,14 +39,30 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[CompressionNetwork, d
         raise WeightsError(f"{path}: contains no network with a known configuration.") from error
 
 
-def read_network(source: str) -> tuple[CompressionNetwork, dict[str, Any]]:
-    """The network and notes of a file of weights, or of a bank (those of its first level).
+def read_networks(source: str) -> tuple[list[CompressionNetwork], dict[str, Any]]:
+    """The networks and notes of a file of weights, or of a bank: one network for all levels, or one for each level.
 
     Raises:
         WeightsError: the file can't be read, or contains something else.
         BankError: there is no such file or bank, or the bank is damaged.
     """
     if Path(source).is_file():
-        return read_checkpoint(source)
+        network, notes = read_checkpoint(source)
+        return [network], notes
     bank = Bank.load(bank_folder(source))
-    return bank.network(bank.levels[0].weights), bank.notes
+    networks = {file: bank.network(file) for file in dict.fromkeys(level.weights for level in bank.levels)}
+    count = len(bank.levels) if len(networks) > 1 else 1
+    return [networks[level.weights] for level in bank.levels[:count]], bank.notes
+
+
+def read_network(source: str) -> tuple[CompressionNetwork, dict[str, Any]]:
+    """The only network of a source, see :func:`read_networks`.
+
+    Raises:
+        WeightsError: see :func:`read_networks`.
+        BankError: see :func:`read_networks`; or the bank has a network for each level.
+    """
+    networks, notes = read_networks(source)
+    if len(networks) > 1:
+        raise BankError(f"{source}: has a network for each level; name the file of one network.")
+    return networks[0], notes

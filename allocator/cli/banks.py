@@ -73,9 +73,10 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Create a bank from a network's weights."""
+    from codec.bank import training_metrics
     from codec.bank_builder import create_bank, respace_levels, untrained_network
     from codec.base import CodecError
-    from codec.checkpoints import read_network
+    from codec.checkpoints import read_network, read_networks
 
     if bool(weights) == bool(untrained):
         raise CodecError("Give either files of weights or --untrained.")
@@ -83,8 +84,9 @@ def create(
         networks = [untrained_network(untrained, levels)]
         notes: dict[str, Any] = {"trained": "not at all"}
     else:
-        read = [read_network(source) for source in weights or []]
-        networks, notes = [network for network, _ in read], dict(read[0][1])
+        read = [read_networks(source) for source in weights or []]
+        networks, notes = [network for several, _ in read for network in several], dict(read[0][1])
+        notes["training_metrics"] = sorted(training_metrics(*(one for _, one in read)))
     if levels_at:
         try:
             places = [float(place) for place in levels_at.split(",")]
@@ -98,6 +100,7 @@ def create(
         if not (level.isdecimal() and int(level) < len(networks)) or not source:
             raise CodecError(f"--own {one}: write LEVEL=FILE, with a level from 0 to {len(networks) - 1}.")
         networks[int(level)], notes[f"level {level}"] = read_network(source)
+        notes["training_metrics"] = sorted(training_metrics(notes, notes[f"level {level}"]))
     bank = create_bank(out, name, networks, label, notes, half=not full)
     line = f"{out}: bank {bank.name} {bank.identity[:4]} with {len(bank.levels)} levels, {_size(out):,} bytes"
     emit(_record(bank), line, as_json=as_json)

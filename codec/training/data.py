@@ -67,8 +67,9 @@ class Photos:
                 sizes[path] = _read_size(path)
             except Exception as error:  # from Pillow, for damaged files
                 self.left_out.append(f"{path}: can't be read ({error}).")
-        every = max(1, len(sizes) // validation) if validation else len(sizes) + 1
-        self.validation = list(sizes)[every // 2 :: every][:validation]
+        fit = [path for path, size in sizes.items() if min(size) >= crop]
+        every = max(1, len(fit) // validation) if validation else len(fit) + 1
+        self.validation = fit[every // 2 :: every][:validation]
         digest = hashlib.sha256()
         self.photos: list[Photo] = []
         areas: list[int] = []
@@ -81,6 +82,11 @@ class Photos:
                 if min(sides) >= crop:
                     self.photos.append(Photo(path, halved))
                     areas.append(sides[0] * sides[1])
+        if not self.photos and self.validation:
+            raise CodecError(
+                f"{folder}: validation takes all {len(fit)} images of at least {crop} pixels per side; add images, "
+                "or lower the recipe's `validation`."
+            )
         if not self.photos:
             reason = f" ({self.left_out[0]})" if self.left_out else ""
             raise CodecError(f"{folder}: contains no images of at least {crop} pixels per side.{reason}")

@@ -40,11 +40,12 @@ class PerceptualLoss(nn.Module):
         }
         """The metrics in the training loss, and their weights."""
 
-    def forward(self, one: Tensor, other: Tensor) -> Tensor:
-        """The sum for each sample, (B,)."""
+    def forward(self, one: Tensor, other: Tensor, *, views: bool = True) -> Tensor:
+        """The sum for each sample, (B,); without ``views``, nets see the images as they are."""
         total = one.new_zeros(len(one), dtype=torch.float32)
         for net, weight in zip(self.nets, self.weights, strict=True):
-            total = total + weight * net(one, other).float().flatten()
+            compare = net.net if isinstance(net, RandomViews) and not views else net
+            total = total + weight * compare(one, other).float().flatten()
         return total
 
 

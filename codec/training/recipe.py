@@ -1,10 +1,12 @@
 """A recipe: every number of a training run, in one TOML file."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from codec.base import CodecError, is_codec_name
 from codec.configurations import find_configuration
@@ -13,6 +15,8 @@ from codec.toml import read_toml
 
 FORMAT = 1
 """The format of recipes. A missing field means what it meant before the field existed."""
+LEAST_CROP = 32
+"""The smallest crops, in pixels per side: LPIPS's nets have no features of smaller images."""
 
 
 class RecipeError(CodecError):
@@ -82,7 +86,7 @@ class Optimizer:
     gain_factor: float = 10.0
     """Learning rate of the gains, relative to that of the weights."""
     discriminator: str = "adam"
-    """The discriminator's optimizer."""
+    """The discriminator's optimizer: ``adam`` or ``adamw``."""
     discriminator_factor: float = 1.0
     """Its learning rate, relative to that of the weights."""
     clip: float = 1.0
@@ -149,16 +153,28 @@ class Recipe:
             raise RecipeError(f"The recipe {self.name} can't train a single level of separate networks.")
         if not self.stages or any(stage.steps < 1 for stage in self.stages):
             raise RecipeError(f"The recipe {self.name} has no steps.")
+        crops = [self.data.crop, *(stage.crop for stage in self.stages if stage.crop is not None)]
+        batches = [self.data.batch, *(stage.batch for stage in self.stages if stage.batch is not None)]
+        if min(crops) < LEAST_CROP or min(batches) < 1:
+            raise RecipeError(
+                f"The recipe {self.name} needs crops of at least {LEAST_CROP} pixels and batches of at least 1."
+            )
+        counts = [self.seed, self.data.validation, self.data.half_size_over, *(stage.warmup for stage in self.stages)]
+        if min(counts) < 0:
+            raise RecipeError(f"The recipe {self.name} has a negative seed or count.")
+        if not (0 <= self.rate.memory < 1 and 0 <= self.optimizer.average < 1):
+            raise RecipeError(f"The recipe {self.name} needs memories of a mean from 0 to less than 1.")
         if not len(self.rate.targets) == len(self.rate.above) == len(self.rate.below):
             raise RecipeError(f"The recipe {self.name} needs a target and two prices for each level.")
         if list(self.rate.targets) != sorted(self.rate.targets):
             raise RecipeError(f"The recipe {self.name} must list its levels' targets in increasing order.")
         if self.level is not None and not 0 <= self.level < len(self.rate.targets):
             raise RecipeError(f"The recipe {self.name} has no level {self.level}.")
-        kinds = {self.optimizer.name, self.optimizer.discriminator}
-        if not kinds <= {"adam", "adamw", "muon"} or self.optimizer.precision not in (
-            "float32",
-            "bfloat16",
+        optimizer = self.optimizer
+        if (
+            optimizer.name not in ("adam", "adamw", "muon")
+            or optimizer.discriminator not in ("adam", "adamw")
+            or optimizer.precision not in ("float32", "bfloat16")
         ):
             raise RecipeError(f"The recipe {self.name} names an unknown optimizer or precision.")
         if any(stage.schedule not in ("constant", "cosine") for stage in self.stages):
@@ -263,4 +279,20 @@ def _part(kind: Any, content: dict[str, Any]) -> Any:
         elif key == "loss" and value is not None:
             value = _part(Loss, value)
         values[key] = tuple(value) if isinstance(value, list) else value
+        if not _has_type(values[key], types[key]):
+            raise RecipeError(f"In recipes, {key} in {kind.__name__.lower()} can't be {value!r}.")
     return kind(**values)
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    """Whether a value has a field's type; whole numbers are also floats."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is UnionType:
+        return any(_has_type(value, one) for one in inner)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_has_type(one, inner[0]) for one in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_has_type(one, inner[1]) for one in value.values())
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool) and math.isfinite(value)
+    return hint is Any or isinstance(value, hint)

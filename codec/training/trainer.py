@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codec.bank import Bank
-from codec.base import CodecError
+from codec.bank import Bank, training_metrics
+from codec.base import CodecError, ImageError
 from codec.checkpoints import write_checkpoint
 from codec.files import write_file
 from codec.image import read_image
@@ -135,7 +135,9 @@ class Trainer:
         self.step = 0
         self.seconds = self.core_seconds = 0.0
         self.core_hours_before = 0.0
-        """Notes of the run whose weights this one started from."""
+        """Those of the runs whose weights this one started from."""
+        self.metrics_before: frozenset[str] = frozenset()
+        """The metrics in their losses."""
         self.interrupted = False
         """Whether an interrupt ended the last :meth:`run`."""
         self._board: SummaryWriter | None = None
@@ -181,13 +183,17 @@ class Trainer:
     def notes(self) -> dict[str, Any]:
         """The record of a run's conditions: recipe, versions, data, hardware."""
         gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
+        recipe = dataclasses.asdict(self.recipe)
+        perceptual = self.perceptual.notes if self.perceptual else {}
+        metrics = training_metrics({"recipe": recipe, "perceptual": perceptual}) | self.metrics_before
         return {
-            "recipe": dataclasses.asdict(self.recipe),
+            "recipe": recipe,
             "steps": self.step,
             "hours": round(self.seconds / 3600, 3),
             "core_hours": round(self.core_seconds / 3600, 4),
             "core_hours_in_all": round(self.core_hours_before + self.core_seconds / 3600, 4),
-            "perceptual": self.perceptual.notes if self.perceptual else {},
+            "perceptual": perceptual,
+            "training_metrics": sorted(metrics),
             "hardware": gpu or f"{torch.get_num_threads()} threads, {platform.machine()}",
             "processes": self.processes.count,
             "versions": {name: version(name) for name in ("torch", "numpy")} | {"python": platform.python_version()},
@@ -411,12 +417,15 @@ class Trainer:
             "seconds": self.seconds,
             "core_seconds": self.core_seconds,
             "core_hours_before": self.core_hours_before,
+            "metrics_before": sorted(self.metrics_before),
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "discriminator": self.discriminator.state_dict(),
             "price": self.price.state_dict(),
             "optimizers": [one.state_dict() for one in (*self.optimizers, *self.discriminator_optimizers)],
         }
+        write_checkpoint(self.folder / WEIGHTS, self.average, self.notes())  # before the state says that it is saved
+        self._write_notes()
         partial = self.folder / f".{STATE}.partial"
         try:
             torch.save(state, partial)
@@ -424,8 +433,6 @@ class Trainer:
         except (OSError, RuntimeError) as error:
             partial.unlink(missing_ok=True)
             raise TrainingError(f"{self.folder / STATE}: can't be written ({error}).") from error
-        write_checkpoint(self.folder / WEIGHTS, self.average, self.notes())
-        self._write_notes()
 
     def _write_notes(self) -> None:
         write_file(self.folder / NOTES, (json.dumps(self.notes(), indent=1) + "\n").encode())
@@ -457,18 +464,30 @@ class Trainer:
         self.price.rates.copy_(state["price"]["rates"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.core_seconds, self.core_hours_before = state["core_seconds"], state["core_hours_before"]
+        self.metrics_before = frozenset(state.get("metrics_before", ()))
         log = self.folder / LOG
-        if log.exists():  # steps after the last save are repeated
-            lines = log.read_text(encoding="utf-8").splitlines(keepends=True)  # none if killed before the first
-            kept = [row for row in lines[1:] if int(row.partition(",")[0]) <= self.step]
-            write_file(log, "".join([*lines[:1], *kept]).encode())
+        if log.exists():
+            write_file(log, self._kept_lines(log.read_text(encoding="utf-8", errors="replace")).encode())
+
+    def _kept_lines(self, log: str) -> str:
+        """The whole lines of a log up to the last save; later steps are repeated."""
+        heading, *rows = [line for line in log.splitlines(keepends=True) if line.endswith("\n")] or [""]
+        if not heading.startswith(f"{Report._fields[0]},"):
+            return ""
+        steps = [row.partition(",")[0] for row in rows]
+        kept = [
+            row
+            for row, step in zip(rows, steps, strict=True)
+            if step.isdecimal() and int(step) <= self.step and row.count(",") == heading.count(",")
+        ]
+        return "".join([heading, *kept])
 
     def start_from(self, network: CompressionNetwork, notes: Mapping[str, Any] | None = None) -> None:
         """Start with the weights of a network of the same configuration instead of random ones.
 
         Args:
             network: the network whose weights are copied.
-            notes: notes of the run that trained it, whose hours are added to those of this run.
+            notes: notes of the run that trained it, whose hours and metrics are added to those of this run.
 
         Raises:
             TrainingError: its configuration differs, or the run has already started.
@@ -478,11 +497,20 @@ class Trainer:
         self.network.load_state_dict(network.state_dict())
         self.average.load_state_dict(network.state_dict())
         self.core_hours_before = float((notes or {}).get("core_hours_in_all", 0))
+        self.metrics_before = training_metrics(notes or {})
 
     def evaluate(self, bank: Bank) -> Iterator[Evaluation]:
-        """Measure each level of a bank on the validation images, with actual bitstreams."""
+        """Measure each level of a bank on the validation images, with actual bitstreams.
+
+        Images that can't be read are left out, as :attr:`codec.training.data.Photos.left_out` then says.
+        """
         codec = LearnedCodec(bank)
-        images = [read_image(path) for path in self.photos.validation]
+        images = []
+        for path in self.photos.validation:
+            try:
+                images.append(read_image(path))
+            except ImageError as error:
+                self.photos.left_out.append(str(error))
         if not images:
             return
         networks = {level.weights: bank.network(level.weights) for level in bank.levels}
@@ -496,7 +524,7 @@ class Trainer:
                 with torch.no_grad():
                     output = networks[setting.weights](original, torch.tensor([setting.gain]))
                     pair = (2 * one.to(self.device) - 1 for one in (original, decoded))
-                    distances.append(float(self.perceptual(*pair)) if self.perceptual else math.nan)
+                    distances.append(float(self.perceptual(*pair, views=False)) if self.perceptual else math.nan)
                 area = image.shape[0] * image.shape[1]
                 estimated += float(bits_per_pixel(output.likelihoods, area)) * area
                 bits, pixels = bits + 8 * len(data), pixels + area

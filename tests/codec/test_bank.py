@@ -166,6 +166,23 @@ def test_a_bank_that_is_replaced_in_part_is_recognised(tmp_path: Path, monkeypat
     assert check_bank(Bank.load(folder)) == []
 
 
+def test_a_bank_that_is_replaced_leaves_no_files(tmp_path: Path) -> None:
+    create_bank(tmp_path, "mine", [network(seed=seed) for seed in range(3)])
+    (tmp_path / "README.md").write_text("Mine.")
+    bank = create_bank(tmp_path, "mine", [network()])
+    assert {path.name for path in tmp_path.iterdir()} == {*bank.files, "manifest.json", "README.md"}
+
+
+def test_a_bank_lists_the_metrics_of_all_its_networks(tmp_path: Path) -> None:
+    mse, lpips = tmp_path / "mse.safetensors", tmp_path / "lpips.safetensors"
+    write_checkpoint(mse, network(), {"recipe": {"loss": {"mse": 1.0}}})
+    write_checkpoint(lpips, network(seed=2), {"perceptual": {"lpips-alex": {"weight": 1.0}}})
+    for sources in ([mse, "--own", f"1={lpips}"], [mse, lpips, mse]):
+        made = run("bank", "create", *sources, "--name", "mine", "-o", tmp_path / "mine")
+        assert made.code == 0, made.err
+        assert Bank.load(tmp_path / "mine").training_metrics == {"psnr", "lpips-alex"}
+
+
 def test_checkpoints_carry_their_configuration(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "w.safetensors", network(), {"steps": 7})
     read, notes = read_checkpoint(tmp_path / "w.safetensors")

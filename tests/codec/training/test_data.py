@@ -52,6 +52,17 @@ def test_unreadable_images_are_left_out_and_named(photos: Path, tmp_path: Path) 
     assert "broken.png" in found.left_out[0]
 
 
+def test_validation_takes_only_images_that_are_large_enough(photos: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "photos"))
+    for number in range(9):
+        Image.new("RGB", (16, 16)).save(folder / f"icon{number}.png")
+    found = Photos(folder, crop=64, validation=2, half_size_over=10_000)
+    assert len(found.validation) == 2
+    assert not [path for path in found.validation if path.name.startswith("icon")]
+    with pytest.raises(CodecError, match="validation takes all 5 images of at least 64 pixels"):
+        Photos(folder, crop=64, validation=8, half_size_over=10_000)
+
+
 def test_images_that_break_off_are_replaced_the_same_way_each_time(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for name in ("whole", "cut"):

@@ -47,6 +47,15 @@ def test_schedules() -> None:
         ('[[stages]]\nsteps = 1\nschedule = "linear"', "unknown schedule"),
         ("format = 2", "has format 2, but this version reads format 1"),
         ('[optimizer]\nname = "sgd"\n[[stages]]\nsteps = 1', "unknown optimizer"),
+        ('[optimizer]\ndiscriminator = "muon"\n[[stages]]\nsteps = 1', "unknown optimizer"),
+        ("[[stages]]\nsteps = 1.5", "steps in stage can't be 1.5"),
+        ("[[stages]]\nsteps = 1\ndrops = 0.5", "drops in stage can't be 0.5"),
+        ("[[stages]]\nsteps = 1\n[[stages]]\nsteps = 1\nbatch = 0", "batches of at least 1"),
+        ("[data]\ncrop = 8\n[[stages]]\nsteps = 1", "crops of at least 32 pixels"),
+        ('[rate]\ntargets = ["a"]\n[[stages]]\nsteps = 1', "targets in rate can't be"),
+        ("level = true\n[[stages]]\nsteps = 1", "level in recipe can't be True"),
+        ("seed = -1\n[[stages]]\nsteps = 1", "negative seed"),
+        ("[optimizer]\naverage = 1.0\n[[stages]]\nsteps = 1", "from 0 to less than 1"),
     ],
 )
 def test_an_invalid_recipe_gives_one_sentence(text: str, says: str, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -22,7 +23,7 @@ from codec.bank_builder import check_bank, create_bank
 from codec.checkpoints import read_checkpoint, read_network
 from codec.learned import LearnedCodec
 from codec.training.data import Ahead
-from codec.training.losses import PerceptualLoss
+from codec.training.losses import PerceptualLoss, RandomViews
 from codec.training.recipe import Loss, Recipe, find_recipe, read_recipe
 from codec.training.trainer import EVENTS, LOG, NOTES, STATE, WEIGHTS, Report, Trainer, TrainingError
 from tests.helpers import run, started
@@ -157,6 +158,35 @@ def test_logs_can_be_read(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
     assert {"level0_bpp", "level1_bpp"} <= rows[0].keys()
 
 
+def test_a_damaged_log_loses_only_its_damaged_lines(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
+    trainer(recipe, photos, tmp_path).run(report_every=1, stop_after_seconds=0.0)
+    heading, row = (tmp_path / LOG).read_text().splitlines(keepends=True)
+    for tail in ("\0\0\0\0", "1", f"1{row}", "x\n"):
+        (tmp_path / LOG).write_text(heading + row + tail)
+        trainer(recipe, photos, tmp_path)
+        assert (tmp_path / LOG).read_text() == heading + row
+    (tmp_path / LOG).write_text("\0" * 40)
+    trainer(recipe, photos, tmp_path).run(report_every=10)
+    assert [row["step"] for row in csv.DictReader((tmp_path / LOG).open())] == ["10", "20"]
+
+
+def test_a_finished_run_has_its_weights(
+    recipe: Recipe, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise CodecError("No space left.")
+
+    monkeypatch.setattr("codec.training.trainer.write_checkpoint", full)
+    with pytest.raises(CodecError, match="No space left"):
+        trainer(recipe, photos, tmp_path).run()
+    monkeypatch.undo()
+    later = trainer(recipe, photos, tmp_path)
+    assert later.step < recipe.steps
+    later.run()
+    expected, found = later.average.state_dict(), weights(tmp_path)
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
 def test_tensorboard_shows_each_step_once(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
     """Also after a kill, when what came after the last save is done again."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
@@ -221,6 +251,35 @@ def test_evaluation_uses_the_bytes_of_a_bank(recipe: Recipe, photos: Path, tmp_p
     assert all(line.bpp > 0 and line.lpips >= 0 and np.isfinite(line.psnr) for line in lines)
 
 
+def test_evaluation_leaves_out_images_that_cannot_be_read(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "photos"))
+    made = trainer(recipe, folder, tmp_path / "run")
+    [kept] = made.photos.validation
+    Image.new("RGBA", (96, 96), (9, 9, 9, 40)).save(kept)
+    bank = create_bank(tmp_path / "bank", "tried", [made.average])
+    assert list(made.evaluate(bank)) == []
+    [sentence] = made.photos.left_out
+    assert str(kept) in sentence
+    assert "transparent" in sentence
+
+
+def test_evaluation_measures_images_as_they_are(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
+    """The loss shows them through random views."""
+
+    class Corner(nn.Module):
+        def forward(self, one: Tensor, other: Tensor) -> Tensor:
+            return (one - other)[:, :, :4, :4].abs().mean((1, 2, 3))
+
+    made = [
+        Trainer(recipe, photos, tmp_path / name, of_net(net))
+        for name, net in {"plain": Corner(), "viewed": RandomViews(Corner())}.items()
+    ]
+    bank = create_bank(tmp_path / "bank", "tried", [made[0].average])
+    plain, viewed, again = (list(one.evaluate(bank)) for one in (*made, made[1]))
+    assert plain == viewed == again
+    assert all(line.lpips > 0 for line in plain)
+
+
 def test_one_network_that_never_learns_stops_the_run(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
     """The discriminator's steps succeed all the while."""
     stages = (dataclasses.replace(recipe.stages[1], steps=60),)
@@ -243,13 +302,17 @@ def test_mixed_precision_trains(recipe: Recipe, photos: Path, tmp_path: Path) ->
 
 def test_training_starts_from_weights(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
     trainer(recipe, photos, tmp_path / "first").run()
-    network, _ = read_checkpoint(tmp_path / "first" / "weights.safetensors")
-    second = trainer(recipe, photos, tmp_path / "second")
-    second.start_from(network)
+    network, notes = read_checkpoint(tmp_path / "first" / "weights.safetensors")
+    mse = dataclasses.replace(recipe, stages=recipe.stages[:1], loss=Loss(lpips=0.0))
+    second = Trainer(mse, photos, tmp_path / "second", None)
+    second.start_from(network, notes)
     assert all(torch.equal(a, b) for a, b in zip(second.network.parameters(), network.parameters(), strict=True))
     second.run(stop_after_seconds=0.0)
     with pytest.raises(TrainingError, match="Only a new run"):
         second.start_from(network)
+    resumed = Trainer(mse, photos, tmp_path / "second", None)
+    assert resumed.notes()["training_metrics"] == ["net", "psnr"]  # those of the first run, too
+    assert resumed.notes()["core_hours_in_all"] > resumed.notes()["core_hours"]
 
 
 def test_the_smoke_run_ends_with_a_sound_bank(photos: Path, tmp_path: Path) -> None:
@@ -260,7 +323,7 @@ def test_the_smoke_run_ends_with_a_sound_bank(photos: Path, tmp_path: Path) -> N
     assert "step 20 of 20" in again.out
 
 
-def test_errors_are_one_sentence(tmp_path: Path) -> None:
+def test_errors_are_one_sentence(photos: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
     recipe.write_text("[loss]\nlpips = 0.0\n[[stages]]\nsteps = 1")
     for arguments, says in {
@@ -271,6 +334,10 @@ def test_errors_are_one_sentence(tmp_path: Path) -> None:
         ran = run(*arguments, "-o", tmp_path / "run")
         assert ran.code == 2
         assert says in ran.err
+    hevc = Path(shutil.copy(recipe, tmp_path / "hevc.toml"))
+    ran = run("train", hevc, "--photos", photos, "-o", tmp_path / "run")
+    assert (ran.code, "'hevc' is not a valid bank name" in ran.err) == (2, True)
+    assert not (tmp_path / "run" / STATE).exists()
 
 
 def test_a_step_reads_nothing_back_from_the_device(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
@@ -305,7 +372,17 @@ def test_separate_networks_are_trained_one_after_the_other(recipe: Recipe, photo
     bank = Bank.load(tmp_path / "run" / "bank")
     assert [level.weights for level in bank.levels] == ["weights-00.safetensors", "weights-01.safetensors"]
     assert check_bank(bank) == []
+    assert bank.notes["steps"] == 2 * recipe.steps
     assert run(*arguments).code == 0  # all are trained: the bank is made again
+    started = run(*arguments[:-1], tmp_path / "more", "--start", tmp_path / "run/bank", "--hours", 0.0)
+    assert started.code == 0, started.err
+    copied = run("bank", "create", tmp_path / "run/bank", "--name", "copied", "-o", tmp_path / "copied")
+    assert "with 2 levels" in copied.out
+    assert [*Bank.load(tmp_path / "copied").files.values()] == [*bank.files.values()]
+    wrong = run(
+        "bank", "create", "--untrained", "compact", "--name", "x", "-o", tmp_path / "x", "--own", f"0={bank.folder}"
+    )
+    assert "has a network for each level" in wrong.err
 
 
 def test_a_bank_lists_its_training_nets(photos: Path, tmp_path: Path) -> None:
