@@ -557,7 +557,7 @@ def build(
         needed = needed_for(coders, judges, only_bpp, only_budgets, assume)
     built = build_table(
         table,
-        _as_files(images, Path(f"{os.fspath(table)}-images")),
+        _as_files(images, Path(f"{Path(table)}-images")),
         coders,
         judges,
         engine=engine or Local(jobs),
@@ -614,7 +614,7 @@ def optimize(
     """
     size = budget if isinstance(budget, Size) else Size.parse(str(budget))
     return deployment.optimize(
-        _as_files(images, Path(f"{os.fspath(folder)}-images")),
+        _as_files(images, Path(f"{Path(folder)}-images")),
         size,
         Path(folder),
         _find(get_codec, [*as_list(codecs), *([ORIGINAL] if keep_originals else [])]),

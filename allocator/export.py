@@ -228,16 +228,17 @@ def _read_list(manifest: Path) -> list[tuple[str, str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise AllocatorError(f"{manifest}: can't be read ({error}).") from error
     reader = csv.DictReader(io.StringIO(text))
-    if not {*_COLUMNS} <= {*(reader.fieldnames or ())}:
-        raise AllocatorError(f"{manifest}: is not the list of an export; choose another folder.")
-    return [(row["file"], row["sha256"]) for row in reader if row["file"] and is_safe_name(row["file"])]
+    with suppress(csv.Error):
+        if {*_COLUMNS} <= {*(reader.fieldnames or ())}:
+            return [(row["file"], row["sha256"]) for row in reader if row["file"] and is_safe_name(row["file"])]
+    raise AllocatorError(f"{manifest}: is not the list of an export; choose another folder.")
 
 
 def exported_files(folder: Path) -> set[str]:
     """The files that exports have written to a folder, relative to it; none if it contains no list of an export."""
     found: set[str] = set()
     for name in (MANIFEST, _JOURNAL):
-        with suppress(AllocatorError, csv.Error):
+        with suppress(AllocatorError):
             found.update(file for file, _ in _read_list(folder / name))
     return found
 

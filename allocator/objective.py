@@ -310,10 +310,10 @@ def read_weights(table: Table, path: str | os.PathLike[str]) -> dict[str, float]
                 try:
                     weight = float(value)
                 except ValueError:
-                    weight = math.nan
-                if not (math.isfinite(weight) and weight >= 0):
                     if number == 1:
                         continue
+                    weight = math.nan
+                if not (math.isfinite(weight) and weight >= 0):
                     raise ObjectiveError(f"{path}, line {number}: {value!r} is not a weight; write IMAGE,NUMBER.")
                 if name in names:
                     found[names[name]] = weight

@@ -22,7 +22,7 @@ from submissions.edition import CUSTOM, Count, Edition
 from submissions.errors import SubmissionError
 from submissions.fill import Refilled, refill
 from submissions.manifest import MANIFEST, Manifest
-from submissions.page import page
+from submissions.page import is_page, page
 from submissions.submit import data_overhead, submit
 
 PAGE = "README.md"
@@ -277,7 +277,9 @@ def _pack(allocation: Allocation, rules: Edition, options: DecoderOptions, warn:
 
 
 def _refuse_others(folder: Path, folders: Sequence[Path]) -> None:
-    """Refuse a folder with other entries, which would be confused with the new ones."""
+    """Refuse a folder with other entries, which would be confused with the new ones, or with another page."""
+    if len(folders) > 1 and (folder / PAGE).exists() and not is_page(folder / PAGE):
+        raise SubmissionError(f"{folder / PAGE}: is not a page about submissions; name another folder.")
     for manifest in [folder / MANIFEST, *folder.glob(f"*/{MANIFEST}")]:
         if manifest.is_file() and manifest.parent not in folders:
             raise SubmissionError(

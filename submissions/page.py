@@ -1,6 +1,8 @@
 """A page with the results of a set of entries, for the write-up."""
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from submissions.decoder import Decoder
 from submissions.manifest import Manifest
@@ -50,3 +52,12 @@ def page(entries: Sequence[tuple[Manifest, int]], decoder: Decoder | None) -> st
             f"SHA-256 `{decoder.sha256}`.",
         ]
     return "\n".join(lines) + "\n"
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file begins as a page does."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return re.fullmatch(r"# \d+ images at \d+ rates\n", file.readline(100)) is not None
+    except (OSError, UnicodeDecodeError):
+        return False

@@ -326,6 +326,7 @@ def tables_merge(
     A point that several tables hold is taken from the first of them.
     """
     import os
+    import secrets
 
     from allocator.errors import AllocatorError
     from allocator.tables import Table
@@ -333,7 +334,7 @@ def tables_merge(
     taken = AllocatorError(f"{out}: already exists; name a new file.")
     if out.exists():
         raise taken
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    partial = out.with_name(f".{secrets.token_hex(8)}.partial")  # never the rest of a merge that was killed
     try:
         with Table(partial, create=True, whole=True) as merged:
             for part in parts:

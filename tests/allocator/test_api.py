@@ -194,6 +194,9 @@ def test_images_become_files_within_a_budget(photos: Path, tmp_path: Path) -> No
     assert done.exported is not None
     assert done.exported.bytes <= 0.3 * done.original_bytes
     assert done.table == tmp_path / "web.db"
+    al.optimize([codec.read_image(photos / "rocket.png")], "9kB", f"{tmp_path / 'one'}/", ["jpeg"], ["psnr"], jobs=1)
+    assert not [*(tmp_path / "one").glob("*images")]  # the originals lie beside the folder
+    assert len([*(tmp_path / "one-images").iterdir()]) == 1
     again = al.optimize(
         photos, "30%", tmp_path / "web", ["jpeg"], ["psnr"], keep_originals=False, write=False, jobs=1
     )

@@ -119,9 +119,10 @@ def test_files_of_others_are_not_replaced(deploying: Path, tmp_path: Path) -> No
     assert "rocket.webp: exists, and is not an unchanged file of an earlier export" in ran.err
     assert {*files(tmp_path / "web")} == {"cats/rocket.webp"}
     (tmp_path / "web" / "cats" / "rocket.webp").unlink()
-    (tmp_path / "web" / "manifest.csv").write_text("a,b\n1,2\n")
-    ran = run(*command)
-    assert "manifest.csv: is not the list of an export" in ran.err
+    for text in ("a,b\n1,2\n", "a" * 200_000):  # too long a field for Python's csv
+        (tmp_path / "web" / "manifest.csv").write_text(text)
+        ran = run(*command)
+        assert "manifest.csv: is not the list of an export" in ran.err
 
 
 def test_a_folder_in_the_place_of_the_new_ones_is_a_file(deploying: Path, tmp_path: Path) -> None:
@@ -323,6 +324,7 @@ def test_weights_and_floors_move_bytes(deploying: Path, tmp_path: Path) -> None:
     assert with_suffix == floored
     for text, said in (
         ("coffee,many\nrocket,few\n", "line 2: 'few' is not a weight"),
+        ("cats/rocket.png,-5\ncoffee,2\n", "line 1: '-5' is not a weight"),
         ("nothing,1\n", "gives no image of the table a weight"),
     ):
         views.write_text(text)

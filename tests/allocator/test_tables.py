@@ -118,7 +118,11 @@ def test_merging_replaces_no_file(links: bool, table: Path, tmp_path: Path, monk
     if not links:
         monkeypatch.setattr("os.link", refuse)
     out, counts = tmp_path / "merged.db", Table.counts
+    killed = tmp_path / f".merged.db.{os.getpid()}.partial"  # a container's process ids repeat
+    killed.write_bytes(b"the rest of a merge")
     assert run("tables", "merge", table, "-o", out).code == 0
+    assert killed.read_bytes() == b"the rest of a merge"
+    killed.unlink()
     with Table(table) as one, Table(out) as other:
         pd.testing.assert_frame_equal(one.frame(), other.frame())
 

@@ -51,6 +51,13 @@ def test_other_rules_and_old_entries_are_refused(opened: al.Table, tmp_path: Pat
     make_entries(opened, opened.problem(), tmp_path / "a", size=9000, decoder=None)
     with pytest.raises(SubmissionError, match="contains another submission"):
         make_entries(opened, opened.problem(), tmp_path / "a", edition=RULES, decoder=None)
+    page = tmp_path / "b" / "README.md"
+    for _ in range(2):  # its own page is replaced
+        make_entries(opened, opened.problem(), page.parent, edition=RULES, decoder=None)
+    page.write_text("# My photos\n")
+    with pytest.raises(SubmissionError, match="is not a page about submissions"):
+        make_entries(opened, opened.problem(), page.parent, edition=RULES, decoder=None)
+    assert page.read_text() == "# My photos\n"
 
 
 def test_filling_keeps_exactly_the_metrics_that_have_floors(

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import multiprocessing
 import multiprocessing.context
 import pickle
 import signal
@@ -43,7 +42,6 @@ class Local(Engine):
 
     @contextlib.contextmanager
     def start(self, codecs: Sequence[Codec], metrics: Sequence[Metric]) -> Iterator[Workers]:
-        before = set(multiprocessing.active_children())
         pool = ProcessPoolExecutor(
             self.processes,
             mp_context=_context(codecs, metrics),
@@ -61,9 +59,10 @@ class Local(Engine):
                 hint={"jobs": "N"},
             ) from error
         finally:
+            own = [*(pool._processes or {}).values()]
             # a pool with idle processes ends by itself, and leaves no work for the exit of Python
             pool.shutdown(wait=ended, cancel_futures=True)
-            for process in set(multiprocessing.active_children()) - before:
+            for process in own:
                 process.terminate()
 
 
