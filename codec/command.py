@@ -110,7 +110,7 @@ class CommandCodec(Codec):
             return
         if missing := self.command.missing():
             raise CommandError(f"{self.name} needs {' and '.join(missing)}.")
-        lines = repr((self.command.encode, self.command.decode, self.command.multiple))
+        lines = repr((self.command.encode, self.command.decode, self.command.multiple, self.command.suffix))
         if self.command.format != "png":
             lines += self.command.format
         digest = hashlib.sha256(lines.encode())

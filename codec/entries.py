@@ -54,7 +54,10 @@ def read_entries(path: Path) -> dict[str, Entry]:
 def _model(path: Path, entry: dict[str, Any]) -> Model:
     if entry.keys() - {"model", "checkpoints"} or not str(entry["model"]).startswith(("compressai:", "module:")):
         raise ValueError('a model needs model = "module:..." or "compressai:...", and checkpoints')
-    files = [str(path.absolute().parent / file) for file in entry.get("checkpoints", [])]
+    named = entry.get("checkpoints", [])
+    files = [str(path.absolute().parent / file) for file in ([named] if isinstance(named, str) else named)]
+    if any("," in file for file in files):
+        raise ValueError("the path of a checkpoint contains a comma")
     return Model("@".join([entry["model"], *([",".join(files)] if files else [])]))
 
 

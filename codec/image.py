@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from codec.base import CodecError, ImageError, RGBImage
 from codec.formats import MAX_PIXELS, open_image
+from codec.jxl import is_animated_jxl
 from codec.remote import fetch, is_address
 from codec.trust import check_path
 
@@ -26,7 +27,7 @@ _EIGHT_BIT_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr"}
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 _BLACK_IS_ZERO = 1
 _PNG_DEPTH = 24  # byte of the file
-_ANIMATED = {"AVIF", "GIF", "JXL", "PNG", "WEBP"}
+_ANIMATED = {"AVIF", "GIF", "PNG", "WEBP"}
 _ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
 
 
@@ -115,7 +116,11 @@ def to_pixels(opened: Image.Image, file: BinaryIO, path: str | os.PathLike[str])
         raise ImageError(
             f"{path}: is an animation of {frames} frames, which is not supported; keep the original file."
         )
-    image = ImageOps.exif_transpose(opened)
+    if opened.format == "JXL":
+        file.seek(0)
+        if is_animated_jxl(file):
+            raise ImageError(f"{path}: is an animation, which is not supported; keep the original file.")
+    image = upright(opened)
     clear = image.info.get("transparency")
     if image.mode.startswith("I"):
         _refuse_other_samples(opened, path)
@@ -136,6 +141,16 @@ def to_pixels(opened: Image.Image, file: BinaryIO, path: str | os.PathLike[str])
     if image.mode not in _EIGHT_BIT_MODES:
         raise ImageError(f"{path}: has samples of mode {image.mode}, which don't fit 8 bits; convert it first.")
     return np.asarray(image.convert("RGB")).copy()
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A copy of an open image in its orientation."""
+    return image.copy() if has_own_orientation(image) else ImageOps.exif_transpose(image)
+
+
+def has_own_orientation(image: Image.Image) -> bool:
+    """Whether an open image is of a format whose own orientation is applied in decoding, in place of EXIF's."""
+    return image.format == "JXL" and not getattr(image, "jpeg", False)
 
 
 def _refuse_other_samples(opened: Image.Image, path: str | os.PathLike[str]) -> None:

@@ -75,6 +75,8 @@ class ModelCodec(Codec):
 
     def encode(self, image: RGBImage, level: int) -> bytes:
         height, width = image.shape[:2]
+        if width * height > MAX_PIXELS:
+            raise CodecError(f"{self.name} can't encode {width}x{height} pixels; the limit is {MAX_PIXELS:,}.")
         model = self.network(level)
         try:
             with torch.inference_mode():

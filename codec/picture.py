@@ -19,13 +19,13 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from codec import colour as profiles
 from codec.base import ImageError, RGBImage
 from codec.files import write_file
 from codec.formats import open_image
-from codec.image import FORMATS, pixels_sha256, read_image, reading, to_pixels
+from codec.image import FORMATS, pixels_sha256, read_image, reading, to_pixels, upright
 from codec.trust import check_path
 
 Colour = Literal["raw", "srgb", "profile"]
@@ -189,7 +189,7 @@ def _as_pillow(image: object) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     """A copy of an image in its EXIF orientation."""
     try:
-        return ImageOps.exif_transpose(image)
+        return upright(image)
     except Exception as error:  # Pillow's plugins raise many kinds of exceptions on damaged input
         raise ImageError(f"The image can't be decoded ({str(error).strip().rstrip('.')}).") from error
 
@@ -230,7 +230,7 @@ def _convert(image: Image.Image, pixels: NDArray[np.uint8], profile: bytes) -> N
     """The colours of pixels in sRGB, shape (height, width, 3)."""
     match profiles.mode_of(profile):
         case "CMYK":
-            stored = ImageOps.exif_transpose(image)
+            stored = upright(image)
         case "L":
             stored = Image.fromarray(np.ascontiguousarray(pixels[..., 0]))
         case _:

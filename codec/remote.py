@@ -18,16 +18,17 @@ def file_system(address: str) -> tuple[Any, str]:
     """The fsspec file system of an address, and the path in it.
 
     Raises:
-        CodecError: no installed package supports the address's protocol.
+        CodecError: no installed package supports the address's protocol, or the store can't be used.
     """
     try:
         from fsspec.core import url_to_fs
 
         found: tuple[Any, str] = url_to_fs(address)
         return found
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # each store raises its own
         reason = str(error).strip().rstrip(".")
-        raise CodecError(f'{address}: can\'t be reached ({reason}); pip install "clic-allocator[cloud]".') from error
+        advice = '; pip install "clic-allocator[cloud]"' if isinstance(error, ImportError | ValueError) else ""
+        raise CodecError(f"{address}: can't be reached ({reason}){advice}.") from error
 
 
 def fetch(address: str) -> bytes:

@@ -11,6 +11,7 @@
     wheels/cp312/     the codecs' requirements, unpacked, for each Python version
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -29,7 +30,7 @@ import platformdirs
 from packaging.utils import canonicalize_name
 
 from allocator.arguments import as_list
-from codec.base import Codec
+from codec.base import Codec, CodecError
 from codec.command import CommandCodec, read_static
 from codec.compressai_codec import CompressAICodec
 from codec.files import write_file
@@ -357,8 +358,9 @@ def _download(wanted: Sequence[str], python: str, wheelhouse: Path | None, machi
     for more in tries:
         done = subprocess.run([*command, *more, *wanted], capture_output=True, text=True, check=False)
         if done.returncode == 0:
-            for wheel in [] if more else folder.glob("*.whl"):
-                write_file(cache / wheel.name, wheel.read_bytes())
+            with contextlib.suppress(CodecError):  # without a cache, the next run downloads again
+                for wheel in [] if more else folder.glob("*.whl"):
+                    write_file(cache / wheel.name, wheel.read_bytes())
             return
     place = f"in {wheelhouse}" if wheelhouse else "from the package registry"
     here = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -150,7 +150,10 @@ def build_environment(folder: Path, python: str, report: Callable[[str], None] =
         SubmissionError: it can't be created.
     """
     done = folder / "complete"
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SubmissionError(f"{folder.parent}: can't be created as a folder ({error.strerror}).") from error
     with filelock.FileLock(f"{folder}.lock"):  # another run may be creating it
         if not done.exists():
             _install(folder, python, report)

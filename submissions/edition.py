@@ -35,9 +35,12 @@ class Edition:
     """Whether a decoder may include programs."""
 
     def __post_init__(self) -> None:
+        whole = (self.cpus, self.decoder_bytes, *self.caps.values())
         numbers = (self.cpus, self.memory_gib, self.hours, self.decoder_bytes + 1, *self.caps.values())
         if (
-            self.count not in ("streams", "archive")
+            not isinstance(self.name, str)
+            or not all(isinstance(number, int) for number in whole)
+            or self.count not in ("streams", "archive")
             or not all(_is_positive(number) for number in numbers)
             or not isinstance(self.programs, bool)
         ):
@@ -84,7 +87,10 @@ def find_edition(name: str) -> Edition:
     path = Path(name)
     try:
         content = known[name] if name in known else tomllib.loads(path.read_text(encoding="utf-8-sig"))
-        targets = tuple(str(target) for target in content.pop("targets", ()))
+        targets = content.pop("targets", [])
+        if not isinstance(targets, list):
+            raise ValueError("its targets are not a list")
+        targets = tuple(map(str, targets))
         for target in [*targets, *content.get("caps", {})]:
             if Fraction(target) <= 0:
                 raise ValueError(f"{target} is not a rate")

@@ -21,7 +21,7 @@ from submissions.decoder import DECODER, MACHINE, Decoder, check_size, make_deco
 from submissions.edition import CUSTOM, Count, Edition
 from submissions.errors import SubmissionError
 from submissions.fill import Refilled, refill
-from submissions.manifest import MANIFEST, Manifest
+from submissions.manifest import MANIFEST, Manifest, is_manifest
 from submissions.page import is_page, page
 from submissions.submit import data_overhead, submit
 
@@ -72,7 +72,7 @@ def capped_budgets(
         edition: the rules; by default rates are rounded down to bytes, and the bitstreams count.
         count: what counts, instead of the edition's value.
         targets: bits per pixel; by default the edition's.
-        size: a budget in bytes, instead of rates (or in addition to them, without an edition).
+        size: a budget in bytes, instead of rates; without an edition, also in addition to them.
 
     Raises:
         SubmissionError: the edition names no rate, the problem has another rule, or the archive's overhead exceeds a
@@ -80,6 +80,8 @@ def capped_budgets(
         AllocatorError: a rate or size is invalid.
     """
     rules = _rules(edition, count)
+    if edition and targets and size is not None:
+        raise SubmissionError("With an edition, name either rates or a size.")
     if edition and problem.rule != "pooled":
         raise SubmissionError("The challenge's rate is pooled over the set: an edition needs the rule `pooled`.")
     if edition is None or size is not None:
@@ -277,11 +279,14 @@ def _pack(allocation: Allocation, rules: Edition, options: DecoderOptions, warn:
 
 
 def _refuse_others(folder: Path, folders: Sequence[Path]) -> None:
-    """Refuse a folder with other entries, which would be confused with the new ones, or with another page."""
+    """Refuse a folder with other entries, which would be confused with the new ones, or with others' files."""
     if len(folders) > 1 and (folder / PAGE).exists() and not is_page(folder / PAGE):
         raise SubmissionError(f"{folder / PAGE}: is not a page about submissions; name another folder.")
     for manifest in [folder / MANIFEST, *folder.glob(f"*/{MANIFEST}")]:
-        if manifest.is_file() and manifest.parent not in folders:
+        if manifest.parent in folders:
+            if manifest.exists() and not is_manifest(manifest):
+                raise SubmissionError(f"{manifest}: is not a submission's manifest; name another folder.")
+        elif is_manifest(manifest):
             raise SubmissionError(
                 f"{manifest.parent}: contains another submission; delete it, or name another folder."
             )

@@ -210,3 +210,12 @@ def _is_text(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a file looks like a submission's manifest; other folders, such as banks, use the same name."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"entries", "budget_bytes"} <= content.keys()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from allocator.allocation import Allocation, refuse_dropped
+from allocator.allocation import Allocation, parse_target, refuse_dropped
 from allocator.errors import AllocatorError
 from allocator.export import encode_again
 from allocator.tables import Table
@@ -89,10 +89,11 @@ def submit(
     if decoder:
         decoder.refuse_unknown(codecs.values())
     budget = allocation.budget
-    if cap is None and budget.rule == "pooled":
-        cap = int(budget.limit)
     total = sum(entry.bytes for entry in entries)
     pixels = sum(entry.width * entry.height for entry in entries)
+    if cap is None and budget.rule == "pooled":
+        named = edition.targets and edition.has_target(budget.bpp)
+        cap = edition.cap(parse_target(budget.bpp), pixels) if named else int(budget.limit)
     archive = pack_streams(streams, layout_of(edition), endings_of(allocation.points))
     manifest = Manifest(
         rule=budget.rule,

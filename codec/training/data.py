@@ -16,7 +16,7 @@ from torch import Tensor
 
 from codec.base import CodecError, ImageError, RGBImage
 from codec.formats import available, register_formats
-from codec.image import FORMATS, SUFFIXES, read_image
+from codec.image import FORMATS, SUFFIXES, has_own_orientation, read_image
 
 _ORIENTATION = 274  # tag of EXIF
 _SIDEWAYS = range(5, 9)
@@ -178,6 +178,8 @@ def _read_size(path: Path) -> tuple[int, int]:
     register_formats()
     with Image.open(path, formats=available(FORMATS)) as image:
         width, height = image.size
+        if has_own_orientation(image):
+            return width, height
         # getexif() would decode a PNG without EXIF
         tags = image.getexif() if "exif" in image.info else getattr(image, "tag_v2", {})
         return (height, width) if tags.get(_ORIENTATION) in _SIDEWAYS else (width, height)

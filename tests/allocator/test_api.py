@@ -17,6 +17,7 @@ import allocator as al
 import codec
 from codec import ImageError
 from codec.base import UserError
+from submissions.edition import find_edition
 from tests.helpers import THIS_PYTHON
 
 PUBLIC = """Allocation AllocatorError DecoderOptions FOOTNOTE Look MARK Problem Table __version__ build copy_photos
@@ -157,6 +158,10 @@ def test_an_allocation_becomes_a_submission_that_verifies(table: Path, tmp_path:
         entry = found.submit(tmp_path / "entry", data_only=True)
         assert entry.counted_bytes == found.bytes
         assert al.verify(str(tmp_path / "entry"), table=str(table)).passed
+        (tmp_path / "mine.toml").write_text("targets = [0.997]")  # of which the bytes are rounded up
+        rules = find_edition(str(tmp_path / "mine.toml"))
+        opened.allocate(bpp="0.997").submit(tmp_path / "mine", edition=rules, data_only=True)
+        assert al.verify(tmp_path / "mine", table=table, edition=rules).passed
         packing = al.DecoderOptions([THIS_PYTHON])
         entries = opened.submit(tmp_path / "both", [1.5, "2"], decoder=packing, objective="psnr", codecs=["webp"])
     assert [one.manifest.target_bpp for one in entries] == [1.5, 2]

@@ -1,5 +1,6 @@
 """Codecs that are programs: a real ffmpeg, and small scripts that misbehave."""
 
+import dataclasses
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ import pytest
 from codec import BitstreamError, CodecError, RGBImage, codec_for_file, get_codec, names
 from codec.command import Command, CommandCodec, CommandError
 from codec.entries import COMMAND_FILES as COMMANDS
-from codec.entries import EntryError, known_entries, read_entries
+from codec.entries import EntryError, Model, known_entries, read_entries
 from codec.yuv import BITS, from_yuv, to_yuv
 from tests.codec import reference_model
 from tests.helpers import posix_only, run, started
@@ -257,6 +258,24 @@ def test_a_program_that_takes_too_long_takes_its_own_programs_along(
     while programs(tmp_path):
         assert time.monotonic() < deadline, "a program's own program outlives it"
         time.sleep(0.05)
+
+
+def test_a_suffix_may_choose_the_format_and_changes_the_version(entries: Path) -> None:
+    [command] = read_entries(entries).values()
+    assert isinstance(command, Command)
+    silent = dataclasses.replace(command, encode=(sys.executable, *command.encode[1:]), version=())
+    silent = dataclasses.replace(silent, decode=(sys.executable, *command.decode[1:]))
+    versions = {CommandCodec("x", dataclasses.replace(silent, suffix=one)).version for one in (".265", ".mkv")}
+    assert len(versions) == 2
+
+
+def test_a_single_checkpoint_needs_no_list(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[mine]\nmodel = "module:mine:Model"\ncheckpoints = "mine.pth"\n')
+    assert read_entries(path) == {"mine": Model(f"module:mine:Model@{tmp_path / 'mine.pth'}")}
+    path.write_text('[mine]\nmodel = "module:mine:Model"\ncheckpoints = ["a,b.pth"]\n')
+    with pytest.raises(EntryError, match="contains a comma"):
+        read_entries(path)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import io
 import os
 import struct
 import zlib
@@ -10,7 +11,7 @@ from PIL import Image
 
 from codec import BitstreamError, ImageError, get_codec, pixels_sha256, read_image, write_png
 from codec.files import write_file
-from codec.jxl import jxl_size
+from codec.jxl import is_animated_jxl, jxl_size
 from tests.helpers import memory_peak, posix_only
 
 
@@ -110,8 +111,6 @@ def test_a_pipe_is_not_accepted_as_a_file(tmp_path: Path) -> None:
 
 @posix_only
 def test_a_jpeg_xl_of_absurd_size_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
-    import io
-
     codec, buffer = get_codec("jxl"), io.BytesIO()
     Image.new("L", (13_400, 13_400)).save(buffer, "JXL", effort=1)
     stream = buffer.getvalue()
@@ -137,14 +136,36 @@ def test_a_jpeg_xl_of_absurd_size_is_refused_before_it_takes_memory(tmp_path: Pa
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 256), (300, 200), (513, 300), (70_000, 3), (16, 9), (24, 32)])
 def test_the_size_of_a_jpeg_xl_is_read_from_its_header(size: tuple[int, int]) -> None:
-    import io
-
     image = Image.new("RGB", size, (9, 99, 199))
     for container in (False, True):
         buffer = io.BytesIO()
         image.save(buffer, "JXL", use_container=container)
         assert jxl_size(io.BytesIO(buffer.getvalue())) == size
     assert jxl_size(io.BytesIO(b"\x89PNG")) is None
+
+
+@pytest.mark.parametrize("preview", ["0", "1" + "1" + "00" + "001", "1" + "0" + "10" + 11 * "0" + "00" + 6 * "0"])
+@pytest.mark.parametrize("intrinsic", ["0", "1" + "1" + "10000" + "100"])
+def test_an_animated_jpeg_xl_is_recognised(intrinsic: str, preview: str) -> None:
+    """ISO/IEC 18181-1, ImageMetadata; bits in the order in which they are read."""
+    size = "1" + "10000" + "100"
+    for animated in "01":
+        bits = size + "0" + "1" + "000" + intrinsic + preview + animated
+        codestream = b"\xff\x0a" + int(bits[::-1], 2).to_bytes(40, "little")
+        assert is_animated_jxl(io.BytesIO(codestream)) is (animated == "1")
+    for metadata in ("1", "00"):
+        bits = size + metadata
+        assert not is_animated_jxl(io.BytesIO(b"\xff\x0a" + int(bits[::-1], 2).to_bytes(40, "little")))
+
+
+def test_exif_does_not_turn_a_jpeg_xl(photo: Image.Image, tmp_path: Path) -> None:
+    """Its own orientation counts, which the plugin applies; EXIF's may repeat it."""
+    exif = Image.Exif()
+    exif[274] = 6
+    photo.save(tmp_path / "turned.jxl", lossless=True, exif=exif.tobytes())
+    photo.save(tmp_path / "turned.png", exif=exif.tobytes())
+    assert np.array_equal(read_image(tmp_path / "turned.jxl"), np.asarray(photo.convert("RGB")))
+    assert read_image(tmp_path / "turned.png").shape[:2] == photo.size
 
 
 def test_transparency_is_refused_not_dropped(photo: Image.Image, tmp_path: Path) -> None:

@@ -80,6 +80,8 @@ def test_missing_files_are_named(store: Any) -> None:
         read_image("s3://bucket/gone.png")
     with pytest.raises(CodecError, match=r"nosuch://x: can't be reached .*clic-allocator\[cloud\]"):
         find_images(["nosuch://x"])
+    with pytest.raises(CodecError, match=r"github://a/b\.png: can't be reached"):  # without a user
+        find_images(["github://a/b.png"])
 
 
 def test_an_object_that_changes_during_a_build_is_detected(store: Any, photos: Path) -> None:

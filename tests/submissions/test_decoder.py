@@ -15,8 +15,8 @@ from codec import get_codec, read_image
 from codec.bank import Bank
 from codec.bank_folders import SEARCH_PATH
 from submissions.archive import extract, pack, pack_streams, unpack
-from submissions.decoder import make_decoder
-from submissions.devkit import filter_environment, watch
+from submissions.decoder import _download, make_decoder
+from submissions.devkit import build_environment, filter_environment, watch
 from submissions.errors import SubmissionError
 from tests.helpers import THIS_PYTHON, run
 from tests.submissions.manifests import as_version_2
@@ -255,6 +255,21 @@ def test_wheels_come_from_a_wheelhouse_or_not_at_all(tmp_path: Path) -> None:
         make_decoder([get_codec("hevc")], ["3.12"], tmp_path / "gone")
     with pytest.raises(SubmissionError, match=r"must look like 3\.12"):
         make_decoder([get_codec("jpeg")], ["three"])
+
+
+def test_wheels_need_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        [folder] = [word.removeprefix("--dest=") for word in command if word.startswith("--dest=")]
+        Path(folder, "a-1-py3-none-any.whl").write_bytes(b"wheel")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda *names, **options: tmp_path / "file")
+    monkeypatch.setattr("submissions.decoder.subprocess.run", download)
+    _download(["a"], "3.12", None, "x86_64", tmp_path)
+    assert (tmp_path / "a-1-py3-none-any.whl").read_bytes() == b"wheel"
+    with pytest.raises(SubmissionError, match="can't be created as a folder"):
+        build_environment(tmp_path / "file" / "devkit", "3.12")
 
 
 def test_an_extracted_decoder_leaves_no_traces(entries: Path, tmp_path: Path) -> None:

@@ -40,7 +40,18 @@ def test_a_contest_of_ones_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ['targets = ["fast"]', 'count = "files"', "hours = 0", "colour = 1", "caps = {x = 1}", "[", "targets = [-1]"],
+    [
+        'targets = ["fast"]',
+        'targets = "0.15"',
+        "targets = [-1]",
+        'count = "files"',
+        "hours = 0",
+        "cpus = 2.0",
+        "name = 2026",
+        "colour = 1",
+        "caps = {x = 1}",
+        "[",
+    ],
 )
 def test_an_invalid_one_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "club.toml"

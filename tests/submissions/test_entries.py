@@ -29,6 +29,8 @@ def test_a_rate_gives_the_bytes_that_the_edition_allows(opened: al.Table) -> Non
         assert one.budget.bpp == float(rate)
     [plain] = capped_budgets(problem, targets=[1.511])
     assert plain.cap == math.floor(Fraction("1.511") * problem.pixels / 8)
+    with pytest.raises(SubmissionError, match="either rates or a size"):
+        capped_budgets(problem, RULES, targets=["1.5"], size=9000)
 
 
 def test_an_archives_own_bytes_are_set_aside(opened: al.Table, tmp_path: Path) -> None:
@@ -51,6 +53,13 @@ def test_other_rules_and_old_entries_are_refused(opened: al.Table, tmp_path: Pat
     make_entries(opened, opened.problem(), tmp_path / "a", size=9000, decoder=None)
     with pytest.raises(SubmissionError, match="contains another submission"):
         make_entries(opened, opened.problem(), tmp_path / "a", edition=RULES, decoder=None)
+    bank = tmp_path / "bank" / "manifest.json"
+    bank.parent.mkdir()
+    bank.write_text('{"format": 1, "levels": []}')
+    with pytest.raises(SubmissionError, match="is not a submission's manifest"):
+        make_entries(opened, opened.problem(), bank.parent, size=9000, decoder=None)
+    make_entries(opened, opened.problem(), tmp_path / "bank" / "inside", size=9000, decoder=None)
+    assert bank.read_text() == '{"format": 1, "levels": []}'
     page = tmp_path / "b" / "README.md"
     for _ in range(2):  # its own page is replaced
         make_entries(opened, opened.problem(), page.parent, edition=RULES, decoder=None)
