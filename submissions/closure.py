@@ -11,11 +11,12 @@ import functools
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+import re
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from submissions.errors import SubmissionError
 
@@ -35,6 +36,10 @@ def __getattr__(name):
     found = importlib.import_module(module)
     value = globals()[name] = getattr(found, attribute) if attribute else found
     return value
+
+
+if "__all__" not in globals():
+    __all__ = [name for name in (*globals(), *_PUT_OFF) if not name.startswith("_")]
 """
 
 
@@ -161,46 +166,63 @@ class _Walk:
             source = absolute(package, node, is_package=True)
             if source.partition(".")[0] != own:
                 continue
-            names = dict(self.names(source, node))
-            if not used & names.keys():
+            names = dict(self.names(source, node) or ())
+            if names and not used & names.keys():
                 nodes.append(node)
                 table |= names
         return _PutOff(nodes, table)
 
-    def names(self, source: str, node: ast.ImportFrom) -> Iterator[tuple[str, _Provider]]:
-        """The names that an import binds, and their origins."""
+    def names(self, source: str, node: ast.ImportFrom) -> "list[tuple[str, _Provider]] | None":
+        """The names that an import binds, and their origins; None if only running it would tell."""
+        found: list[tuple[str, _Provider]] = []
         for alias in node.names:
             if alias.name == "*":
-                for name in self.exports(source):
-                    yield name, _Provider(source, name)
+                exported = self.exports(source)
+                if exported is None:
+                    return None
+                found += [(name, _Provider(source, name)) for name in exported]
             elif self.find(f"{source}.{alias.name}") is not None:
-                yield alias.asname or alias.name, _Provider(f"{source}.{alias.name}", "")
+                found.append((alias.asname or alias.name, _Provider(f"{source}.{alias.name}", "")))
             else:
-                yield alias.asname or alias.name, _Provider(source, alias.name)
+                found.append((alias.asname or alias.name, _Provider(source, alias.name)))
+        return found
 
-    def exports(self, module: str) -> list[str]:
-        """The names that ``from module import *`` binds."""
+    def exports(self, module: str) -> list[str] | None:
+        """The names that ``from module import *`` binds; None if only running the module would tell."""
         if self.find(module) is None:
             return []
         tree, put_off = self.parse(module)
+        listed = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "__all__"]
+        for node in tree.body:
+            match node:
+                case ast.Assign(targets=[ast.Name(id="__all__")], value=value) if len(listed) == 1:
+                    try:
+                        return [str(name) for name in ast.literal_eval(value)]
+                    except ValueError:
+                        return None
         names: list[str] = []
         for node in tree.body:
-            if isinstance(node, ast.Assign) and any(
-                isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets
-            ):
-                try:
-                    return [str(name) for name in ast.literal_eval(node.value)]
-                except ValueError:
-                    continue
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                names.append(node.name)
-            elif isinstance(node, ast.Assign):
-                names += [target.id for target in node.targets if isinstance(target, ast.Name)]
-            elif isinstance(node, ast.ImportFrom) and node not in put_off.nodes:
-                place = self.find(module)
-                source = absolute(module, node, is_package=place is not None and place.is_dir())
-                names += [name for name, _ in self.names(source, node)]
-        return [name for name in (*names, *put_off.table) if not name.startswith("_")]
+            match node:
+                case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                    names.append(node.name)
+                case ast.Assign(targets=targets):
+                    names += [part.id for one in targets for part in ast.walk(one) if _binds(part)]
+                case ast.AnnAssign(target=ast.Name(id=name)):
+                    names += [name] if node.value else []
+                case ast.Import():
+                    names += [alias.asname or alias.name.partition(".")[0] for alias in node.names]
+                case ast.ImportFrom():
+                    place = self.find(module)
+                    source = absolute(module, node, is_package=place is not None and place.is_dir())
+                    bound = [] if node in put_off.nodes else self.names(source, node)
+                    if bound is None:
+                        return None
+                    names += [name for name, _ in bound]
+                case ast.Expr(value=ast.Constant()):
+                    pass
+                case _:
+                    return None
+        return None if listed else [name for name in (*names, *put_off.table) if not name.startswith("_")]
 
     def follow(self, module: str, tree: ast.Module, left_out: Collection[ast.AST]) -> None:
         place = self.find(module)
@@ -223,7 +245,8 @@ class _Walk:
                 self.require(source, node in tree.body)
                 continue
             self.add(source)
-            for name, provider in self.names(source, node):
+            names = self.names(source, node)
+            for name, provider in self.parse(source)[1].table.items() if names is None else names:
                 self.resolve(provider)
                 if not provider.attribute:
                     bound[name] = provider.module
@@ -313,11 +336,16 @@ def _chains(tree: ast.AST) -> Iterator[list[str]]:
             yield [node.id, *reversed(chain)]
 
 
+def _binds(node: ast.AST) -> TypeGuard[ast.Name]:
+    """Whether a part of an assignment's target is a name that it binds."""
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+
+
 def _without(source: bytes, nodes: list[ast.ImportFrom], table: dict[str, _Provider]) -> bytes:
     """A package's source without the delayed imports, whose names are resolved when they are used."""
     if not nodes:
         return source
-    lines = source.decode("utf-8").splitlines()
+    lines = re.split("\r\n|\r|\n", source.decode("utf-8"))  # the lines of ``ast``
     for node in nodes:
         for number in range(node.lineno - 1, node.end_lineno or node.lineno):
             lines[number] = ""

@@ -74,3 +74,26 @@ def test_names_of_a_package_are_imported_on_first_use(tmp_path: Path, monkeypatc
     code = "import sys; sys.path.insert(0, sys.argv[1]); import mine; print(mine.made[0].value, mine.made[1])"
     done = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True, check=False)
     assert done.stdout == "3.141592653589793 6\n", done.stderr
+
+
+def test_star_imports_bind_the_same_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site, out = tmp_path / "site", tmp_path / "out"
+    starred = {
+        "__init__.py": "from .consts import *\nfrom .added import *\nfrom .late import helper\n",
+        "consts.py": "import os\nSIZE: int = 3\nA, (B, *C) = 1, (2, 3)\nif os.name:\n    D = 4\n",
+        "added.py": "__all__ = ['E']\n__all__ += ['F']\nE, F = 5, 6\n",
+        "late.py": "def helper(): return 7\n",
+    }
+    package(site, "starred", starred)
+    fed = {"__init__.py": "X = 1\n\f\nfrom .late import unused\nY = 2\n", "late.py": "raise RuntimeError\n"}
+    package(site, "fed", fed)
+    made = "made = SIZE, A, B, C, D, E, F, helper(), starred.SIZE, fed.X, fed.Y\n"
+    package(site, "user", {"__init__.py": f"import fed, starred\nfrom starred import *\n{made}"})
+    monkeypatch.syspath_prepend(str(site))
+    found = follow_imports(["user"], set(), ["user"])
+    for name, data in found.files.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(data)
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import user; print(*user.made)"
+    done = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True, check=False)
+    assert done.stdout == "3 1 2 [3] 4 5 6 7 3 1 2\n", done.stderr
